@@ -1,0 +1,83 @@
+# From a new machine to a trained policy: `make demo`. To a tested one: `make test`. Everything goes into .venv;
+# nothing outside this folder is touched, except that root on Debian gets the system packages that are missing.
+# Variables: PYTHON=python3.12  VENV=/other/folder  DEMO=smoke  TESTS="tests/data -x"  PIP_FLAGS="--index-url ..."
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= full
+TESTS ?=
+PIP_FLAGS ?=
+
+DEMO_full := --out demo
+DEMO_smoke := --recipe metaworld3_smoke --episodes 2 --out runs/smoke
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+PINS := constraints.txt pyproject.toml packages/wamkit-client/pyproject.toml
+CLIENT := packages/wamkit-client
+
+.PHONY: help demo test test-lerobot lint install install-dev system apt clean
+.NOTPARALLEL:
+
+help:
+	@echo "make demo          install, then demonstrations -> trained policy -> success rates -> page (about 12 minutes)"
+	@echo "make demo DEMO=smoke   the same stages with seconds of training"
+	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"
+	@echo "make lint          ruff, mypy"
+	@echo "make test-lerobot  our datasets read by the real lerobot package, in an environment of its own (1.6 GB)"
+	@echo "make system        what headless rendering needs, and what of it is missing"
+
+demo: install system
+	$(BIN)/wamkit demo $(DEMO_$(DEMO))
+
+test: install-dev system
+	$(BIN)/python -m pytest -n 2 $(TESTS)
+
+test-lerobot: install-dev
+	$(BIN)/python tests/data/lerobot_oracle/build.py
+	$(BIN)/python -m pytest -m lerobot tests/data
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+# torch comes first and alone, so that no later package can bring another build of it.
+$(VENV)/.installed-torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "wamkit needs Python 3.11 or newer and $(PYTHON) is older: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || $(MAKE) --no-print-directory apt PACKAGES=python3-venv
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing torch, the largest part ..."
+	@$(PIP) torch
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.installed-torch $(PINS)
+	@echo "installing wamkit and the simulator ..."
+	@$(PIP) --editable $(CLIENT)[metaworld] --editable .[metaworld]
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-torch $(PINS)
+	@echo "installing wamkit, the simulator and the tools of the test suite ..."
+	@$(PIP) --editable $(CLIENT)[metaworld] --editable .[dev]
+	@touch $(VENV)/.installed $@
+
+# Rendering without a screen needs EGL or OSMesa, which pip cannot install.
+RENDERS := $(BIN)/python -c 'from wamkit_client.envs.rendering import probe; exit(not probe().working)'
+
+system: $(VENV)/.renders
+$(VENV)/.renders: | $(VENV)/.installed-torch
+	@$(RENDERS) || $(MAKE) --no-print-directory apt PACKAGES="libegl1 libegl-mesa0 libgl1-mesa-dri"
+	@$(BIN)/wamkit inspect system
+	@touch $@
+
+apt:
+	@if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "system packages are missing; install them and run make again: sudo apt-get install $(PACKAGES)"; exit 1; fi
+	@echo "installing system packages: $(PACKAGES)"
+	@apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null
+
+clean:
+	rm -rf $(VENV) .venv-lerobot build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

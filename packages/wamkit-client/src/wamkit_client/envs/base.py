@@ -1,0 +1,143 @@
+"""The contract of an environment: one robot, one task, actions and observations in physical units.
+
+An environment knows its simulator's conventions (flipped cameras, clipped actions, what success is) and hides
+them. It does not know about policies, chunks, episodes' lengths or statistics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Tuple
+
+import numpy as np
+
+from wamkit_client.types import BadInput, Observation
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to do. `expert_steps`: median length of the scripted expert's episodes (0 = no expert known)."""
+
+    name: str
+    instruction: str
+    group: str = ""
+    expert_steps: int = 0
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """What an episode began from; `vector` is the simulator's random draw and determines the state for a task."""
+
+    task: str
+    seed: int
+    vector: Tuple[float, ...]
+
+    def key(self) -> str:
+        """Equal for equal states, however they were seeded: compare demonstrations with evaluation by this."""
+        return self.task + ":" + ",".join(f"{value + 0.0:.6f}" for value in self.vector)
+
+    def to_json(self) -> Dict[str, Any]:
+        return {"task": self.task, "seed": self.seed, "vector": list(self.vector)}
+
+    @staticmethod
+    def from_json(data: Dict[str, Any]) -> InitialState:
+        return InitialState(data["task"], int(data["seed"]), tuple(float(value) for value in data["vector"]))
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """success: the task is solved at this very step (it can be lost again). done: no further step is possible."""
+
+    success: bool
+    done: bool
+
+
+class Env:
+    """One simulated (or real) robot. Call order: reset, then observe/step as often as wanted, at last close.
+
+    task: what to do.  embodiment: key of the policy's Normalizer.  control_hz: steps per second.
+    max_steps: steps the simulator allows after a reset.  action_names, proprio_names: one word per dimension.
+    view_names: keys of Observation.images.
+    """
+
+    task: Task
+    embodiment: str
+    control_hz: float
+    max_steps: int
+    action_names: Tuple[str, ...]
+    proprio_names: Tuple[str, ...]
+    view_names: Tuple[str, ...]
+
+    def reset(self, seed: int) -> InitialState:
+        """Begin an episode. The same seed gives the same state, whatever happened before."""
+        raise NotImplementedError
+
+    def observe(self) -> Observation:
+        """What the robot knows now. This renders; `step` does not."""
+        raise NotImplementedError
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """One control step. action: [a], physical units. BadInput for another shape, NaN or infinity."""
+        raise NotImplementedError
+
+    def expert_action(self) -> np.ndarray:
+        """What the scripted expert does now: float32 [a] within the action range. BadInput without an expert."""
+        raise NotImplementedError
+
+    def display(self) -> np.ndarray:
+        """A larger picture for people, uint8 RGB [h, w, 3]."""
+        raise NotImplementedError
+
+    def cameras(self) -> Dict[str, np.ndarray]:
+        """Matrices [3, 4] by view name and "display": pixel (u right, v down; corner of the picture is 0, 0)
+        times depth = matrix @ (x, y, z, 1) of a world point in metres."""
+        raise NotImplementedError
+
+    def chunk_path(self, proprio: np.ndarray, chunk: np.ndarray) -> np.ndarray:
+        """Where the hand would go: world points [k, 3] in metres after each action of chunk [k, a]."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free the simulator and the graphics context."""
+        raise NotImplementedError
+
+
+class EnvConfig:
+    """A picklable description of environments that can be made in any process; JSON and back without loss."""
+
+    simulator: str
+    embodiment: str
+
+    def prepare(self) -> None:
+        """Once in the parent, before processes start. BadInput where the simulator or rendering is missing."""
+        raise NotImplementedError
+
+    def make(self, task: Task) -> Env:
+        """A fresh environment in this process. BadInput for an unknown task, and as `prepare`."""
+        raise NotImplementedError
+
+    def facts(self) -> Dict[str, Any]:
+        """Simulator, library versions, conventions: everything a score depends on beside this config; JSON-able."""
+        raise NotImplementedError
+
+    def to_json(self) -> Dict[str, Any]:
+        raise NotImplementedError
+
+
+def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Pixels [n, 2] (u right, v down) of world points [n, 3] seen through `matrix` [3, 4]; NaN behind the camera."""
+    homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
+    depth = np.where(homogeneous[:, 2:] > 1e-6, homogeneous[:, 2:], np.nan)
+    return homogeneous[:, :2] / depth
+
+
+def checked_action(action: np.ndarray, dims: int, where: str) -> np.ndarray:
+    """The action as float64 [dims]; BadInput for another shape, NaN or infinity."""
+    values = np.asarray(action, dtype=np.float64)
+    if values.shape != (dims,):
+        raise BadInput(
+            f"{where}: an action has shape {values.shape}, expected ({dims},); check the policy's action_dim"
+        )
+    if not np.isfinite(values).all():
+        raise BadInput(f"{where}: an action holds NaN or infinity ({values}); the policy's output is broken")
+    return values

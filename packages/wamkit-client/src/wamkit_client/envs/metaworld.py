@@ -1,0 +1,188 @@
+"""Meta-World v3: a Sawyer arm at a table, 50 tasks, with the conventions of LeRobot's published data and scores.
+
+Actions [4]: hand displacement x, y, z in units of 1 cm per step, and gripper effort (-1 open .. 1 close), each in
+[-1, 1]; the simulator clips what exceeds the range, and so does this adapter. Proprio [4]: hand x, y, z (metres),
+gripper opening (0 closed .. 1 open). View "corner2" is moved to (0.75, 0.075, 0.7) and turned by 180 degrees
+(the simulator mounts it upside down), "gripperPOV" is as it is. Success is info["success"] at a step.
+The state after a reset is determined by one random vector, which is drawn from the seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any, Dict, Tuple
+
+import numpy as np
+
+from wamkit_client.envs.base import Env, EnvConfig, InitialState, StepResult, Task, checked_action
+from wamkit_client.envs.rendering import Painter, RenderSettings, camera_matrix, choose_platform
+from wamkit_client.types import BadInput, Observation
+
+METRES_PER_UNIT = 0.01
+FINGERTIPS_BELOW_HAND = 0.045
+DISPLAY_SUPERSAMPLING = (
+    2  # rendered twice as large and averaged: cheaper than multisampling, and only for people
+)
+
+
+@dataclass(frozen=True)
+class MetaWorldConfig(EnvConfig):
+    """Everything the pictures depend on. `views` are the simulator's camera names; sizes in pixels."""
+
+    views: Tuple[str, ...] = ("corner2", "gripperPOV")
+    view_height: int = 64
+    view_width: int = 64
+    display_view: str = "corner2"
+    display_height: int = 256
+    display_width: int = 256
+    corner2_position: Tuple[float, float, float] = (0.75, 0.075, 0.7)
+    turned: Tuple[str, ...] = ("corner2",)
+    render: RenderSettings = RenderSettings()
+    simulator: str = "metaworld"
+    embodiment: str = "metaworld_sawyer"
+
+    def prepare(self) -> None:
+        if find_spec("metaworld") is None:
+            raise BadInput(
+                "Meta-World is not installed; install it with: pip install 'wamkit-client[metaworld]'"
+            )
+        choose_platform()
+
+    def make(self, task: Task) -> MetaWorld:
+        return MetaWorld(self, task)
+
+    def facts(self) -> Dict[str, Any]:
+        self.prepare()
+        return {
+            "simulator": self.simulator,
+            "versions": {
+                name: metadata.version(name) for name in ("metaworld", "mujoco", "gymnasium", "numpy")
+            },
+            "opengl": choose_platform(),
+            "control_hz": MetaWorld.control_hz,
+            "actions": "delta xyz (1 cm per unit) and gripper effort, clipped to [-1, 1]",
+            "success": 'info["success"] at a step ends the episode',
+        }
+
+    def to_json(self) -> Dict[str, Any]:
+        data: Dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return data
+
+    @staticmethod
+    def from_json(data: Dict[str, Any]) -> MetaWorldConfig:
+        values: Dict[str, Any] = {
+            key: tuple(value) if type(value) is list else value for key, value in data.items()
+        }
+        values["render"] = RenderSettings(**data["render"])
+        return MetaWorldConfig(**values)
+
+
+class MetaWorld(Env):
+    """One Meta-World task in one process, with its own graphics context."""
+
+    control_hz = 80.0
+    max_steps = 500
+    action_names = ("x", "y", "z", "gripper")
+    proprio_names = ("x", "y", "z", "gripper")
+
+    def __init__(self, config: MetaWorldConfig, task: Task) -> None:
+        config.prepare()
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+        from metaworld.policies import ENV_POLICY_MAP
+
+        if task.name not in ENV_POLICY_MAP:
+            raise BadInput(
+                f"Meta-World has no task {task.name!r}; it has: {', '.join(sorted(ENV_POLICY_MAP))}"
+            )
+        self.config, self.task, self.embodiment, self.view_names = (
+            config,
+            task,
+            config.embodiment,
+            config.views,
+        )
+        self.simulator = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[task.name + "-goal-observable"](seed=0)
+        self._expert = ENV_POLICY_MAP[task.name]()
+        self._check_cameras()
+        self.simulator.model.cam_pos[self.simulator.model.camera("corner2").id] = config.corner2_position
+        height = max(config.view_height, 2 * config.display_height)
+        width = max(config.view_width, 2 * config.display_width)
+        self._painter = Painter(self.simulator.model, height, width, config.render)
+        self._state = np.zeros(39)
+
+    def _check_cameras(self) -> None:
+        model = self.simulator.model
+        known = [model.camera(index).name for index in range(model.ncam)]
+        for view in (*self.config.views, self.config.display_view):
+            if view not in known:
+                raise BadInput(f"Meta-World has no camera {view!r}; it has: {', '.join(known)}")
+
+    def reset(self, seed: int) -> InitialState:
+        simulator = self.simulator
+        simulator.seed(seed)
+        simulator._freeze_rand_vec, simulator.seeded_rand_vec = False, True
+        simulator.reset_model()  # draws the vector (some tasks redraw until objects are apart)
+        vector = np.array(simulator._last_rand_vec, dtype=np.float64)
+        simulator._freeze_rand_vec = True
+        self._state, _ = simulator.reset()  # the state now depends on the vector alone
+        return InitialState(self.task.name, seed, tuple(float(value) for value in vector))
+
+    def observe(self) -> Observation:
+        config = self.config
+        images = {view: self._picture(view, config.view_height, config.view_width) for view in config.views}
+        proprio = self._state[:4].astype(np.float32)
+        return Observation(images, proprio, self.task.instruction, self.embodiment)
+
+    def step(self, action: np.ndarray) -> StepResult:
+        values = checked_action(action, len(self.action_names), f"Meta-World task {self.task.name}")
+        command = np.clip(values, -1.0, 1.0).astype(np.float32)
+        self._state, _, _, truncated, info = self.simulator.step(command)
+        if not np.isfinite(self._state).all():
+            raise RuntimeError(f"Meta-World task {self.task.name}: the physics diverged")
+        return StepResult(success=bool(info["success"]), done=bool(truncated))
+
+    def expert_action(self) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # experts warn whenever their gain exceeds the range: see the clip
+            action = self._expert.get_action(self._state)
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def display(self) -> np.ndarray:
+        """Rendered twice as large and averaged: for people, without the ragged edges of the policy's views."""
+        config = self.config
+        large = self._picture(config.display_view, 2 * config.display_height, 2 * config.display_width)
+        blocks = large.astype(np.uint16)
+        rows = blocks[0::2] + blocks[1::2]
+        return ((rows[:, 0::2] + rows[:, 1::2] + 2) // 4).astype(np.uint8)
+
+    def _picture(self, view: str, height: int, width: int) -> np.ndarray:
+        picture = self._painter.paint(self.simulator.data, view, height, width)
+        return np.ascontiguousarray(picture[::-1, ::-1] if view in self.config.turned else picture)
+
+    def cameras(self) -> Dict[str, np.ndarray]:
+        config = self.config
+        matrices = {view: self._matrix(view, config.view_height, config.view_width) for view in config.views}
+        matrices["display"] = self._matrix(config.display_view, config.display_height, config.display_width)
+        return matrices
+
+    def _matrix(self, view: str, height: int, width: int) -> np.ndarray:
+        matrix = camera_matrix(self.simulator.model, self.simulator.data, view, height, width)
+        turn = np.array([[-1.0, 0.0, width], [0.0, -1.0, height], [0.0, 0.0, 1.0]])
+        return turn @ matrix if view in self.config.turned else matrix
+
+    def chunk_path(self, proprio: np.ndarray, chunk: np.ndarray) -> np.ndarray:
+        """Of the point between the fingertips, as commanded; the arm follows with a lag and stops at obstacles."""
+        moves = np.clip(np.asarray(chunk, dtype=np.float64)[:, :3], -1.0, 1.0) * METRES_PER_UNIT
+        hand = np.asarray(proprio, dtype=np.float64)[:3] + np.cumsum(moves, axis=0)
+        hand = np.clip(hand, self.simulator.mocap_low, self.simulator.mocap_high)
+        return hand - np.array([0.0, 0.0, FINGERTIPS_BELOW_HAND])
+
+    def close(self) -> None:
+        self._painter.close()
+        self.simulator.close()

@@ -1,0 +1,139 @@
+"""Headless rendering: which OpenGL platform works here, what is missing, and one offscreen picture-taker.
+
+The only file that reads or sets the rendering environment variables. It knows MuJoCo, but no task and no robot.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, Dict, Tuple
+
+import numpy as np
+
+from wamkit_client.types import BadInput
+
+PLATFORMS = ("egl", "osmesa")
+PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
+_TRY = "import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was tried: for each OpenGL platform "" when it works, else the reason why not."""
+
+    failures: Dict[str, str]
+
+    @property
+    def working(self) -> Tuple[str, ...]:
+        return tuple(platform for platform in PLATFORMS if self.failures[platform] == "")
+
+    def describe(self) -> str:
+        """One line per platform and, where none works, how to install one."""
+        lines = [f"{platform}: {self.failures[platform] or 'works'}" for platform in PLATFORMS]
+        if not self.working:
+            lines.append(
+                f"install one of them, for example: apt-get install {PACKAGES['egl']}"
+                f"   (or: apt-get install {PACKAGES['osmesa']})"
+            )
+        return "\n".join(lines)
+
+
+def probe() -> Probe:
+    """Try every platform in a process of its own (about a second each: a failed import would stay failed here)."""
+    return Probe({platform: _failure(platform) for platform in PLATFORMS})
+
+
+def _failure(platform: str) -> str:
+    env = dict(os.environ, MUJOCO_GL=platform, PYOPENGL_PLATFORM=platform)
+    result = subprocess.run(
+        [sys.executable, "-c", _TRY], env=env, capture_output=True, text=True, check=False
+    )
+    if result.returncode == 0:
+        return ""
+    last = (result.stderr.strip().splitlines() or ["the process died"])[-1]
+    return f"does not work ({last}); Debian packages: {PACKAGES[platform]}"
+
+
+def choose_platform() -> str:
+    """Set MUJOCO_GL for this process and its children; must come before the first `import mujoco`.
+
+    A value set by the user is kept. Raises BadInput, naming the packages, where nothing works.
+    """
+    chosen = os.environ.get("MUJOCO_GL", "")
+    if not chosen:
+        for platform in PLATFORMS:
+            if _failure(platform) == "":
+                chosen = platform
+                break
+        else:
+            raise BadInput("headless rendering is not possible on this machine.\n" + probe().describe())
+        os.environ["MUJOCO_GL"] = chosen
+    return chosen
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """Part of an environment's definition: pictures change with it. Shadows and multisampling cost several times
+    more than all the rest in software rendering."""
+
+    shadows: bool = False
+    reflections: bool = False
+    multisampling: int = 0
+
+
+class Painter:
+    """Takes pictures of one MuJoCo model: one graphics context, any size up to (height, width).
+
+    `mujoco.Renderer` needs a context for each size; an environment takes policy views and larger display
+    pictures. Close it explicitly: a context that dies with the interpreter raises EGL errors.
+    """
+
+    def __init__(self, model: Any, height: int, width: int, settings: RenderSettings) -> None:
+        import mujoco
+
+        self._mujoco = mujoco
+        model.vis.quality.offsamples = settings.multisampling
+        model.vis.global_.offheight, model.vis.global_.offwidth = height, width
+        self._model = model
+        self._gl = mujoco.GLContext(width, height)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=2000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = settings.shadows
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = settings.reflections
+        self._options = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+
+    def paint(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
+        """uint8 RGB [height, width, 3], first row on top."""
+        mujoco = self._mujoco
+        self._gl.make_current()
+        self._camera.fixedcamid = self._model.camera(camera).id
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
+        rectangle = mujoco.MjrRect(0, 0, width, height)
+        picture = np.empty((height, width, 3), np.uint8)
+        mujoco.mjr_render(rectangle, self._scene, self._context)
+        mujoco.mjr_readPixels(picture, None, rectangle, self._context)
+        return picture[::-1]
+
+    def close(self) -> None:
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+
+def camera_matrix(model: Any, data: Any, camera: str, height: int, width: int) -> np.ndarray:
+    """World point -> pixel times depth, [3, 4], of a fixed MuJoCo camera (looks along its -z, y up)."""
+    index = model.camera(camera).id
+    focal = 0.5 * height / np.tan(np.deg2rad(model.cam_fovy[index]) / 2)
+    intrinsic = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+    world_to_camera = np.diag([1.0, -1.0, -1.0]) @ data.cam_xmat[index].reshape(3, 3).T
+    return intrinsic @ np.concatenate(
+        [world_to_camera, -world_to_camera @ data.cam_xpos[index][:, None]], axis=1
+    )

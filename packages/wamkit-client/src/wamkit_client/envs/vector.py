@@ -1,0 +1,149 @@
+"""Environments in processes of their own: several at once, and a crash that stays where it happened.
+
+An EnvProcess hosts one environment at a time and runs functions on it. Processes are spawned, never forked
+(a graphics context does not survive a fork); they ignore Ctrl-C, which is the parent's to handle, and end
+when the parent is gone. Knows nothing about policies or episodes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+from wamkit_client.envs.base import Env, EnvConfig, Task
+from wamkit_client.types import BadInput
+
+CLOSE_SECONDS = 10.0
+ANSWER_SECONDS = 120.0
+
+
+class EnvCrashed(RuntimeError):
+    """The environment raised or its process died; the message says which. The next job starts a fresh one."""
+
+
+class Host:
+    """What lives in the process: one environment, and notes that belong to its current episode."""
+
+    def __init__(self, config: EnvConfig) -> None:
+        self._config = config
+        self._env: Optional[Env] = None
+        self.notes: Dict[str, Any] = {}
+
+    def env(self, task: Task) -> Env:
+        """The environment of `task`; made when the last job had another task."""
+        if self._env is None or self._env.task != task:
+            self.close()
+            self._env = self._config.make(task)
+        return self._env
+
+    def close(self) -> None:
+        self.notes = {}
+        env, self._env = self._env, None
+        if env is not None:
+            env.close()
+
+
+Job = Callable[..., Any]
+
+
+class EnvProcess:
+    """One spawned process. `send(job, *args)` then `receive()`; job is a module-level function job(host, *args).
+
+    `connection` can be waited for with multiprocessing.connection.wait.
+    """
+
+    def __init__(self, config: EnvConfig) -> None:
+        self._config = config
+        self._start()
+
+    def _start(self) -> None:
+        self._config.prepare()  # once, here: what it chooses the children inherit
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._config), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def send(self, job: Job, *args: Any) -> None:
+        """Start `job(host, *args)`; a process that died since the last job is replaced first.
+
+        A process that dies while it is being sent to is reported by `receive`.
+        """
+        if not self._process.is_alive():
+            self._end()
+            self._start()
+        try:
+            self.connection.send((job, args))
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def receive(self, seconds: float = ANSWER_SECONDS) -> Any:
+        """The job's result. EnvCrashed when it raised, died or gave no answer in time; BadInput as the job raised."""
+        try:
+            if not self.connection.poll(seconds):
+                self._process.kill()
+                self._process.join()
+                raise EnvCrashed(f"the environment gave no answer for {seconds:.0f} s and was ended")
+            kind, value = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(CLOSE_SECONDS)
+            raise EnvCrashed(f"the environment's process died (exit code {self._process.exitcode})") from None
+        if kind == "bad input":
+            raise BadInput(value)
+        if kind == "crash":
+            raise EnvCrashed(value)
+        return value
+
+    def close(self) -> None:
+        """End the process; it frees its graphics context first."""
+        self._end()
+
+    def _end(self) -> None:
+        self.connection.close()
+        self._process.join(CLOSE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+@contextmanager
+def env_processes(config: EnvConfig, count: int) -> Iterator[List[EnvProcess]]:
+    """`count` processes, closed at the end whatever happens."""
+    processes: List[EnvProcess] = []
+    try:
+        for _ in range(count):
+            processes.append(EnvProcess(config))
+        yield processes
+    finally:
+        for process in processes:
+            process.close()
+
+
+def _serve(connection: Connection, config: EnvConfig) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    host = Host(config)
+    try:
+        while True:
+            try:
+                job, args = connection.recv()
+            except (EOFError, ConnectionResetError):
+                return
+            connection.send(_answer(host, job, args))
+    except BrokenPipeError:
+        return  # the parent is gone
+    finally:
+        host.close()
+
+
+def _answer(host: Host, job: Job, args: Any) -> Any:
+    try:
+        return "result", job(host, *args)
+    except BadInput as error:
+        return "bad input", str(error)
+    except Exception as error:  # a simulator may raise anything; whatever it is, it is reported as a crash
+        host.close()
+        return "crash", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"

@@ -1,0 +1,70 @@
+"""Demonstrations: one episode of a scripted expert, seen as a policy will see it.
+
+Knows the environment contract; where demonstrations are kept is the collector's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Tuple
+
+import numpy as np
+
+from wamkit_client.envs.base import Env, InitialState
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """max_steps: control steps within which the expert must succeed.  steps_after_success: recorded beyond it.
+
+    noise: standard deviation added to what the expert executes, in action units; the clean action is recorded
+    (as in DART), so that the data shows how to come back. 0 = none.
+    """
+
+    max_steps: int
+    steps_after_success: int = 10
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One episode of t steps: proprio [t, p], actions [t, a] (clean, in range), views uint8 [t, h, w, 3] by name.
+
+    Row i is what was seen before action i. success_step: steps taken until the first success; 0 = failed, no rows.
+    """
+
+    initial_state: InitialState
+    success_step: int
+    proprio: np.ndarray
+    actions: np.ndarray
+    views: Dict[str, np.ndarray]
+
+
+def demonstrate(env: Env, seed: int, config: ExpertConfig) -> Demonstration:
+    """Try the episode without pictures; where the expert succeeds, repeat it with them."""
+    initial_state, success_step = _rehearse(env, seed, config)
+    if success_step == 0:
+        return Demonstration(initial_state, 0, np.zeros((0, 0)), np.zeros((0, 0)), {})
+    env.reset(seed)
+    rng = np.random.default_rng(seed)
+    observations, actions = [], []
+    for _ in range(min(success_step + config.steps_after_success, env.max_steps)):
+        observations.append(env.observe())
+        actions.append(env.expert_action())
+        env.step(_disturbed(actions[-1], config.noise, rng))
+    views = {name: np.stack([seen.images[name] for seen in observations]) for name in env.view_names}
+    proprio = np.stack([seen.proprio for seen in observations])
+    return Demonstration(initial_state, success_step, proprio, np.stack(actions), views)
+
+
+def _rehearse(env: Env, seed: int, config: ExpertConfig) -> Tuple[InitialState, int]:
+    initial_state = env.reset(seed)
+    rng = np.random.default_rng(seed)
+    for step in range(1, min(config.max_steps, env.max_steps) + 1):
+        if env.step(_disturbed(env.expert_action(), config.noise, rng)).success:
+            return initial_state, step
+    return initial_state, 0
+
+
+def _disturbed(action: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    return np.asarray(action + noise * rng.standard_normal(action.shape), dtype=np.float32)

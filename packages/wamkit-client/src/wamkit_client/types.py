@@ -1,0 +1,50 @@
+"""The words both sides of the wire share: Observation, ActionChunk, Policy, BadInput."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+
+
+class BadInput(ValueError):
+    """Input that cannot be used: the message names the thing, what was expected and what to do.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a robot knows at one control step, in physical units.
+
+    images: uint8 RGB [h, w, 3] by camera name.
+    proprio: float32 [p], the robot's own state (metres, radians, gripper opening 0 = closed .. 1 = open).
+    instruction: what to do, in words.
+    embodiment: which robot, the key of the policy's Normalizer.
+    """
+
+    images: Dict[str, np.ndarray]
+    proprio: np.ndarray
+    instruction: str
+    embodiment: str
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """actions: float32 [k, a], physical units, one row per control step from now on."""
+
+    actions: np.ndarray
+    info: Dict[str, Any] = field(default_factory=dict)
+
+
+class Policy:
+    """Anything that turns observations into chunks; local engine and remote client alike."""
+
+    def act(self, observations: Sequence[Observation]) -> List[ActionChunk]:
+        """One chunk per observation; the observations are independent (several robots or environments)."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """A new episode begins. Policies without memory do nothing."""

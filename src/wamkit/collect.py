@@ -1,0 +1,218 @@
+"""Scripted experts -> a LeRobot dataset: success-filtered demonstrations, the same for any number of processes.
+
+Each task gets the first `episodes` seeds, from `first_seed` on, whose expert succeeds; the others are discarded
+and counted. An episode is tried once without pictures; only a success is repeated with them, and goes on for some
+steps after it. Knows environments and the dataset writer, nothing of policies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from wamkit_client.envs.base import Task
+from wamkit_client.envs.vector import EnvProcess, Host, env_processes
+from wamkit_client.expert import Demonstration, ExpertConfig, demonstrate
+from wamkit_client.suites import COLLECTION_SEED, EVALUATION_SEED, Suite
+from wamkit_client.types import BadInput
+
+from wamkit.data.lerobot_writer import Writer
+from wamkit.progress import bar
+
+FACTS = "collection.json"
+PATIENCE = 4  # seeds tried per wanted episode before an expert is given up
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """episodes: demonstrations per task.  workers: processes.  first_seed: of the first initial state tried.
+
+    steps_after_success, noise: see wamkit_client.expert.ExpertConfig.
+    """
+
+    episodes: int = 40
+    workers: int = 2
+    first_seed: int = COLLECTION_SEED
+    steps_after_success: int = 10
+    noise: float = 0.0
+
+
+def _job(host: Host, task: Task, seed: int, config: ExpertConfig) -> Demonstration:
+    return demonstrate(host.env(task), seed, config)
+
+
+def _facts(host: Host, task: Task) -> dict[str, Any]:
+    env = host.env(task)
+    env.reset(0)
+    return {
+        "fps": env.control_hz,
+        "action_names": list(env.action_names),
+        "proprio_names": list(env.proprio_names),
+        "view_shapes": {name: list(image.shape) for name, image in env.observe().images.items()},
+    }
+
+
+def collect(suite: Suite, folder: Path, config: CollectConfig) -> dict[str, Any]:
+    """Collect the suite's tasks into `folder`; returns the facts that also stand in its collection.json.
+
+    Interrupted work resumes at the first missing episode; a finished dataset of the same request is left alone.
+    Raises BadInput when the folder holds another collection, when the seeds could reach the evaluation's, or when
+    an expert keeps failing.
+    """
+    request = _request(suite, config)
+    if (folder / FACTS).exists():
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+        _check_same(facts["request"], request, folder)
+        if not Writer.unfinished(folder):
+            return facts
+    started = time.monotonic()
+    with env_processes(suite.env, config.workers) as processes:
+        processes[0].send(_facts, suite.tasks[0])
+        facts = {"request": request, **processes[0].receive()}
+        writer = _writer(folder, facts, suite.env.embodiment)
+        _write(folder, facts)
+        facts["tasks"] = _fill(writer, suite, config, processes)
+    facts["seconds_of_last_run"] = round(time.monotonic() - started, 1)
+    _write(folder, facts)
+    writer.finalize()
+    return facts
+
+
+def _fill(
+    writer: Writer, suite: Suite, config: CollectConfig, processes: list[EnvProcess]
+) -> dict[str, dict[str, float]]:
+    staged = [episode.extra for episode in writer.staged]
+    tasks: dict[str, dict[str, float]] = {}
+    with bar("collect", config.episodes * len(suite.tasks), unit="episodes", done=len(staged)) as advance:
+        for task in suite.tasks:
+            finished = [episode for episode in staged if episode["task_name"] == task.name]
+            seeds = [int(episode["seed"]) for episode in finished]
+            success_steps = [int(episode["success_step"]) for episode in finished]
+            for demonstration in _successes(processes, task, suite, config, seeds):
+                writer.add_episode(**_episode(demonstration, task))
+                seeds.append(demonstration.initial_state.seed)
+                success_steps.append(demonstration.success_step)
+                advance(1, note=task.name)
+            tasks[task.name] = {
+                "episodes": len(seeds),
+                "discarded": seeds[-1] - config.first_seed + 1 - len(seeds),
+                "mean_success_step": float(np.mean(success_steps)),
+            }
+    return tasks
+
+
+def _successes(
+    processes: list[EnvProcess], task: Task, suite: Suite, config: CollectConfig, seeds: Sequence[int]
+) -> Iterator[Demonstration]:
+    """The demonstrations still missing after those of `seeds`, in the order of their seeds."""
+    expert = ExpertConfig(suite.max_steps, config.steps_after_success, config.noise)
+    wanted = config.episodes - len(seeds)
+    next_seed = next_yield = max(seeds, default=config.first_seed - 1) + 1
+    idle = list(processes)
+    busy: dict[Any, tuple[EnvProcess, int]] = {}
+    waiting: dict[int, Demonstration] = {}
+    while wanted > 0:
+        while idle and len(busy) + sum(demo.success_step > 0 for demo in waiting.values()) < wanted:
+            _check_patience(task, config, next_seed, config.episodes - wanted)
+            process = idle.pop()
+            process.send(_job, task, next_seed, expert)
+            busy[process.connection] = (process, next_seed)
+            next_seed += 1
+        for connection in wait(list(busy)):
+            process, seed = busy.pop(connection)
+            waiting[seed] = process.receive()
+            idle.append(process)
+        while next_yield in waiting:
+            demonstration = waiting.pop(next_yield)
+            next_yield += 1
+            if demonstration.success_step > 0:
+                wanted -= 1
+                yield demonstration
+
+
+def _check_patience(task: Task, config: CollectConfig, seed: int, successes: int) -> None:
+    tried = seed - config.first_seed
+    if tried >= PATIENCE * max(config.episodes, 5):
+        raise BadInput(
+            f"the expert of {task.name} succeeded only {successes} times from {tried} initial states; "
+            f"lower noise (now {config.noise}) or leave the task out"
+        )
+
+
+def _request(suite: Suite, config: CollectConfig) -> dict[str, Any]:
+    last = config.first_seed + PATIENCE * max(config.episodes, 5)
+    if config.first_seed < EVALUATION_SEED <= last:
+        raise BadInput(
+            f"collection seeds {config.first_seed}..{last} would reach the evaluation's ({EVALUATION_SEED}..); "
+            "ask for fewer episodes or another first_seed"
+        )
+    settings = dataclasses.asdict(config)
+    del settings["workers"]  # the episodes do not depend on it
+    return {
+        "suite": suite.name,
+        "tasks": [task.name for task in suite.tasks],
+        "max_steps": suite.max_steps,
+        "env": suite.env.to_json(),
+        "simulator": suite.env.facts(),
+        **settings,
+    }
+
+
+def _check_same(there: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
+    for key, value in asked.items():
+        if there.get(key) != value:
+            raise BadInput(
+                f"{folder} holds a collection with {key} = {there.get(key)!r}, asked for {value!r}; "
+                "choose another folder or remove this one"
+            )
+
+
+def _writer(folder: Path, facts: dict[str, Any], embodiment: str) -> Writer:
+    if (folder / FACTS).exists():
+        return Writer.resume(folder)
+    if Writer.unfinished(folder) and Writer.resume(folder).staged:
+        raise BadInput(
+            f"{folder} holds an unfinished recording that is not a collection; choose another folder"
+        )
+    if Writer.unfinished(folder):  # killed before the first episode
+        shutil.rmtree(folder)
+    features: dict[str, Any] = {
+        "observation.state": _vector(facts["proprio_names"]),
+        "action": _vector(facts["action_names"]),
+    }
+    for view, shape in facts["view_shapes"].items():
+        names = ["height", "width", "channels"]
+        features[f"observation.images.{view}"] = {"dtype": "video", "shape": shape, "names": names}
+    return Writer.create(folder, fps=facts["fps"], robot_type=embodiment, features=features)
+
+
+def _vector(names: list[str]) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [len(names)], "names": names}
+
+
+def _episode(demonstration: Demonstration, task: Task) -> dict[str, Any]:
+    return {
+        "columns": {"observation.state": demonstration.proprio, "action": demonstration.actions},
+        "videos": demonstration.views,
+        "task": task.instruction,
+        "extra": {
+            "task_name": task.name,
+            "seed": demonstration.initial_state.seed,
+            "initial_state": json.dumps(demonstration.initial_state.to_json()),
+            "success_step": demonstration.success_step,
+        },
+    }
+
+
+def _write(folder: Path, facts: dict[str, Any]) -> None:
+    temporary = folder / (FACTS + ".tmp")
+    temporary.write_text(json.dumps(facts, indent=1))
+    temporary.replace(folder / FACTS)

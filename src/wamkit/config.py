@@ -1,0 +1,146 @@
+"""A Run: everything that was decided about a policy, in one frozen value that is saved with it.
+
+Saved as `run.json`, read back strictly: an unknown or misspelt key is an error with its path, never ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from wamkit_client.types import BadInput
+
+from wamkit.data.actions import ActionSpace
+from wamkit.data.normalize import Mode, Normalizer
+from wamkit.evaluate import EvalConfig
+from wamkit.infer.engine import Engine
+from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig
+from wamkit.train.checkpoint import read_weights
+from wamkit.train.loop import TrainConfig
+from wamkit.types import DataSpec
+
+RUN_FILE = "run.json"
+NORMALIZER_FILE = "normalizer.json"
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How each field is brought to unit range: "min_max" or "z_score" (spec 3.3)."""
+
+    action: Mode = "min_max"
+    proprio: Mode = "min_max"
+
+
+@dataclass(frozen=True)
+class Run:
+    """recipe: the function it came from. suite: the benchmark it is measured on (wamkit_client/suites.py)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    recipe: str
+    suite: str
+    policy: LightWAMConfig
+    data: DataSpec
+    actions: ActionSpace
+    normalization: Normalization = field(default_factory=Normalization)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+RUN = TypeAdapter(Run)
+
+
+def to_json(run: Run) -> str:
+    """The whole run, readable."""
+    return RUN.dump_json(run, indent=1).decode() + "\n"
+
+
+def from_json(text: str, source: str) -> Run:
+    """The run a text describes. Raises BadInput naming each wrong key."""
+    try:
+        return RUN.validate_json(text, strict=False)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise BadInput(f"{source}: not a run of this version of wamkit ({wrong}); train it again") from None
+
+
+def save_run(run: Run, directory: Path) -> None:
+    """Write `run.json`. Raises BadInput when the directory holds another run."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / RUN_FILE
+    if path.exists():
+        changes = diff(load_run(directory), run)
+        if changes:
+            raise BadInput(
+                f"{path} describes another run ({'; '.join(changes[:5])}); "
+                "choose another --out, or repeat the command with the values it was begun with"
+            )
+        return
+    path.write_text(to_json(run))
+
+
+def load_run(directory: Path) -> Run:
+    """The run of a run directory."""
+    return from_json(read(directory, RUN_FILE), str(directory / RUN_FILE))
+
+
+def read(directory: Path, name: str) -> str:
+    """A text file of a run directory; BadInput when it is missing."""
+    path = directory / name
+    if not path.is_file():
+        raise BadInput(f"{directory}: {name} is missing; expected a run directory written by `wamkit train`")
+    return path.read_text()
+
+
+def diff(old: Run, new: Run) -> list[str]:
+    """What differs, one "path: old -> new" each."""
+    before, after = flatten(RUN.dump_python(old, mode="json")), flatten(RUN.dump_python(new, mode="json"))
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"policy": {"kind": x}} -> {"policy.kind": x}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if type(value) is dict else {prefix + key: value}
+    return flat
+
+
+def save_normalizer(normalizer: Normalizer, directory: Path) -> None:
+    """Write `normalizer.json`."""
+    (directory / NORMALIZER_FILE).write_text(normalizer.to_json())
+
+
+def build_policy(run: Run, normalizer: Normalizer) -> LightWAM:
+    """The policy of a run, freshly initialised for its training seed."""
+    torch.manual_seed(run.train.seed)
+    return LightWAM(run.policy, run.data, normalizer)
+
+
+def load_engine(directory: Path, device: torch.device) -> Engine:
+    """A run directory as something that acts. Raises BadInput naming a missing or truncated file."""
+    run = load_run(directory)
+    policy = build_policy(run, load_normalizer(directory))
+    policy.load_frozen_encoders()
+    policy.load_backbone()
+    read_weights(directory, policy)
+    return Engine(policy.to(device).eval(), device)
+
+
+def load_normalizer(directory: Path) -> Normalizer:
+    """The normaliser of a run directory."""
+    text = read(directory, NORMALIZER_FILE)
+    try:
+        return Normalizer.from_json(text)
+    except (json.JSONDecodeError, KeyError) as error:
+        raise BadInput(
+            f"{directory / NORMALIZER_FILE}: truncated or damaged ({error}); copy the run again"
+        ) from None

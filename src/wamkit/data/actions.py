@@ -1,0 +1,56 @@
+"""What each action dimension means, and what stands in for actions after an episode's end.
+
+It does not know about normalisation: everything here is in physical units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from wamkit_client.types import BadInput
+
+Kind = Literal["delta", "absolute", "gripper"]
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """One name and one kind per action dimension.
+
+    delta: a displacement; zero means stay.
+    absolute: a target; repeating it means stay.
+    gripper: an opening or a closing command; repeating it means hold.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.kinds):
+            raise BadInput(
+                f"action space: {len(self.names)} names but {len(self.kinds)} kinds; give one each"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def pad_actions(
+    actions: Float[Tensor, "k a"], is_pad: Bool[Tensor, " k"], space: ActionSpace
+) -> Float[Tensor, "k a"]:
+    """Actions whose padded steps mean "stay": deltas become 0, everything else repeats the last real action.
+
+    Done in physical units, before normalisation: a normalised 0 would mean "the average displacement".
+    Raises ValueError where every step is padded or the width differs from the space.
+    """
+    if actions.shape[-1] != len(space):
+        raise ValueError(f"actions have {actions.shape[-1]} dimensions, the action space names {len(space)}")
+    real = (~is_pad).nonzero()
+    if len(real) == 0:
+        raise ValueError("every action of the chunk is padding; a window begins at a real step")
+    is_delta = torch.tensor([kind == "delta" for kind in space.kinds], device=actions.device)
+    stay = torch.where(is_delta, torch.zeros_like(actions[0]), actions[real[-1, 0]])
+    return torch.where(is_pad[:, None], stay, actions)

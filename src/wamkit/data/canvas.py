@@ -1,0 +1,88 @@
+"""One picture from several cameras: each view is resized, then placed on a canvas.
+
+The layouts are boxes, so the same table tiles the canvas and cuts the views out of it again:
+
+    single        the only view
+    horizontal    views side by side (LIBERO: image | wrist_image, 224x224 each -> 224x448)
+    robotwin      the first view above, the two others at half size below (240x320 each -> 384x320)
+
+Every view is resized to the spec's view size first, and to its box afterwards. For "robotwin" the second
+resize changes the size again (240x320 -> 256x320 stretches); both are part of the published definition.
+It does not know about codecs: the result is RGB in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from wamkit_client.types import BadInput
+
+from wamkit.types import DataSpec
+
+Box = tuple[int, int, int, int]
+"""top, left, height, width in pixels of the canvas."""
+
+
+def view_boxes(spec: DataSpec) -> dict[str, Box]:
+    """Where each view lies on the canvas. BadInput where layout, views and view size do not fit together."""
+    height, width = spec.view_height, spec.view_width
+    if spec.canvas == "single":
+        _expect_views(spec, 1)
+        return {spec.views[0]: (0, 0, height, width)}
+    if spec.canvas == "horizontal":
+        return {view: (0, i * width, height, width) for i, view in enumerate(spec.views)}
+    if spec.canvas == "robotwin":
+        _expect_views(spec, 3)
+        if height % 15 or width % 2:
+            raise BadInput(
+                f"canvas 'robotwin': view size {height}x{width}; expected a height that is a multiple of 15 "
+                "and an even width, such as 240x320"
+            )
+        top = height * 16 // 15
+        above, left, right = spec.views
+        return {
+            above: (0, 0, top, width),
+            left: (top, 0, top // 2, width // 2),
+            right: (top, width // 2, top // 2, width // 2),
+        }
+    raise BadInput(f"canvas {spec.canvas!r} is unknown; expected 'single', 'horizontal' or 'robotwin'")
+
+
+def canvas_size(spec: DataSpec) -> tuple[int, int]:
+    """Height and width of the canvas in pixels."""
+    boxes = view_boxes(spec).values()
+    return max(top + height for top, _, height, _ in boxes), max(left + width for _, left, _, width in boxes)
+
+
+def tile(views: Mapping[str, UInt8[Tensor, "b t _ _ 3"]], spec: DataSpec) -> Float[Tensor, "b 3 t H W"]:
+    """The canvas of every frame, in [-1, 1], on the device of the views."""
+    boxes = view_boxes(spec)
+    missing = [view for view in boxes if view not in views]
+    if missing:
+        raise BadInput(f"camera {missing[0]!r} is missing; expected {list(boxes)}, got {list(views)}")
+    first = views[spec.views[0]]
+    b, t = first.shape[:2]
+    height, width = canvas_size(spec)
+    canvas = torch.empty(b * t, 3, height, width, device=first.device)
+    for view, (top, left, box_height, box_width) in boxes.items():
+        pixels = views[view].flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+        pixels = _resize(pixels, spec.view_height, spec.view_width)
+        canvas[:, :, top : top + box_height, left : left + box_width] = _resize(pixels, box_height, box_width)
+    return canvas.sub_(0.5).div_(0.5).unflatten(0, (b, t)).transpose(1, 2).contiguous()
+
+
+def _resize(pixels: Float[Tensor, "n 3 _ _"], height: int, width: int) -> Float[Tensor, "n 3 _ _"]:
+    if pixels.shape[-2:] == (height, width):
+        return pixels  # the antialiased resize to the same size is the identity
+    return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _expect_views(spec: DataSpec, count: int) -> None:
+    if len(spec.views) != count:
+        raise BadInput(
+            f"canvas {spec.canvas!r} takes {count} view(s), got {len(spec.views)}: {list(spec.views)}"
+        )

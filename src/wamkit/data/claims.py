@@ -1,0 +1,88 @@
+"""Who does which job, when several processes or machines share one folder and nothing else.
+
+A claim is a file that exactly one process manages to create. A dead owner's claim is never removed by
+another: the next owner creates the following generation (`name.claim-1` after `name.claim-0`), so two
+processes that both find an owner dead cannot both take over. Knows nothing about the jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wamkit.data.atomic import create_file
+
+STALE_AFTER_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to do job `name` in `folder`; `generation` counts the owners that died on it."""
+
+    folder: Path
+    name: str
+    generation: int
+
+    @classmethod
+    def take(cls, folder: Path, name: str, stale_after: float = STALE_AFTER_SECONDS) -> Claim | None:
+        """A claim, or None while a living process has the job.
+
+        An owner on this host lives while its process does; on another host, while the claim was refreshed in
+        the last `stale_after` seconds. Raises OSError (disk full).
+        """
+        generation = 0
+        while (path := _path(folder, name, generation)).exists():
+            if _lives(path, stale_after):
+                return None
+            generation += 1
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        owner["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        taken = create_file(path, json.dumps(owner).encode())
+        return cls(folder, name, generation) if taken else None
+
+    @property
+    def path(self) -> Path:
+        return _path(self.folder, self.name, self.generation)
+
+    def refresh(self) -> None:
+        """Tell other hosts that the owner lives. A claim lost meanwhile stays lost."""
+        if self.held():
+            os.utime(self.path)
+
+    def held(self) -> bool:
+        """False once another process took the job over because this one seemed dead."""
+        return self.path.exists() and not _path(self.folder, self.name, self.generation + 1).exists()
+
+    def release(self, done: bool) -> None:
+        """Give the job back, or, `done`, remove every trace of its owners."""
+        oldest = 0 if done else self.generation
+        for generation in range(self.generation, oldest - 1, -1):
+            _path(self.folder, self.name, generation).unlink(missing_ok=True)
+
+
+def _path(folder: Path, name: str, generation: int) -> Path:
+    return folder / f"{name}.claim-{generation}"
+
+
+def _lives(path: Path, stale_after: float) -> bool:
+    try:
+        owner, age = json.loads(path.read_text()), time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # released between the two looks
+        return False
+    if owner["host"] == socket.gethostname():
+        return bool(_started(owner["pid"]) == owner["started"])
+    return age < stale_after
+
+
+def _started(pid: int) -> str:
+    """When process `pid` started (clock ticks since boot), "" when dead: process numbers are used again."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    state, *rest = stat.rpartition(")")[2].split()
+    return "" if state in "ZX" else rest[18]

@@ -1,0 +1,126 @@
+"""A data set as training samples: a clip, an action chunk and pad flags for every step of every episode.
+
+Sample i is a pure function of the data set, the spec and i; nothing is random, skipped or substituted.
+It does not know about latents, normalisation or batches.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from wamkit_client.types import BadInput
+
+from wamkit.data.actions import ActionSpace, pad_actions
+from wamkit.data.lerobot import Dataset
+from wamkit.data.windows import window
+from wamkit.types import Clip, DataSpec
+
+
+@dataclass(frozen=True)
+class ClipSample:
+    """One sample, with a batch of one (b = 1). id: "episode:step"."""
+
+    clip: Clip
+    actions: Float[Tensor, "1 k a"]
+    action_is_pad: Bool[Tensor, "1 k"]
+    frame_is_pad: Bool[Tensor, "1 t"]
+    id: str
+
+
+class Clips(torch.utils.data.Dataset[ClipSample]):
+    """Samples in the order of the episodes and their steps; reading in order decodes every frame once.
+
+    dataset: an open data set. spec: what the policy asks of it. space: what the action dimensions mean.
+    Raises BadInput where they do not fit together: camera, dimension, rate or instruction.
+    """
+
+    def __init__(self, dataset: Dataset, spec: DataSpec, space: ActionSpace):
+        self.dataset, self.spec, self.space = dataset, spec, space
+        self._check()
+        self._ends = list(accumulate(episode.length for episode in dataset.episodes))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, i: int) -> ClipSample:
+        return self.sample(i)
+
+    @property
+    def ids(self) -> list[str]:
+        """The id of every sample."""
+        return [
+            f"{episode.index}:{step}" for episode in self.dataset.episodes for step in range(episode.length)
+        ]
+
+    def sample(self, i: int) -> ClipSample:
+        """Sample i. BadInput where its frames or columns cannot be read; IndexError past the end."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        place = bisect_right(self._ends, i)
+        found = self.dataset.episodes[place]
+        episode, step = found.index, i - (self._ends[place] - found.length)
+        steps = window(found.length, step, self.spec.frame_offsets, self.spec.horizon)
+        views = {view: self.dataset.frames(view, episode, steps.frame_steps) for view in self.spec.views}
+        state = self._rows("observation.state", episode)
+        actions = self._rows("action", episode)
+        action_is_pad = torch.tensor(steps.action_is_pad)
+        clip = Clip(
+            views={view: torch.from_numpy(frames)[None] for view, frames in views.items()},
+            proprio=torch.from_numpy(state[[step]].astype(np.float32)),
+            instructions=(self.dataset.instruction(episode, step),),
+            embodiments=(self.dataset.robot_type,),
+        )
+        chunk = torch.from_numpy(actions[list(steps.action_steps)].astype(np.float32))
+        return ClipSample(
+            clip=clip,
+            actions=pad_actions(chunk, action_is_pad, self.space)[None],
+            action_is_pad=action_is_pad[None],
+            frame_is_pad=torch.tensor(steps.frame_is_pad)[None],
+            id=f"{episode}:{step}",
+        )
+
+    def _rows(self, column: str, episode: int) -> np.ndarray:
+        rows = self.dataset.column(column, episode)
+        return rows.reshape(len(rows), -1)
+
+    def _check(self) -> None:
+        dataset, spec = self.dataset, self.spec
+        for view in spec.views:
+            if view not in dataset.cameras:
+                raise BadInput(
+                    f"{dataset.root}: camera {view!r} is missing; the data set has {list(dataset.cameras)}. "
+                    "Name one of these in the recipe's views"
+                )
+        if abs(dataset.fps - spec.hz) > 1e-6:
+            raise BadInput(
+                f"{dataset.root}: {dataset.fps:g} frames per second, the recipe asks for {spec.hz:g} Hz; "
+                "change the recipe's hz (and its times), or record at that rate"
+            )
+        for column, expected in (("action", spec.action_dim), ("observation.state", spec.proprio_dim)):
+            if column not in dataset.features:
+                raise BadInput(
+                    f"{dataset.root}: column {column!r} is missing; a policy cannot be trained without"
+                )
+            got = int(np.prod(dataset.features[column]["shape"]))
+            if got != expected:
+                raise BadInput(
+                    f"{dataset.root}: {column} has {got} dimension(s), the recipe expects {expected}; "
+                    "choose the recipe of this robot, or change the recipe's dimension"
+                )
+        if len(self.space) != spec.action_dim:
+            raise BadInput(
+                f"the action space names {len(self.space)} dimensions, the recipe has {spec.action_dim}; "
+                "name every dimension once"
+            )
+        silent = [index for index, task in dataset.tasks.items() if not task.strip()]
+        if silent or not dataset.tasks:
+            raise BadInput(
+                f"{dataset.root}: {f'task {silent[0]} has' if silent else 'there are'} no instructions, and a policy "
+                "is told what to do in words; add the texts to meta/tasks"
+            )

@@ -1,0 +1,146 @@
+"""Physical units <-> the unit range a network works in, by embodiment.
+
+    x_unit = clamp(x * scale + offset, -5, 5)        x = (x_unit - offset) / scale
+
+min_max: the observed range becomes [-1, 1].  z_score: mean 0, standard deviation 1.
+A dimension that does not move in the data (range below 1e-4) is only shifted, never scaled: dividing by its
+range would blow noise up.
+It does not know about padding (data/actions.py) or about which policy uses which mode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from wamkit_client.types import BadInput
+
+from wamkit.data.lerobot import Dataset
+from wamkit.data.statistics import STILL, Stats
+
+__all__ = ["Normalizer", "Stats", "dataset_stats"]
+
+Mode = Literal["min_max", "z_score"]
+
+LIMIT = 5.0
+FORMAT = "wamkit normalizer 1"
+SOURCES = {"action": "action", "proprio": "observation.state"}
+"""Column of the data set behind each field."""
+
+
+def dataset_stats(dataset: Dataset) -> dict[str, Stats]:
+    """Statistics of "action" and "proprio" over every frame. BadInput for missing or non-finite columns."""
+    stats = {}
+    for field, column in SOURCES.items():
+        episodes = [dataset.column(column, episode.index) for episode in dataset.episodes]
+        try:
+            stats[field] = Stats.of(np.concatenate([rows.reshape(len(rows), -1) for rows in episodes]))
+        except BadInput as error:
+            raise BadInput(f"{dataset.root}: column {column!r}: {error}") from error
+    return stats
+
+
+class Normalizer(nn.Module):
+    """One row of scale and offset per embodiment, for each field.
+
+    stats: {embodiment: {field: Stats}}; every embodiment has the same fields and widths.
+    modes: {field: "min_max" or "z_score"}.
+    The buffers follow the module's device but are not in its state dict: a run saves `to_json()` instead.
+    """
+
+    def __init__(self, stats: Mapping[str, Mapping[str, Stats]], modes: Mapping[str, str]):
+        super().__init__()
+        self.stats = {name: dict(fields) for name, fields in stats.items()}
+        self.modes = dict(modes)
+        self._row = {name: row for row, name in enumerate(stats)}
+        if not stats:
+            raise BadInput("normalizer: no embodiment; give the statistics of at least one data set")
+        for field, mode in modes.items():
+            maps = [_scale_and_offset(_field(stats, name, field), mode) for name in stats]
+            if len({scale.shape for scale, _ in maps}) != 1:
+                widths = {name: len(stats[name][field].mean) for name in stats}
+                raise BadInput(f"normalizer: {field!r} has dimensions {widths}; expected one number for all")
+            for part, rows in zip(("scale", "offset"), zip(*maps, strict=True), strict=True):
+                table = torch.from_numpy(np.stack(rows)).float()
+                self.register_buffer(f"{field}_{part}", table, persistent=False)
+
+    @classmethod
+    def fit(cls, stats: Mapping[str, Mapping[str, Stats]], modes: Mapping[str, str]) -> Normalizer:
+        """The normalizer of these statistics, e.g. `fit({dataset.robot_type: dataset_stats(dataset)}, modes)`."""
+        return cls(stats, modes)
+
+    def to_unit(
+        self, field: str, x: Float[Tensor, "b *_ d"], embodiments: Sequence[str]
+    ) -> Float[Tensor, "b *_ d"]:
+        """Physical -> unit range, clamped to [-5, 5]. BadInput for an unknown embodiment."""
+        scale, offset = self._maps(field, x, embodiments)
+        return (x * scale + offset).clamp(-LIMIT, LIMIT)
+
+    def to_physical(
+        self, field: str, x: Float[Tensor, "b *_ d"], embodiments: Sequence[str]
+    ) -> Float[Tensor, "b *_ d"]:
+        """Unit range -> physical, not clamped. BadInput for an unknown embodiment."""
+        scale, offset = self._maps(field, x, embodiments)
+        return (x - offset) / scale
+
+    def to_json(self) -> str:
+        """Everything needed to make the same normalizer again."""
+        stats = {n: {f: s.to_dict() for f, s in fields.items()} for n, fields in self.stats.items()}
+        return json.dumps({"format": FORMAT, "modes": self.modes, "stats": stats}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Normalizer:
+        """The inverse of `to_json`; BadInput where the text is not one."""
+        try:
+            saved = json.loads(text)
+            if saved["format"] != FORMAT:
+                raise BadInput(f"normalizer: format {saved['format']!r}; expected {FORMAT!r}")
+            stats = {
+                n: {f: Stats.from_dict(s) for f, s in fields.items()} for n, fields in saved["stats"].items()
+            }
+            return cls(stats, saved["modes"])
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(
+                f"normalizer: not a saved normalizer ({error}); restore normalizer.json from the run"
+            ) from error
+
+    def _maps(self, field: str, x: Tensor, embodiments: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if field not in self.modes:
+            raise BadInput(f"normalizer: unknown field {field!r}; it has {list(self.modes)}")
+        unknown = [name for name in embodiments if name not in self._row]
+        if unknown:
+            raise BadInput(
+                f"normalizer: unknown embodiment {unknown[0]!r}; it was fitted on {list(self._row)}. "
+                "Use one of these names, or train on data of the new robot"
+            )
+        scale, offset = self.get_buffer(f"{field}_scale"), self.get_buffer(f"{field}_offset")
+        if len(embodiments) != len(x) or x.shape[-1] != scale.shape[-1]:
+            raise BadInput(
+                f"normalizer: {field} is {list(x.shape)} for {len(embodiments)} embodiment name(s); "
+                f"expected one name per row and {scale.shape[-1]} dimensions"
+            )
+        rows = [self._row[name] for name in embodiments]
+        shape = (len(rows), *(1,) * (x.ndim - 2), scale.shape[-1])
+        return scale[rows].view(shape), offset[rows].view(shape)
+
+
+def _scale_and_offset(stats: Stats, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    still = stats.max - stats.min < STILL
+    if mode == "min_max":
+        scale = 2 / np.where(still, 1.0, stats.max - stats.min)
+        return np.where(still, 1.0, scale), np.where(still, -stats.min, -1 - scale * stats.min)
+    if mode == "z_score":
+        scale = np.where(still, 1.0, 1 / (stats.std + 1e-8))
+        return scale, -stats.mean * scale
+    raise BadInput(f"normalizer: unknown mode {mode!r}; expected one of {get_args(Mode)}")
+
+
+def _field(stats: Mapping[str, Mapping[str, Stats]], embodiment: str, field: str) -> Stats:
+    if field not in stats[embodiment]:
+        raise BadInput(f"normalizer: embodiment {embodiment!r} has no statistics of {field!r}; compute them")
+    return stats[embodiment][field]

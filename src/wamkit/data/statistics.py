@@ -1,0 +1,84 @@
+"""Statistics of a column, dimension by dimension, computed from its rows in float64.
+
+It does not read the statistics that data sets carry: their quantiles are averages or extremes of the
+episodes' quantiles, and which of the two depends on the version that wrote them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from wamkit_client.types import BadInput
+
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+STILL = 1e-4
+"""A dimension whose range is smaller does not move."""
+
+ARRAYS = ("min", "max", "mean", "std", *QUANTILES)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """One number per dimension (float64 [d]), in the column's units; std is that of the population."""
+
+    min: np.ndarray
+    max: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    q01: np.ndarray
+    q10: np.ndarray
+    q50: np.ndarray
+    q90: np.ndarray
+    q99: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Stats:
+        """Statistics of rows [n, d]. BadInput where there is no row or a value is not finite."""
+        if len(rows) == 0:
+            raise BadInput("statistics of an empty column; expected at least one row")
+        if not np.isfinite(rows).all():
+            row, dim = np.argwhere(~np.isfinite(rows))[0]
+            raise BadInput(
+                f"row {row}, dimension {dim} is {rows[row, dim]}; expected finite numbers, mend the data"
+            )
+        # one dimension at a time: only one float64 copy of one dimension is alive
+        table = np.array([_of_dimension(rows[:, dim].astype(np.float64)) for dim in range(rows.shape[1])])
+        return cls(**dict(zip(ARRAYS, table.T, strict=True)), count=len(rows))
+
+    @classmethod
+    def of_pixels(cls, histogram: np.ndarray) -> Stats:
+        """Statistics per channel in [0, 1] from counts [3, 256] of 8-bit values; quantiles by rank."""
+        levels = np.arange(256) / 255
+        count = int(histogram[0].sum())
+        cumulative = histogram.cumsum(axis=1)
+        mean = histogram @ levels / count
+        quantile = {
+            name: levels[np.array([np.searchsorted(c, max(q * count, 1)) for c in cumulative])]
+            for name, q in QUANTILES.items()
+        }
+        return cls(
+            min=levels[(histogram > 0).argmax(axis=1)],
+            max=levels[255 - (histogram[:, ::-1] > 0).argmax(axis=1)],
+            mean=mean,
+            std=np.sqrt((histogram * (levels - mean[:, None]) ** 2).sum(axis=1) / count),
+            **quantile,
+            count=count,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Lists of numbers, and the count, for JSON."""
+        return {name: vars(self)[name].tolist() for name in ARRAYS} | {"count": self.count}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Stats:
+        """The inverse of `to_dict`; TypeError where a name is missing or unknown."""
+        arrays = {name: np.array(v, np.float64) for name, v in values.items() if name != "count"}
+        return cls(**arrays, count=values["count"])
+
+
+def _of_dimension(values: np.ndarray) -> tuple[float, ...]:
+    quantiles = np.quantile(values, list(QUANTILES.values()))
+    return (values.min(), values.max(), values.mean(), values.std(), *quantiles)

@@ -1,0 +1,41 @@
+"""Which steps of an episode make one sample: pure integers, no data.
+
+A window looks forward from one step: video frames at given offsets, and one action per control step.
+Past the episode's end it repeats the last step and says so in the pad flags.
+It does not know about seconds, files or tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps within one episode; `is_pad` is True where a step lies past the end and the last stands in."""
+
+    frame_steps: tuple[int, ...]
+    frame_is_pad: tuple[bool, ...]
+    action_steps: tuple[int, ...]
+    action_is_pad: tuple[bool, ...]
+
+
+def window(length: int, step: int, frame_offsets: Sequence[int], horizon: int) -> Window:
+    """The window that begins at `step` of an episode of `length` steps.
+
+    frame_offsets: steps of the video frames relative to now, e.g. (0, 4, ..., 32).
+    horizon: number of actions, beginning with the action of now.
+    Raises IndexError where `step` is not a step of the episode.
+    """
+    if not 0 <= step < length:
+        raise IndexError(f"step {step} of an episode of {length} steps; use 0..{length - 1}")
+    frames = [step + offset for offset in frame_offsets]
+    actions = range(step, step + horizon)
+    last = length - 1
+    return Window(
+        frame_steps=tuple(min(frame, last) for frame in frames),
+        frame_is_pad=tuple(frame > last for frame in frames),
+        action_steps=tuple(min(action, last) for action in actions),
+        action_is_pad=tuple(action > last for action in actions),
+    )

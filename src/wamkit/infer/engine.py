@@ -1,0 +1,71 @@
+"""The Engine: a trained policy behind the client's `Policy` interface. Observations in, chunks out.
+
+An observation is a clip of length one: it goes through the same `encode` that training used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from wamkit_client.types import ActionChunk, BadInput, Observation
+from wamkit_client.types import Policy as ClientPolicy
+
+from wamkit.policies.light_wam.policy import LightWAM
+from wamkit.types import Clip
+
+
+class Engine(ClientPolicy):
+    """`policy` on `device`, in evaluation mode."""
+
+    def __init__(self, policy: LightWAM, device: torch.device) -> None:
+        self.policy = policy
+        self.device = device
+        self.generator = torch.Generator().manual_seed(0)
+
+    @torch.inference_mode()
+    def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
+        """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them."""
+        clip = self.clip(observations)
+        actions = self.policy.act(self.policy.encode(clip), clip.embodiments, self.generator)
+        return [ActionChunk(chunk) for chunk in actions.float().cpu().numpy()]
+
+    def reset(self) -> None:
+        """Policies here have no memory between queries; the noise of sampling ones starts again."""
+        self.generator.manual_seed(0)
+
+    def clip(self, observations: Sequence[Observation]) -> Clip:
+        """Observations as a clip of one frame. Raises BadInput on a missing camera or a wrong shape."""
+        spec = self.policy.data
+        for observation in observations:
+            self._check(observation)
+        return Clip(
+            views={view: _stack([o.images[view] for o in observations])[:, None] for view in spec.views},
+            proprio=_stack([o.proprio for o in observations]).float(),
+            instructions=tuple(o.instruction for o in observations),
+            embodiments=tuple(o.embodiment for o in observations),
+        )
+
+    def _check(self, observation: Observation) -> None:
+        spec = self.policy.data
+        for view in spec.views:
+            if view not in observation.images:
+                raise BadInput(
+                    f"camera {view!r} is missing from the observation; the policy was trained with "
+                    f"{', '.join(spec.views)}, got {', '.join(observation.images) or 'none'}"
+                )
+            image = observation.images[view]
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise BadInput(
+                    f"camera {view!r}: expected uint8 RGB [h, w, 3], got {image.dtype} {image.shape}"
+                )
+        if observation.proprio.shape != (spec.proprio_dim,):
+            raise BadInput(
+                f"proprio: expected [{spec.proprio_dim}] numbers, got shape {observation.proprio.shape}"
+            )
+
+
+def _stack(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

@@ -1,0 +1,129 @@
+"""Tensor files in, strict loading out: one explained error instead of a silently random layer.
+
+Reads `.safetensors`, `.pt`/`.pth`/`.bin` (only as plain tensors, never arbitrary pickles) and folders with a
+safetensors index. Does not know any model's names; renaming lives in `wan/checkpoint.py` and `convert.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from wamkit_client.types import BadInput
+
+INDEX = ".safetensors.index.json"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a weight file, memory-mapped on the CPU, by name.
+
+    `path` is a `.safetensors` file, a torch file that holds one flat dict of tensors, or a folder with one
+    `*.safetensors.index.json` (shards beside it) or exactly one `*.safetensors` file.
+    Raises BadInput when it is missing, truncated, not a weight file or ambiguous.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    payload = read_torch(path)
+    if not isinstance(payload, dict) or not all(isinstance(value, Tensor) for value in payload.values()):
+        raise BadInput(f"{path}: expected one flat dict of tensors; got something nested; name another file")
+    return payload
+
+
+def read_torch(path: Path) -> Any:
+    """What `torch.save` wrote to `path`: tensors and plain containers only (`weights_only=True`)."""
+    if not path.is_file():
+        raise BadInput(f"{path}: no such weight file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise BadInput(
+            f"{path}: holds more than tensors and plain containers and is refused (it could run code); "
+            f"save it again as a plain dict of tensors ({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise BadInput(
+            f"{path}: not a complete torch file ({str(error).splitlines()[0]}); download or copy it again"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such weight file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise BadInput(
+            f"{path}: not a complete safetensors file ({error}); download or copy it again"
+        ) from error
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    indices, files = sorted(folder.glob(f"*{INDEX}")), sorted(folder.glob("*.safetensors"))
+    if len(indices) == 1:
+        shards = json.loads(indices[0].read_text())["weight_map"]
+        tensors: dict[str, Tensor] = {}
+        for shard in sorted(set(shards.values())):
+            tensors |= _read_safetensors(folder / shard)
+        return tensors
+    if not indices and len(files) == 1:
+        return _read_safetensors(files[0])
+    raise BadInput(
+        f"{folder}: expected one *{INDEX} or one *.safetensors file, "
+        f"found {len(indices)} and {len(files)}; name the file itself"
+    )
+
+
+def load_strict(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()
+) -> None:
+    """Fill every tensor of `module` and use every one of `tensors`, or raise one BadInput naming the rest.
+
+    A module on the meta device takes the tensors as they are (file's dtype, memory-mapped); any other is
+    filled in place and keeps its dtype and device.
+    fresh: regular expressions (full match) of names that `tensors` may lack; they keep their initial values.
+    """
+    own = module.state_dict()
+    allowed = re.compile("|".join(f"(?:{pattern})" for pattern in fresh) or r"(?!)")
+    missing = [name for name in own if name not in tensors and not allowed.fullmatch(name)]
+    unexpected = [name for name in tensors if name not in own]
+    reshaped = [
+        f"{name} {list(tensors[name].shape)} instead of {list(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{len(names)} {what}: {_some(names)}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if names
+    ]
+    if problems:
+        raise BadInput(
+            f"{source}: does not fit {type(module).__name__} ({len(own)} tensors): {'; '.join(problems)}. "
+            "Check that file and model are of the same kind and size."
+        )
+    on_meta = any(tensor.is_meta for tensor in own.values())
+    module.load_state_dict(dict(tensors), strict=False, assign=on_meta)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def digest(named: Iterable[tuple[str, Tensor]], about: str = "") -> str:
+    """16 hex digits over `about` and the names, dtypes, shapes and values of tensors, wherever they lie."""
+    sha = hashlib.sha256(about.encode())
+    for name, tensor in sorted(named, key=lambda item: item[0]):
+        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:16]

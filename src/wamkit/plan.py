@@ -1,0 +1,115 @@
+"""`wamkit train --plan`: what a run will be, before anything is allocated.
+
+The policy is built on torch's meta device (shapes without memory), so the full-size model is counted exactly on a
+laptop; the activations kept for backward are counted by running the losses there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wamkit.config import Run
+from wamkit.data.canvas import canvas_size
+from wamkit.data.normalize import Normalizer, Stats
+from wamkit.policies.light_wam.policy import PARTS, LightWAM
+from wamkit.types import Batch, Inputs
+
+EMBODIMENT = "plan"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of the parameter table."""
+
+    name: str
+    parameters: int
+    trainable: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes per kind of a training step on one device. activations: kept for backward, nothing recomputed."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def meta_policy(run: Run) -> LightWAM:
+    """The policy of a run, without memory."""
+    fields = {"action": run.data.action_dim, "proprio": run.data.proprio_dim}
+    stats = {EMBODIMENT: {name: Stats.of(torch.zeros(2, dim).numpy()) for name, dim in fields.items()}}
+    normalizer = Normalizer.fit(stats, {"action": "min_max", "proprio": "min_max"})
+    with torch.device("meta"):
+        return LightWAM(run.policy, run.data, normalizer).to("meta")
+
+
+def parts(policy: LightWAM) -> list[Part]:
+    """Parameters by part, in the order of the specification's table; every parameter is in exactly one part."""
+    groups: dict[str, list[nn.Parameter]] = {title: [] for title, _ in PARTS}
+    for name, parameter in policy.named_parameters():
+        groups[next(title for title, belongs in PARTS if belongs(name))].append(parameter)
+    return [
+        Part(title, sum(p.numel() for p in group), sum(p.numel() for p in group if p.requires_grad))
+        for title, group in groups.items()
+        if group
+    ]
+
+
+def memory(run: Run, policy: LightWAM) -> Memory:
+    """Weights in fp32 (bf16 runs under autocast keep fp32 masters); AdamW holds two moments per trained number."""
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    weights = sum(p.numel() for p in policy.parameters())
+    return Memory(4 * weights, 4 * trained, 8 * trained, activations(run, policy))
+
+
+def activations(run: Run, policy: LightWAM) -> int:
+    """Bytes that autograd keeps of one batch's forward pass, counted on the meta device; views counted once."""
+    own = {id(p) for p in policy.parameters()}
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []  # an id is unique only while its tensor lives
+
+    def pack(tensor: Tensor) -> Tensor:
+        base = tensor if tensor._base is None else tensor._base
+        if id(base) not in own:
+            alive.append(base)
+            kept[id(base)] = base.numel() * base.element_size()
+        return tensor
+
+    batch = meta_batch(run)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=run.train.precision == "bf16")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
+        policy.train()
+        policy(batch, torch.Generator().manual_seed(0))
+    return sum(kept.values())
+
+
+def meta_batch(run: Run) -> Batch:
+    """A batch of the run's shapes, without memory."""
+    b, data, size, pool = run.train.batch_size, run.data, run.policy.size, run.policy.video_pool
+    height, width = (pixels // 8 for pixels in canvas_size(data))
+    frames = len(data.frame_times)
+    rows = run.policy.text.length
+    with torch.device("meta"):
+        return Batch(
+            inputs=Inputs(
+                present=torch.zeros(b, size.channels, 1, height, width),
+                future=torch.zeros(b, size.channels, (frames - 1) // 4, height // pool, width // pool),
+                context=torch.zeros(b, rows, size.text_dim),
+                proprio=torch.zeros(b, data.proprio_dim),
+            ),
+            actions=torch.zeros(b, data.horizon, data.action_dim),
+            action_is_pad=torch.zeros(b, data.horizon, dtype=torch.bool),
+            frame_is_pad=torch.zeros(b, frames, dtype=torch.bool),
+            embodiments=(EMBODIMENT,) * b,
+            ids=("",) * b,
+        )

@@ -1,0 +1,321 @@
+"""Light-WAM: a video model looks once at the present frame, and a small expert reads the chunk off three depths.
+
+Training adds a second task, predicting the velocity of the noised future latents (co-training); acting never
+touches the future. arXiv 2606.08242 section 3; every formula in the code's own terms: spec sections 1-2.
+The full-size model (frozen Wan2.1-1.3B, LoRA, pooled video) and the small preset (everything trained, block codec)
+are this class with other configs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wamkit.data.canvas import tile
+from wamkit.data.normalize import Normalizer
+from wamkit.flow import integrate, interpolate, noise_like, sample_times
+from wamkit.nn.attention import FIRST_FRAME_CAUSAL
+from wamkit.nn.lora import add_lora
+from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
+from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
+from wamkit.types import Batch, Clip, DataSpec, Inputs
+from wamkit.wan.checkpoint import load_wan
+from wamkit.wan.dit import SIZES, Adapters, WanDiT, WanSize
+from wamkit.wan.encoders import (
+    Codec,
+    CodecConfig,
+    TextConfig,
+    UMT5Config,
+    WanVAEConfig,
+    build_codec,
+    build_text,
+)
+from wamkit.wan.vae import WanVAE
+
+LORA_LAYERS = (
+    *(f"{attention}.{layer}" for attention in ("self_attn", "cross_attn") for layer in "qkvo"),
+    "ffn.0",
+    "ffn.2",
+)
+
+
+@dataclass(frozen=True)
+class LoRATuning:
+    """The video model is frozen but for its head; low-rank additions on ten projections of every block.
+
+    base: the released video model, a file or folder (wan/checkpoint.py).
+    """
+
+    base: str = "weights/Wan2.1-T2V-1.3B"
+    rank: int = 64
+    alpha: float = 128.0
+    kind: Literal["lora"] = "lora"
+
+
+@dataclass(frozen=True)
+class FullTuning:
+    """The whole video model is trained (small presets start from scratch)."""
+
+    kind: Literal["full"] = "full"
+
+
+@dataclass(frozen=True)
+class StepWeights:
+    """Action steps before `prefix` weigh `weight` in the loss, later ones `tail`."""
+
+    prefix: int
+    weight: float = 1.0
+    tail: float = 0.0
+
+
+@dataclass(frozen=True)
+class LightWAMConfig:
+    """Defaults are the published full-size model.
+
+    objective: "cotrain" (two passes: full-resolution present, pooled clip), "cotrain_one_pass" (the same function
+    where video_pool is 1, one pass), "action_only" (no video co-training).
+    adapters.layers are also the taps the expert reads. video_pool: average pooling of the supervised latents.
+    """
+
+    codec: CodecConfig = field(default_factory=WanVAEConfig)
+    text: TextConfig = field(default_factory=UMT5Config)
+    size: WanSize = SIZES["1.3B"]
+    tuning: LoRATuning | FullTuning = field(default_factory=LoRATuning)
+    adapters: Adapters = Adapters(layers=(8, 16, 24), dim=256, gamma=1.0)
+    expert: StateFusionConfig = field(default_factory=StateFusionConfig)
+    video_pool: int = 2
+    objective: Literal["cotrain", "cotrain_one_pass", "action_only"] = "cotrain"
+    video_weight: float = 1.0
+    action_weight: float = 1.0
+    step_weights: StepWeights = StepWeights(prefix=8)
+    kind: Literal["light_wam"] = "light_wam"
+
+    def __post_init__(self) -> None:
+        if self.objective == "cotrain_one_pass" and self.video_pool != 1:
+            raise ValueError(
+                f'objective "cotrain_one_pass" needs video_pool 1, got {self.video_pool}; use "cotrain"'
+            )
+
+
+@dataclass(frozen=True)
+class NoisyClip:
+    """Clean present and noised future [b c 1+f h w]; its velocity [b c f h w]; flow time t [b]; times [b 2]."""
+
+    latents: Tensor
+    velocity: Tensor
+    t: Tensor
+
+    @property
+    def times(self) -> Float[Tensor, "b 2"]:
+        """Per frame: the present is clean (0), the future is at t."""
+        return torch.stack([torch.zeros_like(self.t), self.t], dim=1)
+
+
+class LightWAM(nn.Module):
+    """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
+
+    inputs_type: type = Inputs
+    step_weights: Tensor
+
+    def __init__(self, config: LightWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.config, self.data, self.normalizer = config, data, normalizer
+        self.codec: Codec = build_codec(config.codec)
+        self.text = build_text(config.text)
+        self.dit = WanDiT(config.size, config.adapters)
+        self.expert = StateFusionActionExpert(
+            config.expert, config.size.width, len(config.adapters.layers), data.action_dim
+        )
+        self.proprio_encoder = nn.Linear(data.proprio_dim, config.size.text_dim)
+        self.register_buffer(
+            "step_weights", _step_weights(config.step_weights, data.horizon), persistent=False
+        )
+        self.codec.requires_grad_(False)
+        if config.tuning.kind == "lora":
+            self.dit.requires_grad_(False)
+            self.dit.head.requires_grad_(True)
+            self.dit.adapters.requires_grad_(True)
+            layers = tuple(f"blocks.{i}.{layer}" for i in range(config.size.layers) for layer in LORA_LAYERS)
+            add_lora(self.dit, layers, config.tuning.rank, config.tuning.alpha)
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The losses `forward` returns, and their weights in the total."""
+        if self.config.objective == "action_only":
+            return {"action": self.config.action_weight}
+        return {"video": self.config.video_weight, "action": self.config.action_weight}
+
+    def load_frozen_encoders(self) -> None:
+        """Read the video codec's weights, where it has any. Raises BadInput naming a missing file."""
+        match self.config.codec:
+            case WanVAEConfig(path=path):
+                self.codec = WanVAE.load(Path(path)).to(self.proprio_encoder.weight.device)
+
+    def load_backbone(self) -> None:
+        """Read the video model a LoRA run stands on. Raises BadInput naming a missing file or key."""
+        match self.config.tuning:
+            case LoRATuning(base=base):
+                load_wan(self.dit, Path(base))
+
+    # the frozen half
+
+    @torch.no_grad()
+    def encode(self, clip: Clip) -> Inputs:
+        """Pixels and words -> latents and context; training sends whole clips, acting clips of one frame."""
+        device = self.proprio_encoder.weight.device
+        latents = self.codec.encode(tile({k: v.to(device) for k, v in clip.views.items()}, self.data))
+        return Inputs(
+            present=latents[:, :, :1],
+            future=self.pool(latents[:, :, 1:]),
+            context=self.text.encode(clip.instructions).to(device),
+            proprio=clip.proprio.to(device),
+        )
+
+    def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f hp wp"]:
+        """Latents at the resolution of the video loss."""
+        pool = self.config.video_pool
+        return latents.unflatten(4, (-1, pool)).unflatten(3, (-1, pool)).mean(dim=(4, 6))
+
+    # the learned half
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses by name."""
+        return OBJECTIVES[self.config.objective](self, batch, generator)
+
+    @torch.no_grad()
+    def act(
+        self, inputs: Inputs, embodiments: tuple[str, ...], generator: torch.Generator
+    ) -> Float[Tensor, "b k a"]:
+        """One chunk per row, physical units. Deterministic: the generator is not used."""
+        unit = self.expert(self.look(inputs.present, self.context(inputs, embodiments)), self.data.horizon)
+        return self.normalizer.to_physical("action", unit.float(), embodiments)
+
+    def context(self, inputs: Inputs, embodiments: tuple[str, ...]) -> Float[Tensor, "b rows text"]:
+        """Text rows and, last, the proprio token. All rows stay visible, padding too (spec 1.7)."""
+        proprio = self.normalizer.to_unit("proprio", inputs.proprio, embodiments)
+        token = self.proprio_encoder(proprio.to(self.proprio_encoder.weight.dtype))
+        return torch.cat([inputs.context.to(token.dtype), token[:, None]], dim=1)
+
+    def look(
+        self, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"]
+    ) -> tuple[Float[Tensor, "b s d"], ...]:
+        """The action pass: clean present at full resolution, time 0; the adapted states at the taps."""
+        now = torch.zeros(1, 1, device=present.device)
+        return self.dit.features(present, now, context, FIRST_FRAME_CAUSAL, self.config.adapters.layers)
+
+    def add_noise(
+        self, inputs: Inputs, t: Float[Tensor, " b"], noise: Float[Tensor, "b c f h w"]
+    ) -> NoisyClip:
+        """The clip of the video pass: pooled clean present, noised future."""
+        noisy, velocity = interpolate(inputs.future, noise, t)
+        return NoisyClip(torch.cat([self.pool(inputs.present), noisy], dim=2), velocity, t)
+
+    def draw_noise(self, inputs: Inputs, generator: torch.Generator) -> NoisyClip:
+        """`add_noise` at a random time per sample."""
+        t = sample_times(len(inputs.present), generator, inputs.present.device)
+        return self.add_noise(inputs, t, noise_like(inputs.future, generator))
+
+    def action_loss(self, taps: tuple[Float[Tensor, "b s d"], ...], batch: Batch) -> Float[Tensor, ""]:
+        """Weighted masked squared error of the chunk in unit range."""
+        target = self.normalizer.to_unit("action", batch.actions, batch.embodiments)
+        predicted = self.expert(taps, self.data.horizon)
+        return action_loss_per_sample(predicted, target, batch.action_is_pad, self.step_weights).mean()
+
+    # for reports
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        inputs: Inputs,
+        embodiments: tuple[str, ...],
+        frames: int,
+        steps: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b 3 t H W"]:
+        """Sample `frames` future latents in the space of the video loss and decode present + future, in [-1, 1].
+
+        Pictures are video_pool times smaller than the canvas.
+        """
+        context = self.context(inputs, embodiments)
+        present = self.pool(inputs.present)
+        noise = noise_like(present.expand(-1, -1, frames, -1, -1), generator)
+
+        def velocity(future: Tensor, t: Tensor) -> Tensor:
+            clip = NoisyClip(torch.cat([present, future], dim=2), future, t)
+            return self.dit(clip.latents, clip.times, context, FIRST_FRAME_CAUSAL).velocity[:, :, 1:]
+
+        future = integrate(noise, velocity, steps)
+        return self.codec.decode(torch.cat([present, future], dim=2)).clamp(-1, 1)
+
+    @torch.no_grad()
+    def attention_maps(
+        self, inputs: Inputs, embodiments: tuple[str, ...]
+    ) -> dict[int, Float[Tensor, "b rows columns"]]:
+        """Where the learned queries of each tapped block look, on the token grid; each map sums to 1."""
+        maps = self.expert.attention_maps(self.look(inputs.present, self.context(inputs, embodiments)))
+        rows = inputs.present.shape[3] // 2
+        return {
+            layer: tokens.unflatten(1, (rows, -1))
+            for layer, tokens in zip(self.config.adapters.layers, maps, strict=True)
+        }
+
+
+# Rows of the parameter table (spec 1.1); a parameter belongs to the first row that takes its name.
+PARTS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("video head", lambda name: name.startswith("dit.head.")),
+    ("LoRA", lambda name: ".lora_" in name),
+    ("adapters", lambda name: name.startswith("dit.adapters.")),
+    ("video DiT", lambda name: name.startswith("dit.")),
+    ("action expert", lambda name: name.startswith("expert.")),
+    ("proprio encoder", lambda name: name.startswith("proprio_encoder.")),
+    ("video codec", lambda name: name.startswith("codec.")),
+)
+
+Objective = Callable[[LightWAM, Batch, torch.Generator], dict[str, Tensor]]
+
+
+def cotrain(policy: LightWAM, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """The published objective: one look at the present for the actions, one at the noised pooled clip."""
+    context = policy.context(batch.inputs, batch.embodiments)
+    clip = policy.draw_noise(batch.inputs, generator)
+    predicted = policy.dit(clip.latents, clip.times, context, FIRST_FRAME_CAUSAL).velocity[:, :, 1:]
+    taps = policy.look(batch.inputs.present, context)
+    return {
+        "video": video_loss(predicted, clip.velocity, clip.t, latent_is_pad(batch.frame_is_pad)),
+        "action": policy.action_loss(taps, batch),
+    }
+
+
+def cotrain_one_pass(policy: LightWAM, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """`cotrain` without pooling: the clip's first-frame tokens are the action pass, token for token (spec 6.4)."""
+    context = policy.context(batch.inputs, batch.embodiments)
+    clip = policy.draw_noise(batch.inputs, generator)
+    out = policy.dit(clip.latents, clip.times, context, FIRST_FRAME_CAUSAL, policy.config.adapters.layers)
+    tokens = out.taps[0].shape[1] // clip.latents.shape[2]
+    return {
+        "video": video_loss(out.velocity[:, :, 1:], clip.velocity, clip.t, latent_is_pad(batch.frame_is_pad)),
+        "action": policy.action_loss(tuple(tap[:, :tokens] for tap in out.taps), batch),
+    }
+
+
+def action_only(policy: LightWAM, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """No video co-training: the controlled comparison's other arm."""
+    taps = policy.look(batch.inputs.present, policy.context(batch.inputs, batch.embodiments))
+    return {"action": policy.action_loss(taps, batch)}
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "cotrain": cotrain,
+    "cotrain_one_pass": cotrain_one_pass,
+    "action_only": action_only,
+}
+
+
+def _step_weights(weights: StepWeights, horizon: int) -> Float[Tensor, " k"]:
+    return prefix_weights(horizon, weights.prefix, weights.weight, weights.tail)

@@ -1,0 +1,121 @@
+"""StateFusionActionExpert: learned queries pool three depths of the video model; an MLP writes the chunk.
+
+One forward pass, no noise, no iterations. Light-WAM paper section 3.4, code details in spec 1.8. LayerNorms here
+have eps 1e-5, GELUs are tanh. It knows states [b, s, d] and nothing about where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wamkit.nn.sinusoid import sinusoid
+
+
+@dataclass(frozen=True)
+class StateFusionConfig:
+    """Published: 16 queries, 8 heads, level 4608, trunk 6144, one trunk block, step code 256."""
+
+    queries: int = 16
+    heads: int = 8
+    level_dim: int = 4608
+    trunk_dim: int = 6144
+    trunk_blocks: int = 1
+    step_dim: int = 256
+
+
+class LearnedQueryPooler(nn.Module):
+    """Constant queries attend to one level's tokens; a learned softmax merges what they found."""
+
+    def __init__(self, width: int, queries: int, heads: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.merge_logits = nn.Parameter(torch.zeros(queries))
+        self.token_norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.output_norm = nn.LayerNorm(width)
+
+    def forward(self, states: Float[Tensor, "b s d"]) -> Float[Tensor, "b d"]:
+        x = self.token_norm(states)
+        queries = self.queries.expand(len(x), -1, -1)
+        pooled, _ = self.attention(queries, x, x, need_weights=False)  # b queries d
+        return self.output_norm(self.merge_logits.softmax(0) @ pooled)
+
+    def attention_map(self, states: Float[Tensor, "b s d"]) -> Float[Tensor, "b s"]:
+        """Where the merged queries look: attention averaged over heads and weighted as merged; sums to 1."""
+        x = self.token_norm(states)
+        _, weights = self.attention(self.queries.expand(len(x), -1, -1), x, x)  # b queries s
+        return self.merge_logits.softmax(0) @ weights
+
+
+class MLP(nn.Module):
+    """LN -> Linear -> GELU -> Linear."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, out)
+        self.fc2 = nn.Linear(out, out)
+
+    def forward(self, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
+        return self.fc2(F.gelu(self.fc1(self.norm(x)), approximate="tanh"))
+
+
+class StateFusionActionExpert(nn.Module):
+    """Levels of states -> action chunk in unit range. Every step is one row: a shorter horizon is a prefix."""
+
+    def __init__(self, config: StateFusionConfig, width: int, levels: int, action_dim: int) -> None:
+        super().__init__()
+        trunk = config.trunk_dim
+        self.step_dim = config.step_dim
+        self.poolers = nn.ModuleList(
+            [LearnedQueryPooler(width, config.queries, config.heads) for _ in range(levels)]
+        )
+        self.compressors = nn.ModuleList([MLP(width, config.level_dim) for _ in range(levels)])
+        self.fused_norm = nn.LayerNorm(levels * config.level_dim)
+        self.fused_proj = nn.Linear(levels * config.level_dim, trunk)
+        self.trunk = nn.ModuleList([MLP(trunk, trunk) for _ in range(config.trunk_blocks)])
+        self.step_proj = nn.Sequential(
+            nn.LayerNorm(config.step_dim),
+            nn.Linear(config.step_dim, trunk),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(trunk, trunk),
+        )
+        self.output_norm = nn.LayerNorm(trunk)
+        self.output = nn.Sequential(
+            nn.Linear(trunk, trunk), nn.GELU(approximate="tanh"), nn.Linear(trunk, action_dim)
+        )
+
+    def forward(self, states: tuple[Float[Tensor, "b s d"], ...], horizon: int) -> Float[Tensor, "b k a"]:
+        fused = self.fuse(states)
+        steps = self.steps(horizon)
+        return self.output(self.output_norm(fused[:, None] + steps))
+
+    def fuse(self, states: tuple[Float[Tensor, "b s d"], ...]) -> Float[Tensor, "b trunk"]:
+        """One vector that says what to do."""
+        levels = [
+            compress(pool(state))
+            for pool, compress, state in zip(self.poolers, self.compressors, states, strict=True)
+        ]
+        x = self.fused_proj(self.fused_norm(torch.cat(levels, dim=-1)))
+        for block in self.trunk:
+            x = x + block(x)
+        return x
+
+    def steps(self, horizon: int) -> Float[Tensor, "k trunk"]:
+        """One vector per step index 0..horizon-1."""
+        like = self.fused_proj.weight
+        code = sinusoid(torch.arange(horizon, device=like.device), self.step_dim)
+        steps: Tensor = self.step_proj(code.to(like.dtype))
+        return steps
+
+    def attention_maps(self, states: tuple[Float[Tensor, "b s d"], ...]) -> tuple[Float[Tensor, "b s"], ...]:
+        """For reports: where each level's queries look."""
+        poolers = cast(Iterable[LearnedQueryPooler], self.poolers)
+        return tuple(pool.attention_map(state) for pool, state in zip(poolers, states, strict=True))

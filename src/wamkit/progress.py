@@ -1,0 +1,79 @@
+"""How long work shows that it advances: a live bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Advance = Callable[..., None]
+LINE_EVERY_SECONDS = 10.0
+console = Console(highlight=False)
+
+
+@contextmanager
+def bar(description: str, total: int, unit: str = "", done: int = 0) -> Iterator[Advance]:
+    """Yield `advance(n=1, note="")` for a job of `total` units of which `done` were finished earlier.
+
+    The time left counts only what this run did, so that resumed work is not flattered.
+    """
+    show = _live if console.is_terminal else _lines
+    with show(description, total, unit, done) as advance:
+        yield advance
+
+
+@contextmanager
+def _live(description: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("[bold]{task.description:<9}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
+        task = progress.add_task(description, total=total, completed=done, note="")
+
+        def advance(n: int = 1, note: str = "") -> None:
+            progress.advance(task, n)
+            if note:
+                progress.update(task, note=note)
+
+        yield advance
+
+
+@contextmanager
+def _lines(description: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    count, text = done, ""
+
+    def say() -> None:
+        elapsed = time.monotonic() - start
+        fresh = count - done
+        left = f"{(total - count) * elapsed / fresh:.0f} s left" if fresh else "time left unknown"
+        console.print(
+            f"{description:<9} {count}/{total} {unit}  {elapsed:.0f} s, {left}  {text}", soft_wrap=True
+        )
+
+    def advance(n: int = 1, note: str = "") -> None:
+        nonlocal count, last, text
+        count, text = count + n, note or text
+        if time.monotonic() - last >= LINE_EVERY_SECONDS:
+            last = time.monotonic()
+            say()
+
+    yield advance
+    say()

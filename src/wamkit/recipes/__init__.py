@@ -1,0 +1,37 @@
+"""A run is a function that returns a frozen Run; this is the table of them.
+
+The table holds names, so that listing recipes imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from wamkit_client.types import BadInput
+
+if TYPE_CHECKING:
+    from wamkit.config import Run
+
+# name -> (module, what it is)
+RECIPES = {
+    "metaworld3": (
+        "metaworld",
+        "small Light-WAM on three Meta-World tasks: the demo, minutes on two CPU cores",
+    ),
+    "metaworld3_smoke": ("metaworld", "the same in seconds, to see that every stage works; learns nothing"),
+    "metaworld_mt10": ("metaworld", "small Light-WAM on the ten MT10 tasks, one language-conditioned policy"),
+    "libero_spatial": ("libero", "Light-WAM as published, LIBERO-Spatial"),
+    "libero_object": ("libero", "Light-WAM as published, LIBERO-Object"),
+    "libero_goal": ("libero", "Light-WAM as published, LIBERO-Goal"),
+    "libero_10": ("libero", "Light-WAM as published, LIBERO-10"),
+    "robotwin": ("robotwin", "Light-WAM as published, RoboTwin 2.0, fifty tasks"),
+}
+
+
+def recipe(name: str) -> Run:
+    """The run of that name. Raises BadInput for an unknown one."""
+    if name not in RECIPES:
+        raise BadInput(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    run: Run = getattr(import_module(f"wamkit.recipes.{RECIPES[name][0]}"), name)()
+    return run

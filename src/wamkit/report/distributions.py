@@ -1,0 +1,61 @@
+"""How actions and proprio are spread in the data, and the range the policy's normaliser maps to [-1, 1].
+
+Knows data sets and normalisers, no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wamkit.data.lerobot import Dataset
+from wamkit.data.normalize import SOURCES, Normalizer
+from wamkit.report.markup import Section, escape, figures, paragraphs
+from wamkit.report.plots import histogram
+
+MODES = {"min_max": "the smallest and largest value", "z_score": "mean ± one standard deviation"}
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """values [n, d] of one field in physical units; low and high [d] become -1 and 1; mode: the normaliser's."""
+
+    field: str
+    names: tuple[str, ...]
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    mode: str
+
+
+def distributions_of(dataset: Dataset, normalizer: Normalizer) -> list[Distribution]:
+    """Every frame's actions and proprio of a data set. BadInput where the normaliser does not know its robot."""
+    found = []
+    for field, column in SOURCES.items():
+        values = np.concatenate([dataset.column(column, episode.index) for episode in dataset.episodes])
+        values = values.reshape(len(values), -1)
+        unit = torch.tensor([[-1.0], [1.0]]).expand(2, values.shape[1])
+        low, high = normalizer.to_physical(field, unit, (dataset.robot_type,) * 2).numpy()
+        names = dataset.features[column]["names"]
+        found.append(Distribution(field, tuple(map(str, names)), values, low, high, normalizer.modes[field]))
+    return found
+
+
+def distributions(shown: Sequence[Distribution]) -> Section:
+    """A histogram per dimension."""
+    body = paragraphs(
+        "Every frame of the training data, in physical units, as shares of the frames. The dashed lines are the values "
+        "that the policy's normaliser maps to -1 and 1."
+    )
+    for one in shown:
+        plots = [
+            histogram(name, one.values[:, i], (float(one.low[i]), float(one.high[i])))
+            for i, name in enumerate(one.names)
+        ]
+        count = f"{len(one.values):,}".replace(",", " ")
+        body += f"<h3>{escape(one.field.capitalize())} <small>{count} frames; lines at {MODES[one.mode]}</small></h3>"
+        body += figures("plots", plots)
+    return Section("data", "Data", body)

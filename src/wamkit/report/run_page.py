@@ -1,0 +1,75 @@
+"""The page of a trained and evaluated run: which sections there are, and what each is made of.
+
+A policy that cannot imagine (or was not trained to) is shown without that section: the caller names the sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from wamkit_client.types import BadInput
+
+from wamkit.report.attention import AttendingPolicy, attention
+from wamkit.report.distributions import Distribution, distributions
+from wamkit.report.facts import Facts, facts
+from wamkit.report.future import FutureConfig, ImaginingPolicy, future
+from wamkit.report.markup import Section
+from wamkit.report.page import write_page
+from wamkit.report.recordings import Recording
+from wamkit.report.rollouts import first_of_tasks, rollouts, shown_recordings
+from wamkit.report.success import header, success
+from wamkit.report.training import training
+from wamkit.report.video import FilmConfig
+
+
+class ReportedPolicy(ImaginingPolicy, AttendingPolicy, Protocol):
+    """Enough for every section."""
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """What the page is made of.
+
+    title: e.g. "metaworld3".  results: what evaluation returned.  results_folder: where its recordings lie.
+    run_dir: its metrics.jsonl is read.  policy: of that run, in evaluation mode.
+    """
+
+    title: str
+    results: Mapping[str, Any]
+    results_folder: Path
+    run_dir: Path
+    policy: ReportedPolicy
+    distributions: Sequence[Distribution]
+    facts: Facts
+    film: FilmConfig = field(default_factory=FilmConfig)
+    future: FutureConfig = field(default_factory=FutureConfig)
+
+
+SECTIONS: dict[str, Callable[[RunPage, Sequence[Recording]], Section]] = {
+    "success": lambda page, recordings: success(page.results),
+    "rollouts": lambda page, recordings: rollouts(
+        recordings, page.policy.data.views, page.policy.data.hz, page.film
+    ),
+    "future": lambda page, recordings: future(page.policy, first_of_tasks(recordings), page.future),
+    "attention": lambda page, recordings: attention(page.policy, first_of_tasks(recordings)),
+    "training": lambda page, recordings: training(page.run_dir),
+    "data": lambda page, recordings: distributions(page.distributions),
+    "facts": lambda page, recordings: facts(page.facts),
+}
+ALL = tuple(SECTIONS)
+
+
+def write_run_page(out: Path, page: RunPage, sections: Sequence[str] = ALL) -> None:
+    """Write the page to `out`; the same arguments give the same page.
+
+    Raises BadInput for an unknown section, when sections ask for recordings and the evaluation kept none, and, naming
+    the file, where a recording or metrics.jsonl is missing, truncated or damaged.
+    """
+    unknown = [name for name in sections if name not in SECTIONS]
+    if unknown:
+        raise BadInput(f"a page has no section {unknown[0]!r}; expected some of {', '.join(ALL)}")
+    recordings = shown_recordings(page.results, page.results_folder)
+    write_page(out, header(page.title, page.results), [SECTIONS[name](page, recordings) for name in sections])

@@ -1,0 +1,211 @@
+"""The stages of a run, each a function of a Run and paths: collect -> check -> encode -> train -> evaluate -> report.
+
+Every stage goes on where it was interrupted and returns at once when it is finished. The command line and the demo
+call these; nothing else does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from wamkit_client.envs.base import InitialState
+from wamkit_client.suites import suite as find_suite
+
+from wamkit.collect import FACTS as COLLECTION
+from wamkit.config import (
+    NORMALIZER_FILE,
+    Run,
+    build_policy,
+    load_engine,
+    load_normalizer,
+    load_run,
+    read,
+    save_normalizer,
+    save_run,
+    to_json,
+)
+from wamkit.data.cache import Cache
+from wamkit.data.cache import encode as fill_cache
+from wamkit.data.canvas import canvas_size
+from wamkit.data.clips import Clips
+from wamkit.data.lerobot import Dataset
+from wamkit.data.normalize import Normalizer, dataset_stats
+from wamkit.evaluate import RESULTS, EvalConfig, differences, like, read_results
+from wamkit.evaluate import evaluate as measure
+from wamkit.plan import parts
+from wamkit.policies.light_wam.policy import LightWAM
+from wamkit.provenance import machine, revision, versions
+from wamkit.report.distributions import distributions_of
+from wamkit.report.facts import Facts
+from wamkit.report.run_page import ALL, RunPage, write_run_page
+from wamkit.train.checkpoint import WEIGHTS
+from wamkit.train.loop import train as fit
+
+CODE_VERSION = "1"  # of what encoding means; raise it when cached latents of older code must not be used
+PROVENANCE = "provenance.json"
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """cpu, or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def fingerprint(run: Run, policy: LightWAM, dataset: Dataset) -> dict[str, str]:
+    """Everything the latents of a dataset depend on, by name."""
+    spec, pool = run.data, run.policy.video_pool
+    height, width = canvas_size(spec)
+    return {
+        "code": CODE_VERSION,
+        "codec": policy.codec.fingerprint,
+        "text": policy.text.fingerprint,
+        "canvas": f"{spec.canvas} {height}x{width} of {', '.join(spec.views)} at {spec.view_height}x{spec.view_width}",
+        "window": f"frames {','.join(map(str, spec.frame_offsets))}; actions {spec.horizon}",
+        "actions": " ".join(f"{n}:{k}" for n, k in zip(run.actions.names, run.actions.kinds, strict=True)),
+        "pooling": f"present whole, future {pool}x{pool}",
+        "dataset": dataset.fingerprint(),
+    }
+
+
+def fit_normalizer(run: Run, dataset: Dataset) -> Normalizer:
+    """Statistics of every frame of the dataset, under its robot's name."""
+    modes = {"action": run.normalization.action, "proprio": run.normalization.proprio}
+    return Normalizer.fit({dataset.robot_type: dataset_stats(dataset)}, modes)
+
+
+def encode(run: Run, dataset_path: Path, cache_path: Path, device: torch.device) -> None:
+    """Dataset -> latent cache. Raises BadInput where the dataset does not fit the run, or the cache is another's."""
+    dataset = Dataset.open(dataset_path)
+    clips = Clips(dataset, run.data, run.actions)
+    policy = build_policy(run, fit_normalizer(run, dataset)).to(device).eval()
+    policy.load_frozen_encoders()
+    fill_cache(clips, policy, cache_path, fingerprint(run, policy, dataset), device=device)
+
+
+def train(run: Run, dataset_path: Path, cache_path: Path, run_dir: Path, device: torch.device) -> None:
+    """Latent cache -> run directory. Raises BadInput where the cache or the directory belongs to another run."""
+    dataset = Dataset.open(dataset_path)
+    Clips(dataset, run.data, run.actions)  # a dataset that does not fit is refused here, by name
+    save_run(run, run_dir)
+    if not (run_dir / NORMALIZER_FILE).exists():
+        save_normalizer(fit_normalizer(run, dataset), run_dir)
+    policy = build_policy(run, load_normalizer(run_dir))
+    policy.load_frozen_encoders()
+    policy.load_backbone()
+    source = Cache.open(cache_path, fingerprint(run, policy, dataset), policy.inputs_type)
+    _write_provenance(run_dir, policy, dataset, device)
+    fit(policy, source, run.train, run_dir, device)
+
+
+def _write_provenance(run_dir: Path, policy: LightWAM, dataset: Dataset, device: torch.device) -> None:
+    facts = {
+        "revision": revision(),
+        "versions": versions(),
+        "machine": machine() | {"device": device_name(device)},
+        "parameters": {part.name: part.parameters for part in parts(policy)},
+        "dataset": {
+            "fingerprint": dataset.fingerprint(),
+            "robot": dataset.robot_type,
+            "episodes": len(dataset.episodes),
+            "steps": dataset.total_steps,
+            "fps": dataset.fps,
+        },
+        "initial_states": initial_states(dataset),
+    }
+    (run_dir / PROVENANCE).write_text(json.dumps(facts, indent=1))
+
+
+def initial_states(dataset: Dataset) -> list[dict[str, Any]]:
+    """Where the demonstrations began, as our collector recorded it; empty for datasets of other origin."""
+    if not (dataset.root / COLLECTION).exists():
+        return []
+    return [json.loads(state) for state in dataset.episode_column("initial_state")]
+
+
+def evaluate(run_dir: Path, suite_name: str, episodes: int, config: EvalConfig, out: Path) -> dict[str, Any]:
+    """Run directory -> results in `out`, on initial states that were not demonstrated."""
+    suite = find_suite(suite_name)
+    if episodes:
+        suite = replace(suite, episodes=episodes)
+    device = best_device()
+    engine = load_engine(run_dir, device)
+    return measure(engine, suite, config, out, _policy_facts(run_dir, device), _demonstrated(run_dir))
+
+
+def repeat(run_dir: Path, earlier: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
+    """The evaluation of `earlier` (a results.json) again, and what came out differently."""
+    suite, config = like(earlier)
+    device = best_device()
+    facts = _policy_facts(run_dir, device)
+    results = measure(load_engine(run_dir, device), suite, config, out, facts, _demonstrated(run_dir))
+    return results, differences(read_results(earlier), results)
+
+
+def _policy_facts(run_dir: Path, device: torch.device) -> dict[str, Any]:
+    """What identifies a policy in its results."""
+    run = load_run(run_dir)
+    weights = (
+        hashlib.sha256((run_dir / WEIGHTS).read_bytes()).hexdigest() if (run_dir / WEIGHTS).exists() else ""
+    )
+    return {
+        "kind": run.policy.kind,
+        "recipe": run.recipe,
+        "objective": run.policy.objective,
+        "seed": run.train.seed,
+        "steps": run.train.steps,
+        "weights": weights,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _demonstrated(run_dir: Path) -> Sequence[InitialState]:
+    return [
+        InitialState.from_json(state) for state in json.loads(read(run_dir, PROVENANCE))["initial_states"]
+    ]
+
+
+def report(
+    run_dir: Path, dataset_path: Path, results_dir: Path, page: Path, stage_seconds: dict[str, float]
+) -> None:
+    """The page of a run and one of its evaluations."""
+    run, facts = load_run(run_dir), json.loads(read(run_dir, PROVENANCE))
+    results = read_results(results_dir / RESULTS)
+    policy = load_engine(run_dir, best_device()).policy
+    sections = [name for name in ALL if name != "future" or "video" in policy.loss_weights]
+    shown = RunPage(
+        title=run.recipe,
+        results=results,
+        results_folder=results_dir,
+        run_dir=run_dir,
+        policy=policy,
+        distributions=distributions_of(Dataset.open(dataset_path), policy.normalizer),
+        facts=Facts(
+            groups={
+                "policy": {"parameters": facts["parameters"], "objective": run.policy.objective},
+                "training": {
+                    "seed": run.train.seed,
+                    "steps": run.train.steps,
+                    "batch size": run.train.batch_size,
+                },
+                "dataset": facts["dataset"],
+                "simulator": {**results["simulator"]["versions"], "OpenGL": results["simulator"]["opengl"]},
+                "software": {"revision": facts["revision"], **facts["versions"]},
+                "machine": facts["machine"],
+            },
+            folded={"run": json.loads(to_json(run))},
+            stage_seconds=stage_seconds,
+            command=f"wamkit eval {run_dir} --like {results_dir / RESULTS} --out {run_dir / 'eval' / 'again'}",
+        ),
+    )
+    write_run_page(page, shown, sections)

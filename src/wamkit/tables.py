@@ -1,0 +1,128 @@
+"""What the command line prints about datasets, plans, runs and results: rich tables, no work of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from wamkit.config import Run, build_policy, load_normalizer, load_run, read
+from wamkit.data.canvas import canvas_size
+from wamkit.data.lerobot import Dataset
+from wamkit.data.normalize import dataset_stats
+from wamkit.plan import Part, memory, meta_policy, parts
+
+
+def dataset_table(path: Path) -> Table:
+    """Facts of a dataset and the ranges of its numbers."""
+    dataset = Dataset.open(path)
+    table = _facts(
+        str(path),
+        {
+            "format": f"LeRobot {dataset.version}",
+            "robot": dataset.robot_type,
+            "episodes": f"{len(dataset.episodes)}, {dataset.total_steps} steps at {dataset.fps:g} Hz",
+            "cameras": ", ".join(dataset.cameras),
+            "instructions": "; ".join(dataset.tasks.values()),
+            "fingerprint": dataset.fingerprint()[:16],
+        },
+    )
+    for name, stats in dataset_stats(dataset).items():
+        ranges = [f"{low:.3g} .. {high:.3g}" for low, high in zip(stats.min, stats.max, strict=True)]
+        table.add_row(f"{name} range", "   ".join(ranges))
+    return table
+
+
+def plan_tables(run: Run, dataset: Path) -> list[Table]:
+    """Parameters, memory and data facts of a run that has not begun."""
+    policy = meta_policy(run)
+    need = memory(run, policy)
+    giga = {name: f"{getattr(need, name) / 2**30:.2f} GiB" for name in ("weights", "gradients", "optimizer")}
+    estimate = _facts(
+        f"memory of a training step, batch {run.train.batch_size} on one device ({run.train.precision})",
+        giga
+        | {
+            "activations": f"{need.activations / 2**30:.2f} GiB kept for backward, counted on the meta device",
+            "sum": f"{need.total / 2**30:.2f} GiB",
+        },
+    )
+    spec = run.data
+    height, width = canvas_size(spec)
+    data = {
+        "views": f"{', '.join(spec.views)} at {spec.view_height}x{spec.view_width}",
+        "canvas": f"{spec.canvas}, {height}x{width}",
+        "frames": f"{len(spec.frame_times)} at steps {', '.join(map(str, spec.frame_offsets))} ({spec.hz:g} Hz)",
+        "chunk": f"{spec.horizon} actions of {spec.action_dim}, proprio {spec.proprio_dim}",
+        "steps": f"{run.train.steps} x {run.train.batch_size} samples",
+    }
+    if dataset.exists():
+        found = Dataset.open(dataset)
+        epochs = run.train.steps * run.train.batch_size / found.total_steps
+        data["dataset"] = (
+            f"{dataset}: {len(found.episodes)} episodes, {found.total_steps} samples, {epochs:.1f} epochs"
+        )
+    else:
+        data["dataset"] = f"{dataset} does not exist yet"
+    return [parameter_table(run.recipe, parts(policy)), estimate, _facts("data", data)]
+
+
+def parameter_table(title: str, rows: list[Part]) -> Table:
+    """Parameters by part."""
+    table = Table(title=f"{title}: parameters", title_justify="left")
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    table.add_column("trainable", justify="right")
+    for row in rows:
+        table.add_row(row.name, f"{row.parameters:,}", f"{row.trainable:,}")
+    table.add_section()
+    total, trainable = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
+    table.add_row("total", f"{total:,}", f"{trainable:,}", style="bold")
+    return table
+
+
+def run_tables(directory: Path) -> list[Table]:
+    """What a run directory is."""
+    run = load_run(directory)
+    facts: dict[str, Any] = json.loads(read(directory, "provenance.json"))
+    results = sorted(directory.glob("eval/*/results.json"))
+    about = {
+        "recipe": run.recipe,
+        "suite": run.suite,
+        "trained": f"{run.train.steps} steps of {run.train.batch_size}, seed {run.train.seed}, {run.train.precision}",
+        "dataset": f"{facts['dataset']['episodes']} episodes, {facts['dataset']['steps']} steps",
+        "revision": facts["revision"],
+        "machine": facts["machine"]["cpu"],
+        "results": ", ".join(str(path) for path in results) or "none; run `wamkit eval`",
+    }
+    policy = build_policy(run, load_normalizer(directory))
+    return [_facts(str(directory), about), parameter_table(run.recipe, parts(policy))]
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """Success per task with Wilson 95 % intervals, latency and episode lengths."""
+    latency = results["latency"]["median_ms"]
+    table = Table(title=f"{results['suite']['name']}: closed-loop success", title_justify="left")
+    table.add_column("task")
+    for column in ("success", "95 % interval", "errors", "mean steps", "expert", "ms per query"):
+        table.add_column(column, justify="right")
+    for name, row in results["tasks"].items():
+        steps = "-" if row["mean_steps"] is None else f"{row['mean_steps']:.0f}"
+        expert = str(row["expert_steps"] or "-")
+        table.add_row(name, *_rate(row), steps, expert, f"{latency:.0f}" if latency else "-")
+    table.add_section()
+    table.add_row("all", *_rate(results["total"]), "", "", "", style="bold")
+    return table
+
+
+def _rate(row: dict[str, Any]) -> tuple[str, str, str]:
+    low, high = row["interval"]
+    return f"{row['successes']}/{row['trials']}", f"{100 * low:.0f}-{100 * high:.0f} %", str(row["errors"])
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    return table

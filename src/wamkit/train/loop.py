@@ -1,0 +1,259 @@
+"""The training loop: batches in, losses down, a run directory out. Plain torch, one process.
+
+A step is a function of (weights, optimizer state, seed, step number) and nothing else, so a resumed run
+repeats the uninterrupted one bit for bit. Does not know the policy (`policy(batch, generator)` returns losses
+by name) nor whether batches come from a cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Event, current_thread, main_thread
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from wamkit_client.types import BadInput
+
+from wamkit.data.atomic import NO_SPACE, disk_full
+from wamkit.data.loader import Source, batches
+from wamkit.progress import bar
+from wamkit.train import checkpoint
+from wamkit.train.checkpoint import Progress, State
+from wamkit.train.metrics import FILE, Metrics, Row, Stopwatch, Window, read_rows, sentence
+from wamkit.train.optim import MovingAverage, learning_rate, parameter_groups, trained_parameters
+from wamkit.types import Batch, Trainable
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The defaults are Light-WAM's published LIBERO recipe, with clipping and decay put right.
+
+    steps, batch_size: optimizer steps and samples in each.
+    seed: of the data order and of the noise; two runs with one seed see the same batches.
+    learning_rate: the peak; linear warm-up from a thousandth, then cosine to `final_fraction` of it.
+    decayed: what weight decay acts on: "matrices" (neither norms and biases nor parameters whose name ends in
+        one of `undecayed_names`) or "all".
+    clip_norm: gradients of a larger total norm are scaled down to it.
+    average_decay: of the exponential moving average that becomes `weights.safetensors`; 0: the last weights.
+    precision: "fp32", or "bf16": autocast; weights, optimizer and losses stay float32.
+    compile: torch.compile the policy (worth its minutes on a GPU).
+    log_every, save_every: steps. keep_last: checkpoints kept.
+    prefetch: batches read ahead.
+    """
+
+    steps: int = 150_000
+    batch_size: int = 64
+    seed: int = 42
+    learning_rate: float = 1e-4
+    warmup_steps: int = 1000
+    final_fraction: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    decayed: Literal["matrices", "all"] = "matrices"
+    undecayed_names: tuple[str, ...] = ("queries", "modulation")
+    clip_norm: float = 1.0
+    average_decay: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    log_every: int = 20
+    save_every: int = 500
+    keep_last: int = 2
+    prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "save_every", "keep_last"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"train.{name}: expected at least 1, got {getattr(self, name)}")
+        if self.clip_norm <= 0:
+            raise BadInput(
+                f"train.clip_norm: expected more than 0, got {self.clip_norm}; use 1e9 to clip nothing"
+            )
+
+
+# A run may be resumed with other values of these; all else would make it another run.
+FREE_TO_CHANGE = ("log_every", "save_every", "keep_last", "prefetch")
+
+
+def train(
+    policy: Trainable, source: Source, config: TrainConfig, run_dir: Path, device: torch.device
+) -> None:
+    """Train `policy` (an nn.Module, moved to `device` and changed in place) and write `run_dir`.
+
+    Goes on from the newest checkpoint in `run_dir`; a finished run returns at once. Afterwards
+    `weights.safetensors` holds the moving average, `policy` the last weights.
+    Raises BadInput on a damaged run directory, one of another config, a loss that is not finite (with the
+    step and sample ids; checkpoints stay good), a full disk; KeyboardInterrupt after Ctrl-C or SIGTERM, once
+    a checkpoint is saved (a second Ctrl-C does not wait).
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    module = cast(nn.Module, policy).to(device).train()
+    groups = parameter_groups(module, config.weight_decay, config.decayed, config.undecayed_names)
+    optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, fused=True)
+    state = State(policy, optimizer, MovingAverage(module, config.average_decay))
+    with _only_trainer(run_dir), _full_disk_explained(run_dir, state):
+        start, rows = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(source)))
+        if start.step < config.steps:
+            stream = batches(
+                source, config.batch_size, config.seed, start.step, device=device, prefetch=config.prefetch
+            )
+            with closing(stream), Metrics(run_dir, rows, start.step) as metrics, _stop_request() as stop:
+                _run_steps(state, config, run_dir, start=start, stream=stream, metrics=metrics, stop=stop)
+        checkpoint.write_weights(run_dir, state)
+
+
+def _run_steps(
+    state: State,
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    start: Progress,
+    stream: Iterator[Batch],
+    metrics: Metrics,
+    stop: Event,
+) -> None:
+    forward = torch.compile(state.module) if config.compile else state.module
+    window, watch = Window(start.window), Stopwatch()
+    with bar("train", config.steps, unit="steps", done=start.step) as advance:
+        for step in range(start.step, config.steps):
+            batch = watch.next(stream)
+            scalars = optimize(forward, batch, step, state, config)
+            done = step + 1
+            last = done == config.steps
+            window.add(done, batch.ids, scalars)
+            advance(1)
+            if done % config.log_every == 0 or last:
+                rate = state.optimizer.param_groups[0]["lr"]
+                row = {"step": done} | window.close() | {"lr": rate} | watch.lap()
+                metrics.write(row)
+                advance(0, sentence(row))
+            stopped = stop.is_set() and not last
+            if done % config.save_every == 0 or last or stopped:
+                window.settle()
+                metrics.sync()
+                progress = replace(start, step=done, rows=metrics.rows, window=window.values)
+                checkpoint.write(run_dir, progress, state, config.keep_last)
+            if stopped:
+                raise KeyboardInterrupt(
+                    f"stopped after step {done} of {config.steps}; a checkpoint is saved in {run_dir}, "
+                    "run the same command again to go on"
+                )
+
+
+def optimize(
+    forward: Callable[[Batch, torch.Generator], dict[str, Tensor]],
+    batch: Batch,
+    step: int,
+    state: State,
+    config: TrainConfig,
+) -> dict[str, Tensor]:
+    """Optimizer step `step` (from 0), with `forward` the policy or its compiled twin.
+
+    Returns scalars on the device: "loss", "loss/<name>" and "grad_norm" (before clipping).
+    """
+    device, weights = batch.actions.device, state.policy.loss_weights
+    generator = torch.Generator(device).manual_seed(noise_seed(config.seed, step))
+    rate = learning_rate(step, config.learning_rate, config.warmup_steps, config.steps, config.final_fraction)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        losses = forward(batch, generator)
+    if losses.keys() != weights.keys():
+        raise ValueError(f"losses: expected {sorted(weights)} (loss_weights), got {sorted(losses)}")
+    total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
+    state.optimizer.zero_grad()
+    total.backward()
+    norm = nn.utils.clip_grad_norm_(trained_parameters(state.module).values(), config.clip_norm)
+    state.optimizer.step()
+    state.average.update(step)
+    named = {f"loss/{name}": losses[name].detach() for name in weights}
+    return {"loss": total.detach(), **named, "grad_norm": norm}
+
+
+def noise_seed(seed: int, step: int) -> int:
+    """The seed of step `step`'s noise; what came before has no say, so that a resumed run draws the same."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _resume(run_dir: Path, state: State, start: Progress) -> tuple[Progress, list[Row]]:
+    """Where the run stands and its metrics rows so far; `state` is put there. `start` is its beginning."""
+    folder = checkpoint.latest(run_dir)
+    if folder is None:
+        if (run_dir / checkpoint.WEIGHTS).exists():
+            raise BadInput(
+                f"{run_dir}: has {checkpoint.WEIGHTS} but no checkpoints to go on from; "
+                "train into another run directory, or delete that file to start over"
+            )
+        return start, []
+    found = checkpoint.read_progress(folder)
+    ours, theirs = start.config | {"samples": start.samples}, found.config | {"samples": found.samples}
+    different = [
+        f"{name}: expected {theirs.get(name)!r}, got {ours.get(name)!r}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if json.dumps(ours.get(name)) != json.dumps(theirs.get(name)) and name not in FREE_TO_CHANGE
+    ]
+    if different:
+        raise BadInput(
+            f"{folder}: was trained otherwise: {'; '.join(different)}. "
+            "Resume with the former settings, or train into another run directory."
+        )
+    rows = [row for row in read_rows(run_dir) if row["step"] <= found.step]
+    if len(rows) != found.rows:
+        raise BadInput(
+            f"{run_dir / FILE}: expected {found.rows} rows up to step {found.step}, got {len(rows)}; "
+            "restore the file, or start over in another run directory"
+        )
+    checkpoint.restore(folder, state)
+    return replace(found, config=start.config), rows
+
+
+@contextmanager
+def _full_disk_explained(run_dir: Path, state: State) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise disk_full(run_dir, checkpoint.size(state), "the newest checkpoint is kept") from error
+
+
+@contextmanager
+def _only_trainer(run_dir: Path) -> Iterator[None]:
+    """BadInput while another process trains in `run_dir`; the lock dies with its process."""
+    with (run_dir / ".training").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInput(
+                f"{run_dir}: another process trains here; wait for it or choose another run directory"
+            ) from error
+        yield
+
+
+@contextmanager
+def _stop_request() -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets, so that the loop stops between steps; a second one interrupts."""
+    stop = Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt("stopped at once; the newest checkpoint is kept")
+        stop.set()
+
+    if current_thread() is not main_thread():  # only the main thread may handle signals
+        yield stop
+        return
+    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""AdamW's parameter groups, the learning-rate schedule, clipping and the moving average of weights.
+
+Does not know which model it trains: parameters are told apart by shape and by the last part of their name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+START_FRACTION = 1e-3  # of the peak learning rate, where warm-up begins
+
+
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name, each once."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, decayed: str, undecayed_names: Sequence[str]
+) -> list[dict[str, object]]:
+    """AdamW's groups; every trained parameter is in exactly one.
+
+    decayed: "matrices": parameters of two or more dimensions, except those whose name ends in one of
+    `undecayed_names` (query tokens, modulation tables); "all": one group (the recipe of official Light-WAM).
+    """
+    parameters = trained_parameters(module)
+    if decayed == "all":
+        groups = [{"params": list(parameters.values()), "weight_decay": weight_decay}]
+    else:
+        matrices = [
+            name
+            for name, parameter in parameters.items()
+            if parameter.ndim >= 2 and name.rpartition(".")[2] not in undecayed_names
+        ]
+        others = [name for name in parameters if name not in set(matrices)]
+        groups = [
+            {"params": [parameters[name] for name in matrices], "weight_decay": weight_decay},
+            {"params": [parameters[name] for name in others], "weight_decay": 0.0},
+        ]
+    check_groups(module, groups)
+    return groups
+
+
+def check_groups(module: nn.Module, groups: Sequence[Mapping[str, object]]) -> None:
+    """ValueError naming the trained parameters that are in no group or in several, and frozen ones in any."""
+    counts: dict[int, int] = {}
+    for group in groups:
+        for parameter in group["params"]:  # type: ignore[attr-defined]
+            counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+    trained = {id(parameter): name for name, parameter in trained_parameters(module).items()}
+    wrong = [
+        f"{name} in {counts.get(key, 0)} groups" for key, name in trained.items() if counts.get(key, 0) != 1
+    ]
+    wrong += [f"{len(counts.keys() - trained.keys())} parameters that are frozen"] * bool(
+        counts.keys() - trained.keys()
+    )
+    if wrong:
+        raise ValueError(f"parameter groups must hold every trained parameter once: {', '.join(wrong)}")
+
+
+def learning_rate(step: int, peak: float, warmup_steps: int, steps: int, final_fraction: float) -> float:
+    """The rate of step `step` (from 0): linear from peak / 1000 to peak, then cosine to final_fraction * peak."""
+    if step < warmup_steps:
+        return peak * (START_FRACTION + (1 - START_FRACTION) * step / warmup_steps)
+    progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
+    return peak * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+class MovingAverage:
+    """Exponential moving average of the trained weights, updated after every step; empty with decay 0.
+
+    The decay of step n is min(decay, (1 + n) / (10 + n)), so that a short run forgets its random start.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._weights = trained_parameters(module) if decay > 0 else {}
+        self.tensors = {name: weight.detach().clone() for name, weight in self._weights.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after step `step` (from 0)."""
+        if self.tensors:
+            decay = min(self.decay, (1 + step) / (10 + step))
+            weights: list[Tensor] = list(self._weights.values())
+            torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - decay)
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from saved averages of the same names."""
+        for name, average in self.tensors.items():
+            average.copy_(tensors[name])

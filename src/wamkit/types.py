@@ -1,0 +1,148 @@
+"""The types every room shares, and the legend of shape letters, units and ranges.
+
+Letters: b batch, t frames, c channels, h w grid, s tokens, l text rows, d width, n heads,
+k horizon (actions in a chunk), a action, p proprio.
+Pixels are uint8 RGB 0..255 until a policy encodes them; a codec takes floats in [-1, 1].
+Actions and proprio are physical units everywhere outside a policy.
+A mask is True where attention is allowed; `is_pad` is True where data is invented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a policy asks of a dataset. Times are seconds from the moment of acting.
+
+    views: camera names, in canvas order (dataset key `observation.images.<name>`).
+    canvas: how views are tiled: "single", "horizontal" or "robotwin" (data/canvas.py).
+    view_height, view_width: pixels each view is resized to before tiling.
+    hz: control rate; must equal the dataset's fps.
+    frame_times: seconds of the video frames of one clip, first 0.0.
+    chunk_seconds: length of one action chunk; horizon = chunk_seconds * hz.
+    """
+
+    views: tuple[str, ...]
+    canvas: str
+    view_height: int
+    view_width: int
+    hz: float
+    frame_times: tuple[float, ...]
+    chunk_seconds: float
+    proprio_dim: int
+    action_dim: int
+
+    @property
+    def frame_offsets(self) -> tuple[int, ...]:
+        """Control steps of the video frames; ValueError where a time is not a whole step."""
+        return tuple(_steps(time, self.hz) for time in self.frame_times)
+
+    @property
+    def horizon(self) -> int:
+        """Actions in one chunk."""
+        return _steps(self.chunk_seconds, self.hz)
+
+
+def _steps(seconds: float, hz: float) -> int:
+    steps = round(seconds * hz)
+    if abs(steps - seconds * hz) > 1e-3:
+        raise ValueError(
+            f"{seconds} s is not a whole number of control steps at {hz} Hz; change the time or hz"
+        )
+    return steps
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Moments to encode, batched: t video frames of every view from now on (acting: t = 1)."""
+
+    views: Mapping[str, UInt8[Tensor, "b t _ _ 3"]]
+    proprio: Float[Tensor, "b p"]
+    instructions: tuple[str, ...]
+    embodiments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `encode` returns for Wan-based policies, and exactly what the latent cache stores.
+
+    present: latent of the frame now, full resolution.
+    future: latents of the later frames (f = 0 when acting), pooled already when the policy pools them.
+    context: text rows; rows past the prompt are zero and stay visible.
+    proprio: physical units, now.
+    """
+
+    present: Float[Tensor, "b c 1 h w"]
+    future: Float[Tensor, "b c f hf wf"]
+    context: Float[Tensor, "b l d"]
+    proprio: Float[Tensor, "b p"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch. `ids` name the samples ("episode:step") in error messages."""
+
+    inputs: Any
+    actions: Float[Tensor, "b k a"]
+    action_is_pad: Bool[Tensor, "b k"]
+    frame_is_pad: Bool[Tensor, "b t"]
+    embodiments: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with every tensor on `device`."""
+        return replace(
+            self,
+            inputs=on_device(self.inputs, device),
+            actions=self.actions.to(device, non_blocking=True),
+            action_is_pad=self.action_is_pad.to(device, non_blocking=True),
+            frame_is_pad=self.frame_is_pad.to(device, non_blocking=True),
+        )
+
+
+T = TypeVar("T")
+
+
+def on_device(inputs: T, device: torch.device) -> T:
+    """A dataclass of tensors (such as Inputs), moved."""
+    names = [field.name for field in fields(inputs)]  # type: ignore[arg-type]
+    return type(inputs)(**{name: getattr(inputs, name).to(device, non_blocking=True) for name in names})
+
+
+class Trainable(Protocol):
+    """Enough for the latent cache and the training loop; an nn.Module with these attributes.
+
+    loss_weights: the losses `forward` computes and their weights in the total.
+    inputs_type: the dataclass of tensors that `encode` returns.
+    """
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """See above."""
+
+    @property
+    def inputs_type(self) -> type:
+        """See above."""
+
+    def encode(self, clip: Clip) -> Any:
+        """The frozen half: what the latent cache stores."""
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The learned half: unweighted scalar losses by name, one for each key of loss_weights."""
+
+
+class Policy(Trainable, Protocol):
+    """Enough for engine, server and evaluation."""
+
+    def act(
+        self, inputs: Any, embodiments: tuple[str, ...], generator: torch.Generator
+    ) -> Float[Tensor, "b k a"]:
+        """Action chunks in physical units."""

@@ -1,0 +1,1 @@
+"""The Wan video model: transformer, codecs, text, checkpoint keys."""

@@ -1,0 +1,81 @@
+"""Released Wan video transformers -> WanDiT, strictly.
+
+WanDiT's own names are the original ones, so an original file needs no renaming (a `model.` before every name is
+cut); diffusers' names are renamed. What the file cannot hold (adapters, LoRA) keeps its initial values and is
+named in FRESH; anything else missing, unknown or of another shape is one explained error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+from wamkit_client.types import BadInput
+
+from wamkit.nn.renaming import Renaming
+from wamkit.nn.weights import load_strict, read_tensors
+from wamkit.wan.dit import WanDiT
+
+FRESH = (r"adapters\..*", r".*\.lora_(down|up)\.weight")
+PREFIXES = ("model.diffusion_model.", "model.")
+
+# diffusers' WanTransformer3DModel <-> original
+NAMES = Renaming(
+    ("patch_embedding.{w}", "patch_embedding.{w}"),
+    ("condition_embedder.text_embedder.linear_1.{w}", "text_embedding.0.{w}"),
+    ("condition_embedder.text_embedder.linear_2.{w}", "text_embedding.2.{w}"),
+    ("condition_embedder.time_embedder.linear_1.{w}", "time_embedding.0.{w}"),
+    ("condition_embedder.time_embedder.linear_2.{w}", "time_embedding.2.{w}"),
+    ("condition_embedder.time_proj.{w}", "time_projection.1.{w}"),
+    ("blocks.{i}.scale_shift_table", "blocks.{i}.modulation"),
+    ("blocks.{i}.attn1.to_out.0.{w}", "blocks.{i}.self_attn.o.{w}"),
+    ("blocks.{i}.attn1.to_{p}.{w}", "blocks.{i}.self_attn.{p}.{w}"),
+    ("blocks.{i}.attn1.norm_{p}.weight", "blocks.{i}.self_attn.norm_{p}.weight"),
+    ("blocks.{i}.norm2.{w}", "blocks.{i}.norm3.{w}"),
+    ("blocks.{i}.attn2.to_out.0.{w}", "blocks.{i}.cross_attn.o.{w}"),
+    ("blocks.{i}.attn2.to_{p}.{w}", "blocks.{i}.cross_attn.{p}.{w}"),
+    ("blocks.{i}.attn2.norm_{p}.weight", "blocks.{i}.cross_attn.norm_{p}.weight"),
+    ("blocks.{i}.ffn.net.0.proj.{w}", "blocks.{i}.ffn.0.{w}"),
+    ("blocks.{i}.ffn.net.2.{w}", "blocks.{i}.ffn.2.{w}"),
+    ("scale_shift_table", "head.modulation"),
+    ("proj_out.{w}", "head.head.{w}"),
+)
+
+
+def load_wan(dit: WanDiT, path: str | Path) -> None:
+    """Fill `dit` with a released video transformer; its adapters and LoRA (FRESH) stay as they are.
+
+    path: a weight file, or a folder with one (also in shards, also diffusers' `transformer/` inside).
+    Raises BadInput when it is missing, truncated, or of another model or size.
+    """
+    path = Path(path)
+    inside = path / "transformer"
+    file = inside if inside.is_dir() else path
+    if not file.exists():
+        raise BadInput(
+            f"{path}: no Wan transformer; download it with `hf download Wan-AI/Wan2.1-T2V-1.3B "
+            "diffusion_pytorch_model.safetensors --local-dir FOLDER` and name FOLDER"
+        )
+    load_strict(dit, original_names(read_tensors(file), str(file)), source=str(file), fresh=FRESH)
+
+
+def original_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The same tensors under the original names, whichever of the known names they came with."""
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if "scale_shift_table" not in tensors:
+        return dict(tensors)
+    try:
+        return {NAMES.forward(name): tensor for name, tensor in tensors.items()}
+    except KeyError as error:
+        raise BadInput(
+            f"{source}: tensor {error} is no part of a text-to-video WanTransformer3DModel; "
+            "image-conditioned, VACE and Animate models are other networks"
+        ) from error
+
+
+def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A WanDiT's released part (without FRESH) under diffusers' names."""
+    return {NAMES.backward(name): tensor for name, tensor in tensors.items()}

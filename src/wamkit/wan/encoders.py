@@ -1,0 +1,107 @@
+"""Which frozen encoders a policy stands on, as configs, and how they are built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wamkit.wan.codec import BlockCodec
+from wamkit.wan.text import HashedText
+from wamkit.wan.umt5 import StoredText, UMT5Text
+from wamkit.wan.vae import WanVAE
+
+
+@dataclass(frozen=True)
+class BlockCodecConfig:
+    """The weight-free block transform (wan/codec.py)."""
+
+    kind: Literal["block_cosine"] = "block_cosine"
+
+
+@dataclass(frozen=True)
+class WanVAEConfig:
+    """The Wan2.1 VAE; path: the official `Wan2.1_VAE.pth` or a diffusers folder."""
+
+    path: str = "weights/Wan2.1_VAE.pth"
+    kind: Literal["wan_vae"] = "wan_vae"
+
+
+@dataclass(frozen=True)
+class HashedTextConfig:
+    """Deterministic word vectors (wan/text.py)."""
+
+    width: int = 64
+    length: int = 16
+    kind: Literal["hashed"] = "hashed"
+
+
+@dataclass(frozen=True)
+class UMT5Config:
+    """UMT5-XXL; path: a folder with the encoder's weights and tokenizer."""
+
+    path: str = "weights/umt5-xxl"
+    length: int = 128
+    kind: Literal["umt5"] = "umt5"
+
+
+@dataclass(frozen=True)
+class StoredTextConfig:
+    """Contexts computed earlier; path: a folder of the official text cache (one file per prompt)."""
+
+    path: str = "weights/text"
+    length: int = 128
+    kind: Literal["stored"] = "stored"
+
+
+CodecConfig = BlockCodecConfig | WanVAEConfig
+TextConfig = HashedTextConfig | UMT5Config | StoredTextConfig
+
+
+class Codec(Protocol):
+    """Video <-> latents, 8x in space, 4x in time, causal: the first latent depends on the first frame alone."""
+
+    channels: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the transform and its weights."""
+
+    def encode(self, video: Float[Tensor, "b 3 t H W"]) -> Float[Tensor, "b c f h w"]:
+        """[-1, 1] pixels -> normalised latents."""
+
+    def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
+        """Latents -> pixels in [-1, 1]."""
+
+    def requires_grad_(self, requires_grad: bool) -> nn.Module:
+        """Freeze (nn.Module's)."""
+
+
+class TextEncoder(Protocol):
+    """Instructions -> context rows; rows past the words are zero and stay visible."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the encoder and its weights."""
+
+    def encode(self, instructions: Sequence[str]) -> Float[Tensor, "b l d"]:
+        """One context per instruction."""
+
+
+def build_codec(config: CodecConfig) -> Codec:
+    """The codec a config names; the Wan VAE with random weights, to be filled by `WanVAE.load` (wan/vae.py)."""
+    return BlockCodec() if config.kind == "block_cosine" else WanVAE()
+
+
+def build_text(config: TextConfig) -> TextEncoder:
+    """The text encoder a config names; UMT5 reads its weights at the first instruction."""
+    match config:
+        case HashedTextConfig():
+            return HashedText(config.width, config.length)
+        case StoredTextConfig():
+            return StoredText(config.path, length=config.length)
+        case UMT5Config():
+            return UMT5Text(config.path, config.length)

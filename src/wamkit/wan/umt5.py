@@ -1,0 +1,245 @@
+"""Light-WAM's text encoder UMT5-XXL, and the folder of stored rows that stands in for it.
+
+The prompt, its cleaning, padding and file names are those of the released weights and caches (Light-WAM spec
+1.9, 3.4). Same interface as `text.py`: `fingerprint` and `encode(instructions) -> [b, length, width]` float32;
+rows past the prompt are zero and stay visible to the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from wamkit_client.types import BadInput
+
+from wamkit.nn.weights import digest, load_strict, read_tensors
+
+PROMPT = "A video recorded from a robot's point of view executing the following instruction: {task}"
+LENGTH = 128
+OFFICIAL_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
+TOKENIZER_FOLDER = "google/umt5-xxl"
+STORED_SUFFIX = "t5_len128.wan21t2v13b.pt"
+
+
+def prompt(instruction: str) -> str:
+    """The exact sentence that Light-WAM encodes; of an instruction with `@`, the part after it.
+
+    Raises BadInput for an empty instruction or several `@`: which part would be meant is not specified.
+    """
+    task = instruction.partition("@")[2] if "@" in instruction else instruction
+    if not task.strip() or "@" in task:
+        raise BadInput(f"instruction {instruction!r}: expected words, with at most one `@` before them")
+    return PROMPT.format(task=task)
+
+
+def clean(text: str) -> str:
+    """Wan's cleaning: mojibake mended, HTML unescaped twice, white space collapsed."""
+    import ftfy
+
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip()
+
+
+class UMT5Text:
+    """UMT5-XXL (5.7 B parameters) through transformers, read at the first use, in the file's own precision.
+
+    folder: Wan-AI/Wan2.1-T2V-1.3B as downloaded (`models_t5_umt5-xxl-enc-bf16.pth`, `google/umt5-xxl/`) or a
+    diffusers folder (`text_encoder/`, `tokenizer/`). Not a module: it is no part of a policy's parameters.
+    The first use raises BadInput when a file is missing, truncated or of another model.
+    """
+
+    def __init__(self, folder: str | Path, length: int = LENGTH) -> None:
+        self.folder = Path(folder)
+        self.length = length
+
+    @cached_property
+    def model(self) -> Any:
+        """transformers' UMT5EncoderModel, frozen, on the CPU."""
+        from transformers import UMT5Config, UMT5EncoderModel
+
+        weights, _ = _find(self.folder)
+        if weights.is_dir():
+            config, tensors = UMT5Config.from_pretrained(weights), read_tensors(weights)
+        else:
+            official = read_tensors(weights)
+            config, tensors = UMT5Config(**config_of(official, weights)), to_transformers(official)
+        with torch.device("meta"):
+            model = UMT5EncoderModel(config)
+        if "encoder.embed_tokens.weight" in tensors:  # one matrix under two names; a file may hold either
+            tensors.setdefault("shared.weight", tensors.pop("encoder.embed_tokens.weight"))
+        load_strict(model, tensors, str(weights), fresh=(r"encoder\.embed_tokens\.weight",))
+        model.tie_weights()
+        return model.requires_grad_(False).eval()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        from transformers import AutoTokenizer
+
+        _, folder = _find(self.folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if tokenizer("a").input_ids[-1] != tokenizer.eos_token_id:
+            raise BadInput(f"{folder}: its tokenizer does not append the end token; download it again")
+        return tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Names encoder, precision, prompt and length in a latent cache.
+
+        Of the weights, norms and position tables are hashed: 11 GB of matrices would take a minute.
+        """
+        small = [(name, x) for name, x in self.model.state_dict().items() if x.numel() <= 2**16]
+        about = f"{self.length} {PROMPT} {self.model.config.num_layers} {len(self.tokenizer)}"
+        return f"umt5:{digest(small, about)}"
+
+    @torch.no_grad()
+    def encode(self, instructions: Sequence[str]) -> Float[Tensor, "b l d"]:
+        """Encoder states of each instruction's prompt on the model's device, rows past the end token zero.
+
+        Each distinct instruction goes through the network once. Raises BadInput as `prompt` does.
+        """
+        distinct = list(dict.fromkeys(instructions))
+        states, mask = self.states(distinct)
+        rows = states.float() * mask[..., None]
+        return rows[[distinct.index(instruction) for instruction in instructions]]
+
+    @torch.no_grad()
+    def states(self, instructions: Sequence[str]) -> tuple[Float[Tensor, "b l d"], Bool[Tensor, "b l"]]:
+        """Raw encoder states in the model's precision, and True where a row belongs to the prompt."""
+        tokens = self.tokenizer(
+            [clean(prompt(instruction)) for instruction in instructions],
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            add_special_tokens=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        states = self.model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+        ).last_hidden_state
+        return states, tokens.attention_mask.bool()
+
+
+class StoredText:
+    """Rows encoded earlier, one file per prompt in the released cache's format: no 5.7 B encoder needed.
+
+    File `<sha256 of the prompt>.t5_len128.wan21t2v13b.pt` = {context: bf16 [128, 4096], mask: bool [128]}.
+    """
+
+    def __init__(self, folder: str | Path, width: int = 4096, length: int = LENGTH) -> None:
+        self.folder = Path(folder)
+        self.width = width
+        self.length = length
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the format; which prompts lie in the folder does not change their rows."""
+        return f"stored-text:{STORED_SUFFIX}:{self.width}x{self.length}"
+
+    def file(self, instruction: str) -> Path:
+        """Where an instruction's rows lie."""
+        return self.folder / f"{hashlib.sha256(prompt(instruction).encode()).hexdigest()}.{STORED_SUFFIX}"
+
+    def encode(self, instructions: Sequence[str]) -> Float[Tensor, "b l d"]:
+        """Stored rows on the CPU, those past the prompt zeroed. BadInput for a missing or foreign file."""
+        rows = {instruction: self._read(instruction) for instruction in dict.fromkeys(instructions)}
+        return torch.stack([rows[instruction] for instruction in instructions])
+
+    def write(self, encoder: UMT5Text, instructions: Sequence[str]) -> None:
+        """Encode and store each instruction; a file appears whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for instruction in dict.fromkeys(instructions):
+            states, mask = encoder.states([instruction])
+            entry = {"context": states[0].bfloat16().cpu(), "mask": mask[0].cpu()}
+            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp", delete=False) as temporary:
+                torch.save(entry, temporary)
+            os.replace(temporary.name, self.file(instruction))
+
+    def _read(self, instruction: str) -> Float[Tensor, "l d"]:
+        file = self.file(instruction)
+        if not file.is_file():
+            raise BadInput(
+                f"{file}: no stored text for instruction {instruction!r}; encode it with UMT5-XXL "
+                "(StoredText.write) or fetch the released text cache"
+            )
+        entry = read_tensors(file)
+        shapes = {name: list(tensor.shape) for name, tensor in entry.items()}
+        expected = {"context": [self.length, self.width], "mask": [self.length]}
+        if shapes != expected:
+            raise BadInput(f"{file}: expected {expected}, got {shapes}; it belongs to another encoder")
+        return entry["context"].float() * entry["mask"][:, None]
+
+
+_NAMES = {
+    "norm1": "layer.0.layer_norm",
+    "attn.q": "layer.0.SelfAttention.q",
+    "attn.k": "layer.0.SelfAttention.k",
+    "attn.v": "layer.0.SelfAttention.v",
+    "attn.o": "layer.0.SelfAttention.o",
+    "pos_embedding.embedding": "layer.0.SelfAttention.relative_attention_bias",
+    "norm2": "layer.1.layer_norm",
+    "ffn.gate.0": "layer.1.DenseReluDense.wi_0",
+    "ffn.fc1": "layer.1.DenseReluDense.wi_1",
+    "ffn.fc2": "layer.1.DenseReluDense.wo",
+}
+
+
+def to_transformers(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names of `models_t5_umt5-xxl-enc-bf16.pth` -> under UMT5EncoderModel's names.
+
+    Names of another model stay as they are, so that strict loading reports them.
+    """
+    return {_rename(name): tensor for name, tensor in official.items()}
+
+
+def _rename(name: str) -> str:
+    if match := re.fullmatch(r"blocks\.(\d+)\.(.+)\.weight", name):
+        return f"encoder.block.{match[1]}.{_NAMES.get(match[2], match[2])}.weight"
+    return {"token_embedding.weight": "shared.weight", "norm.weight": "encoder.final_layer_norm.weight"}.get(
+        name, name
+    )
+
+
+def config_of(official: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
+    """UMT5Config arguments, read off the shapes of the official file's tensors."""
+    try:
+        vocabulary, width = official["token_embedding.weight"].shape
+        buckets, heads = official["blocks.0.pos_embedding.embedding.weight"].shape
+        inner, ffn = official["blocks.0.attn.q.weight"].shape[0], official["blocks.0.ffn.fc1.weight"].shape[0]
+    except KeyError as error:
+        raise BadInput(f"{source}: not Wan's UMT5 encoder: it lacks {error}") from error
+    return {
+        "vocab_size": vocabulary,
+        "d_model": width,
+        "d_kv": inner // heads,
+        "d_ff": ffn,
+        "num_heads": heads,
+        "num_layers": 1 + max(int(name.split(".")[1]) for name in official if name.startswith("blocks.")),
+        "relative_attention_num_buckets": buckets,
+        "feed_forward_proj": "gated-gelu",
+    }
+
+
+def _find(folder: Path) -> tuple[Path, Path]:
+    """(weights, tokenizer folder) of whichever layout `folder` has."""
+    layouts = (
+        (folder / OFFICIAL_FILE, folder / TOKENIZER_FOLDER),
+        (folder / "text_encoder", folder / "tokenizer"),
+    )
+    for weights, tokenizer in layouts:
+        if weights.exists() and tokenizer.is_dir():
+            return weights, tokenizer
+    raise BadInput(
+        f"{folder}: no UMT5-XXL; expected {OFFICIAL_FILE} (11 GB) and {TOKENIZER_FOLDER}/ in it, or "
+        "text_encoder/ and tokenizer/. Download them with `hf download Wan-AI/Wan2.1-T2V-1.3B "
+        f"--include 'models_t5*' --include 'google/*' --local-dir {folder}`"
+    )

@@ -1,0 +1,90 @@
+"""One episode: how it ends, what is asked, what is recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wamkit_client.envs.base import Task, project
+from wamkit_client.rollout import Episode, EpisodeConfig, rollout
+from wamkit_client.types import ActionChunk, BadInput
+
+from tests.client.toy import STEP, Reacher, Sleeper, Toy, ToyConfig
+
+
+def toy() -> Toy:
+    return ToyConfig().make(Task("reach", "please reach"))
+
+
+def test_success_ends_an_episode() -> None:
+    outcome = rollout(Reacher(), toy(), 1, EpisodeConfig(replan_steps=4, max_steps=40))
+    assert outcome.success
+    assert outcome.steps == pytest.approx(outcome.initial_state.vector[0] / STEP, abs=1)
+    assert outcome.queries == -(-outcome.steps // 4)
+
+
+def test_the_step_limit_ends_an_episode() -> None:
+    outcome = rollout(Sleeper(), toy(), 1, EpisodeConfig(replan_steps=4, max_steps=10))
+    assert (outcome.success, outcome.steps, outcome.queries) == (False, 10, 3)
+
+
+def test_the_simulators_own_limit_ends_an_episode() -> None:
+    outcome = rollout(Sleeper(), toy(), 1, EpisodeConfig(replan_steps=6, max_steps=1000))
+    assert (outcome.success, outcome.steps) == (False, Toy.max_steps)
+
+
+def test_a_policy_is_reset_and_asked_as_often_as_said() -> None:
+    policy = Reacher()
+    outcome = rollout(policy, toy(), 2, EpisodeConfig(replan_steps=2, max_steps=40))
+    assert policy.resets == 1 and policy.batches == [1] * outcome.queries
+
+
+def test_impossible_configs_are_refused() -> None:
+    with pytest.raises(BadInput, match="at least 1"):
+        EpisodeConfig(replan_steps=1, max_steps=0)
+
+
+def test_a_chunk_of_another_robot_is_refused() -> None:
+    episode = Episode(toy(), 0, EpisodeConfig(replan_steps=1, max_steps=5))
+    with pytest.raises(BadInput, match=r"shape \(7,\), expected \(1,\)"):
+        episode.advance(ActionChunk(np.zeros((2, 7))))
+
+
+def test_a_recording_holds_every_step_and_query(tmp_path: Path) -> None:
+    env, path = toy(), tmp_path / "episode.npz"
+    episode = Episode(env, 5, EpisodeConfig(replan_steps=4, max_steps=40, record=True))
+    policy = Reacher()
+    while not episode.over:
+        episode.advance(policy.act([episode.observation])[0])
+    episode.save(str(path))
+    steps, queries = episode.outcome.steps, episode.outcome.queries
+    with np.load(path, allow_pickle=False) as kept:
+        assert kept["view_eye"].shape == (steps + 1, 16, 16, 3)
+        assert kept["display"].shape == (steps + 1, 20, 30, 3)
+        assert (kept["display"][:, 0, 0, 0] == np.arange(steps + 1)).all()
+        assert kept["action"].shape == (steps, 1) and kept["proprio"].shape == (steps + 1, 1)
+        moved = kept["proprio"][:-1] + STEP * np.clip(kept["action"], -1, 1)
+        np.testing.assert_allclose(kept["proprio"][1:], moved, atol=1e-6)
+        assert kept["query_step"].tolist() == list(range(0, steps, 4))
+        assert kept["query_chunk"].shape == (queries, 6, 1) and kept["query_path"].shape == (queries, 6, 2)
+        start = kept["proprio"][4, 0]
+        expected = 10 * (start + STEP * np.cumsum(kept["query_chunk"][1, :, 0])) + 5
+        np.testing.assert_allclose(kept["query_path"][1, :, 0], expected, rtol=1e-5)
+        assert bool(kept["success"])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_recording_changes_nothing() -> None:
+    outcomes = [
+        rollout(Reacher(), toy(), 7, EpisodeConfig(replan_steps=3, max_steps=40, record=record))
+        for record in (False, True)
+    ]
+    assert outcomes[0] == outcomes[1]
+
+
+def test_points_behind_a_camera_have_no_pixel() -> None:
+    matrix = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])
+    pixels = project(matrix, np.array([[2.0, 4.0, 2.0], [2.0, 4.0, -2.0]]))
+    np.testing.assert_allclose(pixels[0], [1, 2])
+    assert np.isnan(pixels[1]).all()

@@ -1,0 +1,29 @@
+"""What holds for every test: checked shapes, one seed, few threads."""
+
+from __future__ import annotations
+
+import random
+
+import hypothesis
+import jaxtyping
+
+import tests.shapes  # noqa: F401 - the hook below finds it by name
+
+# Before the first import of wamkit: every annotated function then checks the shapes it is given and returns.
+jaxtyping.install_import_hook("wamkit", "tests.shapes.check")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def same_randomness() -> None:
+    """Randomness that a library takes from a global generator is the same whatever ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,119 @@
+"""The normaliser: the published formulas, the rule for still dimensions, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from wamkit_client.types import BadInput
+
+from tests.data import recording
+from wamkit.data.lerobot import Dataset
+from wamkit.data.normalize import Normalizer, Stats, dataset_stats
+
+MODES = {"action": "min_max", "proprio": "z_score"}
+
+
+def table(seed: int, still: bool = False) -> dict[str, Stats]:
+    random = np.random.default_rng(seed)
+    rows = random.normal(3, 2, size=(200, 3))
+    if still:
+        rows[:, 1] = 7.0
+    return {"action": Stats.of(rows), "proprio": Stats.of(rows[:, :2] * 10)}
+
+
+def test_formulas() -> None:
+    stats = table(0)
+    normalizer = Normalizer.fit({"arm": stats}, MODES)
+    x = torch.from_numpy(np.random.default_rng(1).normal(3, 2, size=(1, 5, 3))).float()
+    action, proprio = stats["action"], stats["proprio"]
+    scale = 2 / (action.max - action.min)
+    expected = x.numpy() * scale + (-1 - scale * action.min)
+    np.testing.assert_allclose(normalizer.to_unit("action", x, ("arm",)), expected, atol=1e-5)
+    low_high = torch.tensor(np.stack([action.min, action.max]))[None].float()
+    np.testing.assert_allclose(
+        normalizer.to_unit("action", low_high, ("arm",))[0], [[-1] * 3, [1] * 3], atol=1e-5
+    )
+    expected = (x[:, 0, :2].numpy() - proprio.mean) / (proprio.std + 1e-8)
+    np.testing.assert_allclose(normalizer.to_unit("proprio", x[:, 0, :2], ("arm",)), expected, atol=1e-5)
+
+
+def test_unit_range_is_clamped_and_the_way_back_is_not() -> None:
+    normalizer = Normalizer.fit({"arm": table(0)}, MODES)
+    far = torch.full((1, 3), 1e6)
+    assert torch.equal(normalizer.to_unit("action", far, ("arm",)), torch.full((1, 3), 5.0))
+    outside = torch.full((1, 3), 20.0)
+    assert (normalizer.to_physical("action", outside, ("arm",)) > 50).all()
+
+
+@pytest.mark.parametrize("mode", ["min_max", "z_score"])
+def test_round_trip(mode: str) -> None:
+    normalizer = Normalizer.fit({"arm": table(0)}, {"action": mode})
+    x = torch.from_numpy(np.random.default_rng(1).normal(3, 1.5, size=(1, 8, 3))).float()
+    again = normalizer.to_physical("action", normalizer.to_unit("action", x, ("arm",)), ("arm",))
+    torch.testing.assert_close(again, x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["min_max", "z_score"])
+def test_a_still_dimension_is_only_shifted(mode: str) -> None:
+    normalizer = Normalizer.fit({"arm": table(0, still=True)}, {"action": mode})
+    x = torch.tensor([[3.0, 7.0, 3.0], [3.0, 7.25, 3.0]])
+    unit = normalizer.to_unit("action", x, ("arm", "arm"))
+    assert unit[:, 1].tolist() == [0.0, 0.25]
+    torch.testing.assert_close(normalizer.to_physical("action", unit, ("arm", "arm")), x)
+
+
+def test_every_row_uses_its_own_embodiment() -> None:
+    one, two = table(0), table(5)
+    both = Normalizer.fit({"one": one, "two": two}, MODES)
+    x = torch.randn(3, 4, 3)
+    mixed = both.to_unit("action", x, ("two", "one", "two"))
+    for row, (name, stats) in enumerate((("two", two), ("one", one), ("two", two))):
+        alone = Normalizer.fit({name: stats}, MODES).to_unit("action", x[row : row + 1], (name,))
+        assert torch.equal(mixed[row : row + 1], alone)
+
+
+def test_json_gives_the_same_numbers() -> None:
+    normalizer = Normalizer.fit({"one": table(0), "two": table(1, still=True)}, MODES)
+    again = Normalizer.from_json(normalizer.to_json())
+    x = torch.randn(2, 6, 3)
+    assert torch.equal(
+        normalizer.to_unit("action", x, ("one", "two")), again.to_unit("action", x, ("one", "two"))
+    )
+    assert normalizer.state_dict() == {}
+
+
+def test_refusals() -> None:
+    normalizer = Normalizer.fit({"arm": table(0)}, MODES)
+    with pytest.raises(BadInput, match=r"unknown embodiment 'leg'; it was fitted on \['arm'\]"):
+        normalizer.to_unit("action", torch.zeros(1, 3), ("leg",))
+    with pytest.raises(BadInput, match="3 dimensions"):
+        normalizer.to_unit("action", torch.zeros(1, 4), ("arm",))
+    with pytest.raises(BadInput, match="one name per row"):
+        normalizer.to_unit("action", torch.zeros(2, 3), ("arm",))
+    with pytest.raises(BadInput, match="unknown field 'force'"):
+        normalizer.to_unit("force", torch.zeros(1, 3), ("arm",))
+    with pytest.raises(BadInput, match="unknown mode 'max'"):
+        Normalizer.fit({"arm": table(0)}, {"action": "max"})
+    with pytest.raises(BadInput, match="expected one number for all"):
+        odd = {"action": table(0)["proprio"], "proprio": table(0)["proprio"]}
+        Normalizer.fit({"arm": table(0), "leg": odd}, MODES)
+    for text in (
+        "",
+        "{}",
+        "[]",
+        '{"format": "other"}',
+        '{"format": "wamkit normalizer 1", "modes": {}, "stats": 3}',
+    ):
+        with pytest.raises(BadInput, match="normalizer"):
+            Normalizer.from_json(text)
+
+
+def test_statistics_come_from_the_frames(recorded: Path) -> None:
+    stats = dataset_stats(Dataset.open(recorded))
+    rows = np.concatenate([recording.columns(e, n)["action"] for e, n in enumerate(recording.LENGTHS)])
+    np.testing.assert_allclose(stats["action"].q01, np.quantile(rows.astype(np.float64), 0.01, axis=0))
+    np.testing.assert_allclose(stats["action"].mean, rows.astype(np.float64).mean(0))
+    assert stats["proprio"].count == sum(recording.LENGTHS)

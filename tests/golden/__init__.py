@@ -1,0 +1,1 @@
+"""Golden vectors: inputs, weights and outputs of the official modules, and runners that compare ours to them."""

@@ -1,0 +1,31 @@
+"""python -m tests.golden FILE.safetensors: every group of a golden file, its largest relative error and bound."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.golden.compare import Golden
+from tests.golden.light_wam import light_wam_rows
+
+RUNNERS = {"lightwam": light_wam_rows}
+
+
+def main() -> int:
+    """Exit status 0 when every group is within its bound, 1 when one is not, 2 on a wrong call."""
+    if len(sys.argv) != 2:
+        print(__doc__)
+        return 2
+    path = Path(sys.argv[1])
+    rows = RUNNERS[path.name.split("_")[0]](Golden.read(path))
+    for row in rows:
+        verdict = "ok  " if row.ok else "FAIL"
+        print(f"{verdict} {row.group:<28} {row.error:9.2e}  (bound {row.bound:.0e}, {row.count} values)")
+    worst = max(rows, key=lambda row: row.error / row.bound)
+    within = sum(row.ok for row in rows)
+    print(f"{within} of {len(rows)} groups within bounds; closest: {worst.group} {worst.error:.2e}")
+    return 0 if all(row.ok for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

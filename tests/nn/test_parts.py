@@ -1,0 +1,75 @@
+"""Rotary positions, adapters, LoRA and losses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from wamkit.nn.adapter import Adapter
+from wamkit.nn.lora import LoRALinear, add_lora, merge_lora
+from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss_per_sample
+from wamkit.nn.rope import axis_dims, grid_table, rotate
+
+
+def test_wan_gives_44_42_42_channels_to_the_axes():
+    assert axis_dims(128) == (44, 42, 42)
+    with pytest.raises(ValueError, match="head_dim 64"):
+        axis_dims(64)
+
+
+def test_rotation_depends_on_relative_positions_only():
+    table = grid_table((1, 4, 5), 32, torch.device("cpu"))
+    q, k = torch.randn(2, 32)
+
+    def score(i: int, j: int) -> float:
+        rotated = [rotate(x.expand(1, 1, 20, 32), table)[0, 0, position] for x, position in ((q, i), (k, j))]
+        return float(rotated[0] @ rotated[1])
+
+    assert score(0, 6) == pytest.approx(
+        score(12, 18), abs=1e-4
+    )  # the same step: one row down, one column right
+    assert score(0, 6) != pytest.approx(score(0, 7), abs=1e-3)
+
+
+def test_an_adapter_starts_as_the_identity():
+    x = torch.randn(2, 3, 8)
+    assert torch.equal(Adapter(8, 4, gamma=1.0)(x), x)
+
+
+def test_lora_starts_as_its_base_and_merges_to_the_same_function():
+    model = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4))
+    x = torch.randn(7, 6)
+    base = model(x)
+    add_lora(model, ("0", "2"), rank=2, alpha=4.0)
+    assert torch.equal(model(x), base)
+    for module in model:
+        if isinstance(module, LoRALinear):
+            nn.init.normal_(module.lora_up.weight)
+    adapted = model(x)
+    assert not torch.allclose(adapted, base)
+    merge_lora(model)
+    assert [type(module) for module in model] == [nn.Linear, nn.GELU, nn.Linear]
+    assert torch.allclose(model(x), adapted, atol=1e-5)
+
+
+def test_a_latent_is_padding_only_when_all_four_frames_are():
+    frames = torch.tensor([[0, 0, 0, 0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1, 1, 1]], dtype=torch.bool)
+    assert latent_is_pad(frames).tolist() == [[False, False], [True, True]]
+
+
+def test_padding_does_not_move_the_losses():
+    predicted, target = torch.randn(2, 2, 3, 2, 2, 2).unbind(0)
+    pad = torch.tensor([[False, True]] * 2)
+    target[:, :, 1] = 1e6
+    expected = (predicted - target)[:, :, 0].square().mean(dim=(1, 2, 3))
+    assert torch.allclose(video_loss_per_sample(predicted, target, pad), expected)
+
+    actions, wanted = torch.randn(2, 1, 4, 3).unbind(0)
+    wanted[:, 2:] = 1e6
+    padded = torch.tensor([[False, False, True, True]])
+    weights = prefix_weights(4, prefix=1, weight=1.0, tail=0.5)
+    error = (actions - wanted).square().mean(dim=2)[0]
+    assert action_loss_per_sample(actions, wanted, padded, weights)[0] == pytest.approx(
+        float((error[0] + 0.5 * error[1]) / 1.5)
+    )

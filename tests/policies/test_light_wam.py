@@ -1,0 +1,160 @@
+"""What must hold of the policy whatever its size. Numerics are the golden vectors' business (tests/golden)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.policies.tiny_policy import SPEC, batch_of, clip, tiny_config, tiny_policy
+from wamkit.nn.attention import FIRST_FRAME_CAUSAL
+from wamkit.nn.lora import LoRALinear
+from wamkit.policies.light_wam.policy import LoRATuning, StepWeights
+from wamkit.types import Inputs
+
+
+def losses(policy, seed=0):
+    return policy(batch_of(policy), torch.Generator().manual_seed(seed))
+
+
+def test_an_observation_is_a_clip_of_length_one():
+    policy = tiny_policy(tiny_config(video_pool=2))
+    whole, now = policy.encode(clip(frames=5)), policy.encode(clip(frames=1))
+    assert torch.equal(whole.present, now.present)
+    assert torch.equal(whole.context, now.context)
+    assert now.future.shape[2] == 0
+    assert whole.present.shape[-2:] == (4, 8) and whole.future.shape[-2:] == (2, 4)  # pooled already
+
+
+def test_stopping_after_the_last_tap_is_exact():
+    policy = tiny_policy(tiny_config())
+    inputs = policy.encode(clip())
+    context = policy.context(inputs, clip().embodiments)
+    stopped = policy.look(inputs.present, context)
+    whole = policy.dit(
+        inputs.present, torch.zeros(1, 1), context, FIRST_FRAME_CAUSAL, policy.config.adapters.layers
+    )
+    assert all(torch.equal(a, b) for a, b in zip(stopped, whole.taps, strict=True))
+
+
+def test_without_pooling_one_pass_gives_the_losses_and_gradients_of_two():
+    grads = {}
+    for objective in ("cotrain", "cotrain_one_pass"):
+        policy = tiny_policy(tiny_config(objective=objective))
+        found = losses(policy)
+        sum(found.values()).backward()
+        grads[objective] = found, {n: p.grad for n, p in policy.named_parameters() if p.grad is not None}
+    (two, grad_two), (one, grad_one) = grads["cotrain"], grads["cotrain_one_pass"]
+    for name, loss in two.items():
+        assert loss.item() == pytest.approx(one[name].item(), rel=1e-6)
+    assert grad_two.keys() == grad_one.keys()
+    for name, grad in grad_two.items():
+        assert torch.allclose(grad, grad_one[name], atol=1e-5 * float(grad.abs().max() + 1e-3)), name
+
+
+def test_one_pass_needs_unpooled_video():
+    with pytest.raises(ValueError, match="video_pool 1"):
+        tiny_config(objective="cotrain_one_pass", video_pool=2)
+
+
+def test_acting_does_not_depend_on_the_future_nor_on_co_training():
+    policy = tiny_policy(tiny_config())
+    inputs, robots = policy.encode(clip()), clip().embodiments
+    generator = torch.Generator()
+    chunk = policy.act(inputs, robots, generator)
+    assert chunk.shape == (3, 6, 2)
+    changed = replace(inputs, future=torch.randn_like(inputs.future))
+    assert torch.equal(policy.act(changed, robots, generator), chunk)
+    first = Inputs(**{field: tensor[:1] for field, tensor in vars(inputs).items()})
+    assert torch.allclose(policy.act(first, ("robot",), generator), chunk[:1], atol=1e-5)
+
+
+def test_actions_leave_in_physical_units():
+    policy = tiny_policy(tiny_config())
+    inputs, robots = policy.encode(clip()), clip().embodiments
+    unit = policy.expert(policy.look(inputs.present, policy.context(inputs, robots)), SPEC.horizon)
+    physical = policy.act(inputs, robots, torch.Generator())
+    assert torch.allclose(policy.normalizer.to_physical("action", unit, robots), physical)
+    assert not torch.allclose(unit, physical, atol=1e-2)
+
+
+def test_a_shorter_chunk_is_a_prefix():
+    policy = tiny_policy(tiny_config())
+    inputs = policy.encode(clip())
+    states = policy.look(inputs.present, policy.context(inputs, clip().embodiments))
+    assert torch.allclose(policy.expert(states, 6)[:, :2], policy.expert(states, 2), atol=1e-6)
+
+
+def test_the_losses_asked_for_are_the_losses_given():
+    for objective, names in (("cotrain", {"video", "action"}), ("action_only", {"action"})):
+        policy = tiny_policy(tiny_config(objective=objective))
+        assert set(losses(policy)) == set(policy.loss_weights) == names
+
+
+def test_video_loss_leaves_the_expert_alone_and_action_loss_the_head():
+    for name, untouched in (("video", "expert."), ("action", "dit.head.")):
+        policy = tiny_policy(tiny_config())
+        losses(policy)[name].backward()
+        assert all(p.grad is None for n, p in policy.named_parameters() if n.startswith(untouched))
+
+
+def test_actions_past_the_prefix_do_not_count():
+    policy = tiny_policy(tiny_config(step_weights=StepWeights(prefix=2)))
+    batch = batch_of(policy)
+    before = policy(batch, torch.Generator().manual_seed(0))["action"]
+    batch.actions[:, 2:] += 100
+    after = policy(batch, torch.Generator().manual_seed(0))["action"]
+    assert torch.equal(before, after)
+
+
+def test_the_noise_follows_from_the_generator():
+    policy = tiny_policy(tiny_config())
+    assert torch.equal(losses(policy, 1)["video"], losses(policy, 1)["video"])
+    assert not torch.equal(losses(policy, 1)["video"], losses(policy, 2)["video"])
+
+
+def test_lora_trains_what_the_paper_trains():
+    policy = tiny_policy(tiny_config(LoRATuning(rank=2, alpha=4.0)))
+    trained = {n for n, p in policy.named_parameters() if p.requires_grad}
+    starts = ("dit.head.", "dit.adapters.", "expert.", "proprio_encoder.")
+    assert all(n.startswith(starts) or ".lora_" in n for n in trained)
+    assert sum(isinstance(m, LoRALinear) for m in policy.modules()) == 3 * 10
+    assert not policy.dit.patch_embedding.weight.requires_grad
+
+
+def test_it_learns_to_repeat_a_batch():
+    policy = tiny_policy(tiny_config())
+    batch, optimizer = batch_of(policy), torch.optim.AdamW(policy.parameters(), lr=3e-3)
+    history = []
+    for step in range(60):
+        found = policy(batch, torch.Generator().manual_seed(step % 4))
+        optimizer.zero_grad()
+        sum(found.values()).backward()
+        optimizer.step()
+        history.append({name: float(value) for name, value in found.items()})
+    for name in ("video", "action"):
+        first, last = (sum(row[name] for row in rows) for rows in (history[:4], history[-4:]))
+        assert last < 0.5 * first, name
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_imagined_futures_are_pictures_and_follow_from_the_seed(pool):
+    policy = tiny_policy(tiny_config(video_pool=pool))
+    inputs, robots = policy.encode(clip(frames=1)), clip().embodiments
+    video = policy.imagine(inputs, robots, 1, 3, torch.Generator().manual_seed(0))
+    assert video.shape == (3, 3, 5, 32 // pool, 64 // pool)
+    assert video.abs().max() <= 1
+    again = policy.imagine(inputs, robots, 1, 3, torch.Generator().manual_seed(0))
+    other = policy.imagine(inputs, robots, 1, 3, torch.Generator().manual_seed(1))
+    assert torch.equal(video, again) and not torch.equal(video, other)
+    assert torch.equal(video[:, :, 0], other[:, :, 0])  # the present is given, not imagined
+
+
+def test_attention_maps_are_distributions_on_the_token_grid():
+    policy = tiny_policy(tiny_config())
+    maps = policy.attention_maps(policy.encode(clip()), clip().embodiments)
+    assert list(maps) == [0, 1]
+    for grid in maps.values():
+        assert grid.shape == (3, 2, 4)
+        assert torch.allclose(grid.sum(dim=(1, 2)), torch.ones(3), atol=1e-5)

@@ -1,0 +1,141 @@
+"""The published Light-WAM, on the meta device: every name, shape and parameter count (spec 1.1, 4.1)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from wamkit.data.normalize import Normalizer
+from wamkit.data.statistics import Stats
+from wamkit.policies.light_wam.convert import NAMES, SECTIONS, structure, to_official
+from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig
+from wamkit.types import DataSpec
+
+# (proprio and action dims, canvas views) of the two published settings
+LIBERO, ROBOTWIN = (8, 7), (14, 14)
+
+
+def full_size(proprio_dim: int, action_dim: int) -> LightWAM:
+    data = DataSpec(
+        views=("image", "wrist_image"),
+        canvas="horizontal",
+        view_height=224,
+        view_width=224,
+        hz=20.0,
+        frame_times=tuple(0.2 * i for i in range(9)),
+        chunk_seconds=1.6,
+        proprio_dim=proprio_dim,
+        action_dim=action_dim,
+    )
+    stats = {"action": Stats.of(np.eye(action_dim)), "proprio": Stats.of(np.eye(proprio_dim))}
+    normalizer = Normalizer.fit({"panda": stats}, {"action": "min_max", "proprio": "min_max"})
+    with torch.device("meta"):
+        return LightWAM(LightWAMConfig(), data, normalizer)
+
+
+@pytest.fixture(scope="module")
+def policies() -> dict[tuple[int, int], LightWAM]:
+    return {dims: full_size(*dims) for dims in (LIBERO, ROBOTWIN)}
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Any]:
+    return json.loads(
+        gzip.decompress((Path(__file__).parents[1] / "golden/lightwam_keys.json.gz").read_bytes())
+    )
+
+
+def count(policy: LightWAM, *prefixes: str, trainable: bool = False) -> int:
+    return sum(
+        parameter.numel()
+        for name, parameter in policy.named_parameters()
+        if name.startswith(prefixes or "") and (parameter.requires_grad or not trainable)
+    )
+
+
+@pytest.mark.parametrize(
+    ("dims", "total", "trainable"),
+    [(LIBERO, 1_986_819_434, 441_031_543), (ROBOTWIN, 1_986_887_025, 441_099_134)],
+)
+def test_totals(policies, dims, total, trainable):
+    assert count(policies[dims]) == total
+    assert count(policies[dims], trainable=True) == trainable
+
+
+def test_parts(policies):
+    policy, robotwin = policies[LIBERO], policies[ROBOTWIN]
+    head, adapters = count(policy, "dit.head."), count(policy, "dit.adapters.")
+    lora = sum(p.numel() for name, p in policy.dit.named_parameters() if "lora_" in name)
+    assert head == 101_440
+    assert adapters == 3 * 791_296 == 2_373_888
+    assert lora == 30 * 2_916_352 == 87_490_560
+    assert count(policy, "dit.") - head - adapters - lora == 1_418_895_360
+    assert count(policy, "codec.") == 126_892_531
+    assert count(policy, "proprio_encoder.") == 36_864
+    assert count(robotwin, "proprio_encoder.") == 61_440
+    assert count(policy, "expert.") == 351_028_791
+    assert count(robotwin, "expert.") == 351_071_806
+
+
+@pytest.mark.parametrize(
+    ("prefix", "parameters"),
+    [
+        ("dit.blocks.7.", 46_440_704 + 2_916_352),
+        ("dit.patch_embedding.", 99_840),
+        ("dit.text_embedding.", 8_653_824),
+        ("dit.time_embedding.", 2_755_584),
+        ("dit.time_projection.", 14_164_992),
+        ("expert.poolers.1.", 9_474_064),
+        ("expert.compressors.1.", 28_323_840),
+        ("expert.fused_norm.", 27_648),
+        ("expert.fused_proj.", 84_940_800),
+        ("expert.trunk.", 75_522_048),
+        ("expert.step_proj.", 39_334_400),
+        ("expert.output_norm.", 12_288),
+        ("expert.output.", 37_797_895),
+    ],
+)
+def test_smaller_parts(policies, prefix, parameters):
+    assert count(policies[LIBERO], prefix) == parameters
+
+
+def shapes(official: dict[str, Any]) -> dict[str, dict[str, list[int]]]:
+    return {section: {name: list(x.shape) for name, x in official[section].items()} for section in SECTIONS}
+
+
+def test_every_name_and_shape_of_the_released_files(policies, published):
+    libero = shapes(to_official(policies[LIBERO], step=60_000))
+    assert libero["mot"] == published["mot"]
+    assert libero["state_fusion_action_expert"] == published["state_fusion_action_expert"]
+    assert libero["proprio_encoder"] == published["proprio_encoder"]["libero_8d"]
+    assert {section: len(names) for section, names in libero.items()} == {
+        "mot": 1443,
+        "state_fusion_action_expert": 70,
+        "proprio_encoder": 2,
+    }
+    robotwin = shapes(to_official(policies[ROBOTWIN], step=460_000))
+    assert robotwin["mot"] == published["mot"]
+    assert robotwin["state_fusion_action_expert"] == (
+        published["state_fusion_action_expert"] | published["state_fusion_action_expert_action14"]
+    )
+    assert robotwin["proprio_encoder"] == published["proprio_encoder"]["robotwin_and_real_14d"]
+
+
+def test_what_is_trained(policies, published):
+    parameters = dict(policies[LIBERO].named_parameters())
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    mot = {NAMES.forward(f"mot.{name}") for name in published["trainable_mot_keys"]}
+    rest = {name for name in parameters if name.startswith(("expert.", "proprio_encoder."))}
+    assert trained == mot | rest
+
+
+def test_structure_is_read_off_the_file(policies):
+    for (proprio_dim, action_dim), policy in policies.items():
+        found = structure(to_official(policy, step=0), LightWAMConfig())
+        assert (found.config, found.proprio_dim, found.action_dim) == (policy.config, proprio_dim, action_dim)

@@ -1,0 +1,87 @@
+"""A Light-WAM small enough for tests, with everything switched on, and batches for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from wamkit.data.normalize import Normalizer, Stats
+from wamkit.policies.light_wam.policy import FullTuning, LightWAM, LightWAMConfig, LoRATuning, StepWeights
+from wamkit.policies.light_wam.state_fusion import StateFusionConfig
+from wamkit.types import Batch, Clip, DataSpec
+from wamkit.wan.dit import Adapters, WanSize
+from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
+
+SPEC = DataSpec(
+    views=("front", "wrist"),
+    canvas="horizontal",
+    view_height=32,
+    view_width=32,
+    hz=10.0,
+    frame_times=(0.0, 0.4, 0.8, 1.2, 1.6),
+    chunk_seconds=0.6,
+    proprio_dim=3,
+    action_dim=2,
+)
+
+
+def tiny_config(tuning: FullTuning | LoRATuning = FullTuning(), **changes: object) -> LightWAMConfig:  # noqa: B008
+    """Width 32, three blocks, adapters after the first two (so that one block follows the last tap)."""
+    values = {
+        "codec": BlockCodecConfig(),
+        "text": HashedTextConfig(width=16, length=4),
+        "size": WanSize(
+            width=32, ffn=48, heads=1, head_dim=32, layers=3, channels=48, text_dim=16, time_dim=16
+        ),
+        "tuning": tuning,
+        "adapters": Adapters(layers=(0, 1), dim=8),
+        "expert": StateFusionConfig(
+            queries=3, heads=2, level_dim=24, trunk_dim=32, trunk_blocks=1, step_dim=8
+        ),
+        "video_pool": 1,
+        "objective": "cotrain",
+        "step_weights": StepWeights(prefix=6),
+    }
+    return LightWAMConfig(**(values | changes))
+
+
+def tiny_policy(config: LightWAMConfig) -> LightWAM:
+    """Random weights with nothing left at zero, so that every path is visible in the output."""
+    rng = np.random.default_rng(0)
+    fields = {"action": SPEC.action_dim, "proprio": SPEC.proprio_dim}
+    stats = {"robot": {name: Stats.of(rng.normal(size=(50, dim)) * 3 + 1) for name, dim in fields.items()}}
+    policy = LightWAM(config, SPEC, Normalizer.fit(stats, {"action": "min_max", "proprio": "z_score"}))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return policy
+
+
+def clip(batch: int = 3, frames: int = 5) -> Clip:
+    """Random pixels, proprio and different instructions."""
+    generator = torch.Generator().manual_seed(2)
+    pixels = torch.randint(0, 256, (2, batch, 5, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    return Clip(
+        views={"front": pixels[0, :, :frames], "wrist": pixels[1, :, :frames]},
+        proprio=torch.randn(batch, 3, generator=generator),
+        instructions=tuple(f"do thing {i}" for i in range(batch)),
+        embodiments=("robot",) * batch,
+    )
+
+
+def batch_of(policy: LightWAM, size: int = 3) -> Batch:
+    """A training batch with some padding at the end."""
+    action_is_pad = torch.zeros(size, 6, dtype=torch.bool)
+    action_is_pad[0, 4:] = True
+    frame_is_pad = torch.zeros(size, 5, dtype=torch.bool)
+    frame_is_pad[0, 1:] = True
+    generator = torch.Generator().manual_seed(3)
+    return Batch(
+        inputs=policy.encode(clip(size)),
+        actions=torch.randn(size, 6, 2, generator=generator),
+        action_is_pad=action_is_pad,
+        frame_is_pad=frame_is_pad,
+        embodiments=("robot",) * size,
+        ids=tuple(f"0:{i}" for i in range(size)),
+    )

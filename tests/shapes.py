@@ -1,0 +1,26 @@
+"""The run-time checker of annotations in tests: beartype, for everything but protocols.
+
+A protocol is a promise that mypy checks. Asking `isinstance` would read every attribute, and some of them load
+gigabytes; so an annotation with a protocol in it is left alone.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import beartype
+
+_check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # an int is a float, as for mypy
+
+
+def check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """jaxtyping hands in a function without a body whose annotations are to be checked."""
+    hints = function.__annotations__
+    function.__annotations__ = {name: Any if _has_protocol(hint) else hint for name, hint in hints.items()}
+    return _check(function)
+
+
+def _has_protocol(hint: Any) -> bool:
+    return getattr(hint, "_is_protocol", False) or any(map(_has_protocol, typing.get_args(hint)))

@@ -1,0 +1,138 @@
+"""Every command in the README and the docs runs, in a folder where a small demo has run before.
+
+A block that says how long it takes (```bash title="takes five minutes") is not run: its commands are parsed as the
+command line would, with every flag and value. Links between pages lead somewhere.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import tyro
+
+from wamkit.cli import Command, changed, run_command, split_overrides
+from wamkit.recipes import recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+SHOWN_ONLY = ("git", "cd", "sudo", "pip", "pre-commit")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; `title` is what stands behind the language."""
+
+    page: Path
+    line: int
+    language: str
+    title: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    def commands(self) -> Iterator[list[str]]:
+        """The words of each command: one a line, or more lines joined by a backslash."""
+        for line in self.text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield [words[0].removeprefix(".venv/bin/"), *words[1:]]
+
+
+def blocks(language: str) -> list[Block]:
+    return [
+        Block(page, text.count("\n", 0, found.start()) + 1, *found.groups())
+        for page in PAGES
+        for text in [page.read_text()]
+        for found in FENCE.finditer(text)
+        if found[1] == language
+    ]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a reader has it after `make demo`, made with the smoke recipe."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("examples", "tests", "src"):
+        (folder / name).symlink_to(ROOT / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        words = ["demo", "--recipe", "metaworld3_smoke", "--episodes", "2", "--out", "demo"]
+        assert run_command(words) == 0
+    results = folder / "demo" / "run" / "eval"
+    copytree(results / "metaworld3_smoke", results / "metaworld3")  # where the full demo leaves them
+    return folder
+
+
+@pytest.mark.parametrize("block", blocks("bash"), ids=str)
+def test_commands(block: Block, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    for program, *words in block.commands():
+        if program == "wamkit" and block.title:
+            parse(words)
+        elif program == "wamkit":
+            assert run_command(words) == 0
+        elif program == "make":
+            check_make(words)
+        elif program == "python" and block.title:
+            assert Path(words[0]).is_file()
+        elif program == "python":
+            subprocess.run([sys.executable, *words], check=True, timeout=300)
+        else:
+            assert program in SHOWN_ONLY, f"{block}: what is {program}?"
+
+
+def parse(words: list[str]) -> None:
+    """As the command line does, without running; SystemExit for a wrong flag."""
+    own, overrides = split_overrides(words)
+    command = tyro.cli(Command, args=own, config=(tyro.conf.OmitArgPrefixes,))
+    if overrides:
+        changed(recipe(command.recipe), overrides)
+
+
+def check_make(words: list[str]) -> None:
+    """Targets and variables are those of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text()
+    for word in words:
+        name, is_variable, _ = word.partition("=")
+        pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
+        assert re.search(pattern, makefile, re.MULTILINE), f"the Makefile has no {word}"
+
+
+@pytest.mark.parametrize(
+    "page", sorted({block.page for block in blocks("python")}), ids=lambda page: page.name
+)
+def test_python_blocks(page: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        if block.page == page:
+            exec(compile(block.text, str(block), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert not broken
+
+
+def test_examples_are_one_story(tmp_path: Path) -> None:
+    """Record and train, drive the robot with the result, train another policy on the same data."""
+    for words in (
+        ["own_dataset.py", "runs/table", "--episodes", "3", "--steps", "3"],
+        ["own_robot.py", "runs/table"],
+        ["own_policy.py", "runs/table/dataset", "runs/cloning", "--steps", "3"],
+    ):
+        path = ROOT / "examples" / words[0]
+        assert len(path.read_text().splitlines()) < 100
+        subprocess.run([sys.executable, path, *words[1:]], cwd=tmp_path, check=True, timeout=300)

@@ -1,0 +1,42 @@
+"""Shapes written in annotations are checked while tests run, and only then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import jaxtyping
+import pytest
+import torch
+
+from wamkit.flow import interpolate
+from wamkit.types import Batch, Inputs
+
+WRONG = "import torch; from wamkit.flow import shift; print(shift(torch.tensor([1])).dtype)"  # integers, not floats
+
+
+def test_a_function_refuses_arguments_of_different_batch_size() -> None:
+    with pytest.raises(jaxtyping.TypeCheckError, match="interpolate"):
+        interpolate(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(1))
+
+
+def test_a_dataclass_refuses_fields_that_do_not_fit_each_other() -> None:
+    inputs = Inputs(
+        torch.zeros(2, 4, 1, 8, 8), torch.zeros(2, 4, 0, 8, 8), torch.zeros(2, 3, 5), torch.zeros(2, 4)
+    )
+    with pytest.raises(jaxtyping.TypeCheckError, match="Batch"):
+        Batch(
+            inputs=inputs,
+            actions=torch.zeros(2, 16, 4),
+            action_is_pad=torch.zeros(2, 15, dtype=torch.bool),
+            frame_is_pad=torch.zeros(2, 5, dtype=torch.bool),
+            embodiments=("robot",) * 2,
+            ids=("0:0", "0:1"),
+        )
+
+
+def test_outside_the_suite_nothing_is_checked() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", WRONG], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.startswith("torch.")

@@ -1,0 +1,384 @@
+"""Training: it learns, resumes bit for bit, explains what stops it, and leaves a whole run directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from wamkit_client.types import BadInput
+
+from tests.train.tiny import CONFIG, CPU, Slow, TinyClips, TinyPolicy
+from wamkit.data.cache import Cache, encode
+from wamkit.data.loader import Fresh, Source
+from wamkit.train.checkpoint import State, latest, trained_tensors
+from wamkit.train.loop import TrainConfig, optimize, train
+from wamkit.train.metrics import Row, read_rows
+from wamkit.train.optim import MovingAverage, parameter_groups
+from wamkit.types import Batch, Inputs
+
+ROOT = Path(__file__).parents[2]
+TIMES = ("steps_per_second", "data_share")
+SHORT = replace(CONFIG, steps=12, save_every=4)
+
+
+def source() -> Source:
+    return Fresh(TinyClips(30), TinyPolicy(), CPU)
+
+
+def lasting(run_dir: Path) -> list[Row]:
+    """The metrics rows without what depends on the clock."""
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in read_rows(run_dir)]
+
+
+def weights(run_dir: Path) -> dict[str, Tensor]:
+    return load_file(run_dir / "weights.safetensors")
+
+
+def equal(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of CONFIG."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    train(TinyPolicy(), source(), CONFIG, run_dir, CPU)
+    return run_dir
+
+
+def test_a_run_learns_and_leaves_a_whole_directory(whole: Path) -> None:
+    rows = read_rows(whole)
+    assert [row["step"] for row in rows] == list(range(1, 41))
+    assert {"loss", "loss/video", "loss/action", "grad_norm", "lr", *TIMES} <= rows[0].keys()
+    early, late = (sum(row["loss"] for row in part) for part in (rows[:8], rows[-8:]))
+    assert late < 0.8 * early
+    for row in rows:
+        assert row["loss"] == pytest.approx(0.5 * row["loss/video"] + 2 * row["loss/action"], rel=1e-6)
+        assert 0 <= row["data_share"] <= 1 and row["steps_per_second"] > 0
+    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["step_000032", "step_000040"]
+    assert list((whole / "tensorboard").glob("events.*"))
+    assert weights(whole).keys() == trained_tensors(TinyPolicy()).keys()
+    assert not [name for name in weights(whole) if name.startswith("backbone")]
+    assert weights(whole)["steps_seen"] == 40
+
+
+def test_tensorboard_has_what_metrics_has(whole: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole / "tensorboard"))
+    events.Reload()
+    shown = {event.step: event.value for event in events.Scalars("loss/video")}
+    assert shown == {row["step"]: row["loss/video"] for row in read_rows(whole)}
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def start(run_dir: Path, seconds_per_step: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.train.tiny", str(run_dir), str(seconds_per_step)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def steps_logged(run_dir: Path) -> int:
+    path = run_dir / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, 0.05)
+    wait_for(lambda: steps_logged(tmp_path) >= 19, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    newest = latest(tmp_path)
+    assert newest is not None and newest.name in ("step_000008", "step_000016")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99')  # a row cut off by the kill
+
+    process = start(tmp_path, 0)
+    _, error = process.communicate()
+    assert process.returncode == 0, error
+    assert lasting(tmp_path) == lasting(whole)
+    assert equal(weights(tmp_path), weights(whole))
+    for name in ("weights", "average", "optimizer"):
+        file = f"checkpoints/step_000040/{name}.safetensors"
+        assert equal(load_file(tmp_path / file), load_file(whole / file))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, 0.05)
+    wait_for(lambda: steps_logged(tmp_path) >= 10, process)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode != 0
+    assert "KeyboardInterrupt: stopped after step" in error and "run the same command again" in error
+    newest = latest(tmp_path)
+    assert newest is not None and int(newest.name[5:]) == steps_logged(tmp_path)
+    train(TinyPolicy(), source(), CONFIG, tmp_path, CPU)
+    assert lasting(tmp_path) == lasting(whole)
+    assert equal(weights(tmp_path), weights(whole))
+
+
+class Interrupting:
+    """A source that interrupts the training once, while it reads ahead."""
+
+    def __init__(self, at_read: int) -> None:
+        self.reads, self.at_read, self.source = 0, at_read, source()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        self.reads += 1
+        if self.reads == self.at_read:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.source.batch(indices)
+
+
+def test_means_between_rows_survive_a_resume(tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=20, log_every=6, save_every=100)
+    train(TinyPolicy(), source(), config, tmp_path / "whole", CPU)
+    handlers = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step"):
+        train(TinyPolicy(), Interrupting(12), config, tmp_path / "cut", CPU)
+    assert signal.getsignal(signal.SIGTERM) is handlers
+    newest = latest(tmp_path / "cut")
+    assert newest is not None and int(newest.name[5:]) % 6 and int(newest.name[5:]) > 6
+    train(TinyPolicy(), source(), config, tmp_path / "cut", CPU)
+    assert [row["step"] for row in read_rows(tmp_path / "cut")] == [6, 12, 18, 20]
+    assert lasting(tmp_path / "cut") == lasting(tmp_path / "whole")
+
+
+def test_cached_and_fresh_training_agree_bit_for_bit(tmp_path: Path) -> None:
+    encode(TinyClips(30), TinyPolicy(), tmp_path / "cache", {"codec": "tiny"}, shard_size=8)
+    cache = Cache.open(tmp_path / "cache", {"codec": "tiny"}, Inputs)
+    train(TinyPolicy(), cache, SHORT, tmp_path / "cached", CPU)
+    train(TinyPolicy(), source(), SHORT, tmp_path / "fresh", CPU)
+    assert lasting(tmp_path / "cached") == lasting(tmp_path / "fresh")
+    assert equal(weights(tmp_path / "cached"), weights(tmp_path / "fresh"))
+
+
+class Recording(TinyPolicy):
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.seen: list[tuple[str, ...]] = []
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        self.seen.append(batch.ids)
+        return super().forward(batch, generator)
+
+
+def test_two_policies_see_the_same_batches(tmp_path: Path) -> None:
+    policies = [Recording(seed=1), Recording(seed=2)]
+    for number, policy in enumerate(policies):
+        train(policy, source(), SHORT, tmp_path / str(number), CPU)
+    assert policies[0].seen == policies[1].seen
+    assert len(policies[0].seen) == SHORT.steps
+
+
+class Diverging(TinyPolicy):
+    """Its video loss is infinite for one sample."""
+
+    def __init__(self, bad: str) -> None:
+        super().__init__()
+        self.bad = bad
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        losses = super().forward(batch, generator)
+        return losses | {"video": losses["video"] * (torch.inf if self.bad in batch.ids else 1.0)}
+
+
+def test_a_loss_that_is_not_finite_names_step_and_samples(tmp_path: Path) -> None:
+    config = replace(SHORT, log_every=5, save_every=3)
+    recorder = Recording(seed=0)
+    train(recorder, source(), config, tmp_path / "good", CPU)
+    seventh = recorder.seen[6]
+    with pytest.raises(BadInput, match=r"step 7: not finite: .*loss/video inf") as caught:
+        train(Diverging(seventh[0]), source(), config, tmp_path / "bad", CPU)
+    assert ", ".join(seventh) in str(caught.value)
+    newest = latest(tmp_path / "bad")
+    assert newest is not None and newest.name == "step_000006"
+    assert all(tensor.isfinite().all() for tensor in load_file(newest / "weights.safetensors").values())
+    assert not (tmp_path / "bad" / "weights.safetensors").exists()
+
+
+def state_of(policy: TinyPolicy, config: TrainConfig) -> State:
+    groups = parameter_groups(policy, config.weight_decay, config.decayed, config.undecayed_names)
+    return State(policy, torch.optim.AdamW(groups, fused=True), MovingAverage(policy, 0.0))
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3, 0.05, 1e9])
+def test_clipping_clips(clip_norm: float) -> None:
+    config = replace(CONFIG, clip_norm=clip_norm)
+    policy = TinyPolicy()
+    scalars = optimize(policy, source().batch(range(4)), 0, state_of(policy, config), config)
+    gradients = [parameter.grad for parameter in policy.parameters() if parameter.grad is not None]
+    left = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
+    before = scalars["grad_norm"].item()
+    assert before > 0.1
+    assert left == pytest.approx(min(before, clip_norm), rel=1e-3)
+
+
+def test_losses_must_be_those_declared() -> None:
+    policy = TinyPolicy()
+    policy.loss_weights = {"video": 1.0}
+    with pytest.raises(ValueError, match=r"expected \['video'\].*got \['action', 'video'\]"):
+        optimize(policy, source().batch(range(4)), 0, state_of(policy, CONFIG), CONFIG)
+
+
+def test_the_written_weights_are_the_moving_average(whole: Path, tmp_path: Path) -> None:
+    newest = latest(whole)
+    assert newest is not None
+    raw, average = load_file(newest / "weights.safetensors"), load_file(newest / "average.safetensors")
+    assert equal(weights(whole), raw | average)
+    assert not torch.equal(raw["query_tokens"], average["query_tokens"])
+    policy = TinyPolicy()
+    train(policy, source(), replace(SHORT, average_decay=0.0), tmp_path, CPU)
+    assert equal(weights(tmp_path), trained_tensors(policy))
+
+
+def test_bf16_is_near_fp32(tmp_path: Path) -> None:
+    train(TinyPolicy(), source(), SHORT, tmp_path / "fp32", CPU)
+    train(TinyPolicy(), source(), replace(SHORT, precision="bf16"), tmp_path / "bf16", CPU)
+    assert weights(tmp_path / "bf16")["video_head.weight"].dtype == torch.float32
+    one, two = ([row["loss"] for row in read_rows(tmp_path / name)] for name in ("fp32", "bf16"))
+    assert one != two
+    assert two == pytest.approx(one, rel=0.02)
+
+
+def test_a_compiled_policy_trains_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The compiler's front half only: its code generation takes minutes on a small machine.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    train(TinyPolicy(), source(), SHORT, tmp_path / "eager", CPU)
+    train(TinyPolicy(), source(), replace(SHORT, compile=True), tmp_path / "compiled", CPU)
+    assert weights(tmp_path / "compiled").keys() == weights(tmp_path / "eager").keys()
+    one, two = ([row["loss"] for row in read_rows(tmp_path / name)] for name in ("eager", "compiled"))
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_a_finished_run_returns_at_once(whole: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(whole, run_dir)
+    (run_dir / "weights.safetensors").unlink()
+    policy = TinyPolicy(seed=9)
+    train(policy, Interrupting(1), CONFIG, run_dir, CPU)
+    assert lasting(run_dir) == lasting(whole)
+    assert equal(weights(run_dir), weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "checkpoints/step_000040/state.json").unlink(), "state.json: missing; delete"),
+        (lambda run: truncate(run / "checkpoints/step_000040/state.json"), "state.json: truncated"),
+        (
+            lambda run: truncate(run / "checkpoints/step_000040/optimizer.safetensors"),
+            "optimizer.safetensors: expected",
+        ),
+        (
+            lambda run: (run / "checkpoints/step_000040/weights.safetensors").unlink(),
+            "weights.safetensors: missing",
+        ),
+        (lambda run: truncate(run / "metrics.jsonl"), "metrics.jsonl: expected 40 rows up to step 40, got"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl: missing"),
+        (
+            lambda run: (run / "metrics.jsonl").write_text("{}\nloss 3\n"),
+            "metrics.jsonl: line 1 is not a metrics row",
+        ),
+        (lambda run: shutil.rmtree(run / "checkpoints"), "has weights.safetensors but no checkpoints"),
+    ],
+)
+def test_a_damaged_run_directory_is_named(
+    whole: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(whole, run_dir)
+    damage(run_dir)
+    with pytest.raises(BadInput, match=message):
+        train(TinyPolicy(), source(), CONFIG, run_dir, CPU)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_resuming_with_other_settings_is_refused_by_name(whole: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "copy"
+    shutil.copytree(whole, run_dir)
+    changed = replace(CONFIG, learning_rate=1.0, log_every=3, keep_last=5)
+    with pytest.raises(BadInput, match=r"learning_rate: expected 0.003, got 1.0\. ") as caught:
+        train(TinyPolicy(), source(), changed, run_dir, CPU)
+    assert "log_every" not in str(caught.value)
+    with pytest.raises(BadInput, match=r"samples: expected 30, got 31"):
+        train(TinyPolicy(), Fresh(TinyClips(31), TinyPolicy(), CPU), CONFIG, run_dir, CPU)
+    wider = TinyPolicy()
+    wider.query_tokens = torch.nn.Parameter(torch.zeros(4, 32))
+    with pytest.raises(BadInput, match=r"query_tokens: expected \[4, 32\], got \[3, 32\]"):
+        train(wider, source(), CONFIG, run_dir, CPU)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 192 KiB: three checkpoints."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs a tmpfs mount: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_explained_and_the_run_goes_on_later(whole: Path, small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(100_000))
+    run_dir = small_disk / "run"
+    with pytest.raises(BadInput, match=r"disk/run: the disk is full .*; the newest checkpoint is kept"):
+        train(TinyPolicy(), source(), CONFIG, run_dir, CPU)
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step_000008"]
+    ballast.unlink()
+    train(TinyPolicy(), source(), replace(CONFIG, keep_last=1), run_dir, CPU)
+    assert lasting(run_dir) == lasting(whole)
+    assert equal(weights(run_dir), weights(whole))
+
+
+def test_one_run_directory_has_one_trainer(tmp_path: Path) -> None:
+    first = threading.Thread(
+        target=train, args=(TinyPolicy(), Slow(source(), 0.1), SHORT, tmp_path, CPU), daemon=True
+    )
+    first.start()
+    while not steps_logged(tmp_path):
+        time.sleep(0.01)
+    with pytest.raises(BadInput, match="another process trains here"):
+        train(TinyPolicy(), source(), SHORT, tmp_path, CPU)
+    first.join()
+    assert len(read_rows(tmp_path)) == SHORT.steps
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": 0}, {"clip_norm": 0.0}, {"log_every": 0}])
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(BadInput, match=rf"train.{next(iter(wrong))}: expected"):
+        TrainConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_rows_are_written_with_every_digit(whole: Path) -> None:
+    for line in (whole / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert torch.tensor(row["loss"], dtype=torch.float32).item() == row["loss"]

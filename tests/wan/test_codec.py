@@ -1,0 +1,39 @@
+"""The weight-free codec: geometry, causality, inverse, and quality on real pictures of the simulator."""
+
+from __future__ import annotations
+
+import torch
+
+from wamkit.wan.codec import FUTURE, PRESENT, BlockCodec
+
+
+def test_geometry_is_the_wan_vaes():
+    codec = BlockCodec()
+    assert codec.encode(torch.zeros(2, 3, 9, 32, 48)).shape == (2, 48, 3, 4, 6)
+    assert codec.decode(torch.zeros(2, 48, 3, 4, 6)).shape == (2, 3, 9, 32, 48)
+    assert len(PRESENT) == len(FUTURE) == len(set(PRESENT)) == len(set(FUTURE)) == 48
+
+
+def test_the_first_latent_of_a_clip_is_the_latent_of_its_first_frame():
+    codec, video = BlockCodec(), torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    assert torch.equal(codec.encode(video)[:, :, :1], codec.encode(video[:, :, :1]))
+
+
+def test_latents_depend_on_no_later_frame():
+    codec, video = BlockCodec(), torch.rand(1, 3, 9, 16, 16) * 2 - 1
+    before = codec.encode(video)
+    video[:, :, 5:] = 0
+    assert torch.equal(codec.encode(video)[:, :, :2], before[:, :, :2])
+
+
+def test_decoding_is_the_least_squares_inverse():
+    codec, latents = BlockCodec(), torch.randn(2, 48, 3, 2, 3)
+    assert torch.allclose(codec.encode(codec.decode(latents)), latents, atol=1e-4)
+
+
+def test_a_still_picture_has_no_coefficient_that_varies_in_time():
+    codec, frame = BlockCodec(), torch.rand(1, 3, 1, 8, 8) * 2 - 1
+    future = codec.encode(frame.expand(-1, -1, 5, -1, -1))[0, :, 1, 0, 0]
+    moving = torch.tensor([time > 0 for time, *_ in FUTURE])
+    assert future[moving].abs().max() < 1e-4
+    assert future[~moving].abs().max() > 0.1
