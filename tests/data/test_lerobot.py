@@ -179,6 +179,13 @@ def test_files(breakable: Path) -> None:
     refused(breakable, "observation.images.top", "is missing")
 
 
+def test_a_broken_video_names_episode_and_steps(breakable: Path) -> None:
+    video = breakable / "videos/observation.images.top/chunk-000/file-000.mp4"
+    video.write_bytes(video.read_bytes()[:2000])
+    with pytest.raises(BadInput, match=r"file-000\.mp4: is truncated .*\(episode 1, steps 3 to 5\)"):
+        Dataset.open(breakable).frames("top", 1, [3, 5])
+
+
 def test_questions_that_have_no_answer(recorded: Path) -> None:
     dataset = Dataset.open(recorded)
     with pytest.raises(BadInput, match=r"no camera 'front'; it has \['top', 'wrist'\]"):

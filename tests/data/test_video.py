@@ -55,8 +55,12 @@ def test_any_order_gives_the_frames_of_plain_decoding(tmp_path: Path, make) -> N
         np.testing.assert_array_equal(read_frames(path, times(steps)), everything[steps])
 
 
-def test_joined_videos_keep_every_frame(tmp_path: Path) -> None:
-    parts = [written(tmp_path / f"{e}.mp4", pictures(e, length)) for e, length in enumerate((7, 3, 30))]
+@pytest.mark.parametrize("codec", [VideoCodec(), VideoCodec(name="libsvtav1", preset="10")])
+def test_joined_videos_keep_every_frame(tmp_path: Path, codec: VideoCodec) -> None:
+    parts = [
+        written(tmp_path / f"{e}.mp4", np.tile(pictures(e, length), (2, 2, 1)), codec)
+        for e, length in enumerate((7, 3, 30))
+    ]
     assert len({parameters(part) for part in parts}) == 1
     join_videos(parts, [7, 3, 30], tmp_path / "all.mp4")
     np.testing.assert_allclose(scan(tmp_path / "all.mp4").times, np.arange(40) / FPS, atol=1e-6)

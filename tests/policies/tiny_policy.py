@@ -50,6 +50,7 @@ def tiny_policy(config: LightWAMConfig) -> LightWAM:
     rng = np.random.default_rng(0)
     fields = {"action": SPEC.action_dim, "proprio": SPEC.proprio_dim}
     stats = {"robot": {name: Stats.of(rng.normal(size=(50, dim)) * 3 + 1) for name, dim in fields.items()}}
+    torch.manual_seed(0)
     policy = LightWAM(config, SPEC, Normalizer.fit(stats, {"action": "min_max", "proprio": "z_score"}))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from wamkit.data.lerobot_files import (
 )
 from wamkit.data.lerobot_writer import Writer
 from wamkit.data.recent import Recent
-from wamkit.data.video import read_frames
+from wamkit.data.video import BrokenVideo, read_frames
 
 __all__ = ["Dataset", "Episode", "Writer"]
 
@@ -61,8 +62,9 @@ class Dataset:
     def open(cls, path: str | Path) -> Dataset:
         """The data set at `path`. BadInput where a meta file is unreadable, or a data file or video missing."""
         root = Path(path)
-        info = read_info(root)
-        dataset = cls(root, info, read_tasks(root, info), read_episodes(root, info))
+        with _below(root):
+            info = read_info(root)
+            dataset = cls(root, info, read_tasks(root, info), read_episodes(root, info))
         present = _file_sizes(root)
         for episode in dataset.episodes:
             for file in (episode.file, *(span.file for span in episode.videos.values())):
@@ -100,8 +102,10 @@ class Dataset:
     def episode_column(self, name: str) -> list[Any]:
         """An extra column of meta/episodes (v3.0), one value per episode: `extra` of `Writer.add_episode`."""
         values: dict[int, Any] = {}
-        for file in episode_files(self.root):
-            table = read_parquet(self.root, file, ["episode_index", name])
+        with _below(self.root):
+            files = episode_files(self.root)
+        for file in files:
+            table = self._parquet(file, ["episode_index", name])
             values |= dict(zip(table["episode_index"].to_pylist(), table[name].to_pylist(), strict=True))
         return [values[episode.index] for episode in self.episodes]
 
@@ -160,18 +164,28 @@ class Dataset:
         return self._row_slices[episode.index]
 
     def _read(self, file: str, name: str) -> np.ndarray:
-        return to_numpy(read_parquet(self.root, file, [name])[name], str(self.root / file), name)
+        return to_numpy(self._parquet(file, [name])[name], str(self.root / file), name)
+
+    def _parquet(self, file: str, columns: list[str]) -> pa.Table:
+        with _below(self.root):
+            return read_parquet(self.root, file, columns)
 
     def _decode(self, key: str, episode: Episode, steps: Sequence[int]) -> np.ndarray:
         if key in episode.videos:
             span = episode.videos[key]
-            return read_frames(self.root / span.file, [span.start + step / self.fps for step in steps])
+            try:
+                return read_frames(self.root / span.file, [span.start + step / self.fps for step in steps])
+            except BrokenVideo as broken:
+                what = f"{broken.what} (episode {episode.index}, steps {min(steps)} to {max(steps)})"
+                raise Broken(
+                    str(broken.path), what, "run `wamkit data check`, copy or record it again"
+                ) from broken
         return self._decode_images(key, episode, steps)
 
     def _decode_images(self, key: str, episode: Episode, steps: Sequence[int]) -> np.ndarray:
         """Frames of an image feature: encoded pictures inside the data file."""
         rows = self._rows(episode)
-        column = read_parquet(self.root, episode.file, [key])[key].slice(rows.start, episode.length)
+        column = self._parquet(episode.file, [key])[key].slice(rows.start, episode.length)
         pictures = []
         for step in steps:
             try:
@@ -184,6 +198,15 @@ class Dataset:
                     "record it again",
                 ) from error
         return np.stack(pictures)
+
+
+@contextmanager
+def _below(root: Path) -> Iterator[None]:
+    """Errors inside name files relative to the root; outside, they name the whole path."""
+    try:
+        yield
+    except Broken as broken:
+        raise Broken(str(root / broken.where), broken.what, broken.remedy) from broken
 
 
 def to_numpy(column: pa.ChunkedArray, where: str, name: str) -> np.ndarray:

@@ -28,7 +28,10 @@ TEXT_COLUMNS = ("__index_level_0__", "task")
 
 
 class Broken(BadInput):
-    """Something in a data set that cannot be used: where it is, what it is, and the remedy."""
+    """Something in a data set that cannot be used.
+
+    where: the file, from here relative to the data set. what: what is wrong. remedy: what to do.
+    """
 
     def __init__(self, where: str, what: str, remedy: str):
         self.where, self.what, self.remedy = where, what, remedy
@@ -101,7 +104,7 @@ def read_info(root: Path) -> Info:
     remedy = f"{root} must be a LeRobot data set; check the path"
     if (root / STAGING).exists() and not (root / where).exists():
         raise Broken(
-            str(root), "is an unfinished recording", "run the command that records it again, it goes on"
+            STAGING, "is an unfinished recording", "run the command that records it again, it goes on"
         )
     raw = _read_json(root / where, where, remedy)
     version = raw.get("codebase_version")
@@ -243,7 +246,7 @@ def _read_json(path: Path, where: str, remedy: str) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise Broken(str(path), "is missing", remedy) from error
+        raise Broken(where, "is missing", remedy) from error
     except (NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise Broken(where, f"is not JSON ({error})", remedy) from error
     return _validated(_OBJECT, raw, where, remedy)

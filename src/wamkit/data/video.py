@@ -6,6 +6,7 @@ It does not know about episodes or data sets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -65,9 +66,7 @@ def read_frames(path: Path, times: Sequence[float]) -> np.ndarray:
     """
     wanted = sorted(set(times))
     pixels: dict[float, np.ndarray] = {}
-    reformatter = (
-        VideoReformatter()
-    )  # kept for all frames: making one costs more than converting a small frame
+    reformatter = VideoReformatter()  # one for all: making it costs more than converting a small frame
     with _opened(path) as container:
         try:
             for time, frame in zip(wanted, _frames_at(container, path, wanted), strict=True):
@@ -104,11 +103,8 @@ def _seek(
 ) -> tuple[av.VideoFrame | None, Iterator[av.VideoFrame]]:
     """The first frame decoded after a seek to `time`, at or before it, and the frames that follow."""
     assert stream.time_base is not None
-    for back in (
-        0.0,
-        1.0,
-        time,
-    ):  # a key frame's place is its decoding time, which may lie before its own time
+    # a key frame is found by its decoding time, which may lie before its own: then look further back
+    for back in (0.0, 1.0, time):
         container.seek(round(max(time - back, 0.0) / stream.time_base), stream=stream)
         decoded = container.decode(stream)
         frame = next(decoded, None)
@@ -118,8 +114,8 @@ def _seek(
 
 
 def _time(frame: av.VideoFrame) -> float:
-    assert frame.pts is not None and frame.time_base is not None
-    return float(frame.pts * frame.time_base)
+    """Seconds; a frame to which a broken file gives no time comes before all that can be asked for."""
+    return -math.inf if frame.time is None else frame.time
 
 
 def _opened(path: Path) -> InputContainer:
@@ -210,7 +206,8 @@ def join_videos(paths: Sequence[Path], lengths: Sequence[int], target: Path) -> 
     The files must be written by `write_video` with one fps and codec and equal `parameters`.
     """
     with av.open(str(target), "w", format="mp4") as sink, _opened(paths[0]) as template:
-        out = sink.add_stream_from_template(template.streams.video[0])
+        # opaque: no encoder is opened; AV1's decoder and encoder differ in name
+        out = sink.add_stream_from_template(template.streams.video[0], opaque=True)
         frames_before = 0
         for path, length in zip(paths, lengths, strict=True):
             with _opened(path) as source:

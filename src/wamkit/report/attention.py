@@ -1,6 +1,7 @@
 """Where the learned queries look at each tapped depth, over the picture (Light-WAM's figure 3, bottom).
 
-All maps of a page share one scale, in multiples of even attention, so that a flat map looks flat. It does not know
+All maps of a page share one scale, in multiples of even attention, and only what exceeds 1 is coloured: a flat map
+looks flat. It does not know
 how a policy attends.
 """
 
@@ -23,7 +24,7 @@ from wamkit.report.recordings import Recording
 from wamkit.types import Clip, DataSpec
 
 COLOURS = "inferno"
-LEAST_TOP = 4.0
+LEAST_TOP = 2.0
 """The scale ends at the largest value, but not below this multiple of even attention."""
 
 HEIGHT = 224
@@ -72,7 +73,7 @@ def attention(policy: AttendingPolicy, recordings: Sequence[Recording]) -> Secti
         "is the attention of one depth, averaged over heads and queries as the policy weighs them, on its grid of "
         f"{grid} tokens, interpolated. Below each: how the attention divides among the cameras."
     )
-    scale = f"0 {_scale()} {top:.1f} times even attention"
+    scale = f"Grey: at most even attention. {_scale()} up to {top:.1f} times as much"
     return Section("attention", "Attention", paragraphs(text) + block("p", "note", scale) + "".join(rows))
 
 
@@ -102,12 +103,12 @@ def _row(
 
 
 def overlay(seen: np.ndarray, weights: Float[Tensor, "rows columns"], top: float) -> np.ndarray:
-    """The picture, uint8 [h, w, 3], grey and dark where the weight is 0 and coloured up to where it is `top`."""
+    """The picture, uint8 [h, w, 3], grey where the weight is at most 1, the more coloured the nearer it is to `top`."""
     smooth = F.interpolate(weights[None, None], seen.shape[:2], mode="bicubic", align_corners=False)[0, 0]
-    heat = (smooth / top).clamp(0, 1).numpy()
-    colour = mpl.colormaps[COLOURS](0.15 + 0.85 * heat)[..., :3] * 255
+    heat = ((smooth - 1) / (top - 1)).clamp(0, 1).numpy()
+    colour = mpl.colormaps[COLOURS](0.35 + 0.65 * heat)[..., :3] * 255
     grey = np.repeat(seen.mean(axis=2, keepdims=True), 3, axis=2)
-    strength = (0.12 + 0.68 * heat)[..., None]
+    strength = (0.85 * heat)[..., None]
     return (grey * (1 - strength) + colour * strength).round().astype(np.uint8)
 
 
@@ -121,5 +122,5 @@ def _shares(weights: Float[Tensor, "rows columns"], canvas: Float[Tensor, "3 H W
 
 
 def _scale() -> str:
-    stops = [mpl.colors.to_hex(mpl.colormaps[COLOURS](0.15 + 0.85 * i / 6)) for i in range(7)]
+    stops = [mpl.colors.to_hex(mpl.colormaps[COLOURS](0.35 + 0.65 * i / 6)) for i in range(7)]
     return f'<span class="scale" style="background:linear-gradient(90deg,{",".join(stops)})"></span>'

@@ -57,5 +57,5 @@ def distributions(shown: Sequence[Distribution]) -> Section:
         ]
         count = f"{len(one.values):,}".replace(",", " ")
         body += f"<h3>{escape(one.field.capitalize())} <small>{count} frames; lines at {MODES[one.mode]}</small></h3>"
-        body += figures("plots", plots)
+        body += figures("histograms", plots)
     return Section("data", "Data", body)

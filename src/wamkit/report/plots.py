@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-SIZE = (3.5, 2.05)
-"""Width and height of a plot in inches; the page scales it."""
+LINES, HISTOGRAM = (3.5, 2.05), (2.6, 1.7)
+"""Width and height in inches; the page scales plots, but not by much."""
 
 # A stand-in is a colour that matplotlib would not choose by itself.
 VARIABLES = {
@@ -60,7 +60,7 @@ def lines(name: str, x: Sequence[float], y: Sequence[float], x_label: str, log: 
     """y over x, with its mean over the last twentieth of the points in front. `log` needs positive values."""
     values = np.asarray(y, dtype=np.float64)
     window = max(1, len(values) // 20)
-    figure, axes = _blank(name)
+    figure, axes = _blank(name, LINES)
     if window > 1:
         axes.plot(x, values, color=BLUE, alpha=0.35, linewidth=0.9)
     axes.plot(
@@ -83,7 +83,7 @@ def histogram(name: str, values: np.ndarray, marks: Sequence[float], bins: int =
     """Share of `values` [n] in each of `bins` equal ranges, and dashed vertical lines at `marks`."""
     low, high = min(values.min(), *marks), max(values.max(), *marks)
     margin = 0.04 * (high - low) or 0.5
-    figure, axes = _blank(name)
+    figure, axes = _blank(name, HISTOGRAM)
     shares = np.full(len(values), 100 / len(values))
     span = (low - margin, high + margin)
     axes.hist(values, bins=bins, range=span, weights=shares, color=BLUE, alpha=0.8, linewidth=0)
@@ -102,16 +102,18 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (total[end] - total[start]) / (end - start)
 
 
-def _blank(name: str) -> tuple[Figure, Axes]:
-    """Axes in the same place of every plot, so that plots above each other line up."""
-    figure = Figure(figsize=SIZE)
+def _blank(name: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """Axes in the same place of every plot of a size, so that plots above each other line up."""
+    width, height = size
+    figure = Figure(figsize=size)
     figure.patch.set_visible(False)
-    axes = figure.add_axes((0.125, 0.2, 0.855, 0.62))
+    left, bottom, top = 0.44 / width, 0.41 / height, 1 - 0.37 / height
+    axes = figure.add_axes((left, bottom, 1 - left - 0.07 / width, top - bottom))
     axes.patch.set_visible(False)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.locator_params(axis="y", nbins=4)
-    axes.locator_params(axis="x", nbins=6)
-    figure.text(0.004, 0.9, name, color=INK, fontsize=9.5)
+    axes.locator_params(axis="x", nbins=round(1.8 * width))
+    figure.text(0.004, 1 - 0.2 / height, name, color=INK, fontsize=9.5)
     return figure, axes
 
 

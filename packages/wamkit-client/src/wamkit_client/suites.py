@@ -133,7 +133,7 @@ def _suites() -> Dict[str, Suite]:
     suites = [
         # The demo's step limit is about three times the expert's length: a policy that dithers has failed.
         Suite("metaworld3", tuple(metaworld_task(name) for name in _DEMO), max_steps=250, episodes=20),
-        Suite("metaworld3_smoke", tuple(metaworld_task(name) for name in _DEMO), max_steps=40, episodes=1),
+        Suite("metaworld3_smoke", tuple(metaworld_task(name) for name in _DEMO), max_steps=120, episodes=1),
         Suite("metaworld_mt10", tuple(metaworld_task(name) for name in _MT10), episodes=20),
         Suite("metaworld_mt50", METAWORLD_TASKS),
     ]
