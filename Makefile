@@ -30,7 +30,7 @@ demo: install system
 	$(BIN)/wamkit demo $(DEMO_$(DEMO))
 
 test: install-dev system
-	$(BIN)/python -m pytest -n 2 $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 test-lerobot: install-dev
 	$(BIN)/python tests/data/lerobot_oracle/build.py

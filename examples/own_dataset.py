@@ -79,7 +79,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--episodes", type=int, default=60)
+    parser.add_argument("--episodes", type=int, default=300)
     parser.add_argument("--steps", type=int, default=400)
     args = parser.parse_args()
     dataset, cache, run = args.out / "dataset", args.out / "cache", table_run(args.steps)

@@ -20,11 +20,11 @@ import wamkit
 TASK = Task("touch-v0", "Touch the red disc")
 SIZE = 64  # pixels of the square picture; the table is one metre wide
 REACH = 0.05  # metres per control step
-CLOSE = 0.05  # metres
+DISC = 0.08  # metres, its radius
 
 
 class Table(Env):
-    """The hand (blue) has touched the disc (red) when it is within five centimetres."""
+    """The hand (blue) has touched the disc (red) when its middle is over it."""
 
     embodiment = "table"
     control_hz = 10.0
@@ -47,7 +47,7 @@ class Table(Env):
         """What the robot's cameras and joints say now."""
         picture = np.full((SIZE, SIZE, 3), 230, np.uint8)
         rows, columns = (np.mgrid[:SIZE, :SIZE] + 0.5) / SIZE
-        for (x, y), radius, colour in ((self.disc, 0.08, (200, 40, 40)), (self.hand, 0.05, (40, 60, 200))):
+        for (x, y), radius, colour in ((self.disc, DISC, (200, 40, 40)), (self.hand, 0.05, (40, 60, 200))):
             picture[(columns - x) ** 2 + (rows - y) ** 2 < radius**2] = colour
         return Observation(
             {"top": picture}, self.hand.astype(np.float32), self.task.instruction, self.embodiment
@@ -57,7 +57,7 @@ class Table(Env):
         """One control step; a real robot waits here for the next tick of its clock."""
         move = checked_action(action, 2, "table")
         self.hand = np.clip(self.hand + np.clip(move, -REACH, REACH), 0, 1)
-        return StepResult(success=self._distance() < CLOSE, done=False)
+        return StepResult(success=self._distance() < DISC, done=False)
 
     def expert_action(self) -> np.ndarray:
         """Straight to the disc. A robot without a scripted expert leaves this method out."""

@@ -129,9 +129,9 @@ def test_links(page: Path) -> None:
 def test_examples_are_one_story(tmp_path: Path) -> None:
     """Record and train, drive the robot with the result, train another policy on the same data."""
     for words in (
-        ["own_dataset.py", "runs/table", "--episodes", "3", "--steps", "3"],
+        ["own_dataset.py", "runs/table", "--episodes", "2", "--steps", "2"],
         ["own_robot.py", "runs/table"],
-        ["own_policy.py", "runs/table/dataset", "runs/cloning", "--steps", "3"],
+        ["own_policy.py", "runs/table/dataset", "runs/cloning", "--steps", "2"],
     ):
         path = ROOT / "examples" / words[0]
         assert len(path.read_text().splitlines()) < 100

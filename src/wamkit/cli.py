@@ -6,6 +6,7 @@ changed by their path: `wamkit train metaworld3 ... --train.steps 2000 --policy.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,6 +310,8 @@ def split_overrides(args: list[str]) -> tuple[list[str], list[str]]:
 
 def main() -> None:
     """Entry point of `wamkit`. Exit status: 0 done, 1 problems found, 2 bad input, 130 interrupted."""
+    # Threads that spin while they wait starve the simulators and loaders beside them (three times slower, measured).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(run_command(sys.argv[1:]))
 
 

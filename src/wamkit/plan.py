@@ -69,11 +69,12 @@ def memory(run: Run, policy: LightWAM) -> Memory:
     """Weights in fp32 (bf16 runs under autocast keep fp32 masters); AdamW holds two moments per trained number."""
     trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
     weights = sum(p.numel() for p in policy.parameters())
-    return Memory(4 * weights, 4 * trained, 8 * trained, activations(run, policy))
+    kept = activations(policy, meta_batch(run), run.train.precision)
+    return Memory(4 * weights, 4 * trained, 8 * trained, kept)
 
 
-def activations(run: Run, policy: LightWAM) -> int:
-    """Bytes that autograd keeps of one batch's forward pass, counted on the meta device; views counted once."""
+def activations(policy: LightWAM, batch: Batch, precision: str) -> int:
+    """Bytes that autograd keeps of one batch's forward pass, views counted once; on the meta device without memory."""
     own = {id(p) for p in policy.parameters()}
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # an id is unique only while its tensor lives
@@ -85,8 +86,7 @@ def activations(run: Run, policy: LightWAM) -> int:
             kept[id(base)] = base.numel() * base.element_size()
         return tensor
 
-    batch = meta_batch(run)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=run.train.precision == "bf16")
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
         policy.train()
         policy(batch, torch.Generator().manual_seed(0))

@@ -41,9 +41,6 @@ from wamkit.evaluate import evaluate as measure
 from wamkit.plan import parts
 from wamkit.policies.light_wam.policy import LightWAM
 from wamkit.provenance import machine, revision, versions
-from wamkit.report.distributions import distributions_of
-from wamkit.report.facts import Facts
-from wamkit.report.run_page import ALL, RunPage, write_run_page
 from wamkit.train.checkpoint import WEIGHTS
 from wamkit.train.loop import train as fit
 
@@ -179,6 +176,11 @@ def report(
     run_dir: Path, dataset_path: Path, results_dir: Path, page: Path, stage_seconds: dict[str, float]
 ) -> None:
     """The page of a run and one of its evaluations."""
+    # Imported here: matplotlib takes a second and no other stage draws.
+    from wamkit.report.distributions import distributions_of  # noqa: PLC0415
+    from wamkit.report.facts import Facts  # noqa: PLC0415
+    from wamkit.report.run_page import ALL, RunPage, write_run_page  # noqa: PLC0415
+
     run, facts = load_run(run_dir), json.loads(read(run_dir, PROVENANCE))
     results = read_results(results_dir / RESULTS)
     policy = load_engine(run_dir, best_device()).policy

@@ -38,14 +38,16 @@ POLICY = LightWAMConfig(
     size=SIZES["tiny"],
     tuning=FullTuning(),
     adapters=Adapters(layers=(1, 3, 5), dim=64),
-    expert=StateFusionConfig(queries=8, heads=4, level_dim=256, trunk_dim=512, trunk_blocks=1, step_dim=64),
+    expert=StateFusionConfig(
+        queries=8, heads=4, level_dim=256, trunk_dim=512, trunk_blocks=1, step_dim=64, query_std=1.0
+    ),
     video_pool=1,
     objective="cotrain_one_pass",
     video_weight=0.3,
     step_weights=StepWeights(prefix=16),
 )
 TRAIN = TrainConfig(
-    steps=1000,
+    steps=700,
     batch_size=48,
     seed=0,
     learning_rate=6e-4,

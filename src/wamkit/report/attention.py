@@ -20,11 +20,11 @@ from torch import Tensor
 from wamkit.data.canvas import tile, view_boxes
 from wamkit.report.future import join, pixels
 from wamkit.report.markup import Section, block, escape, paragraphs, photograph
-from wamkit.report.recordings import Recording
+from wamkit.report.recordings import NONE, Recording
 from wamkit.types import Clip, DataSpec
 
 COLOURS = "inferno"
-LEAST_TOP = 2.0
+LEAST_TOP = 1.1
 """The scale ends at the largest value, but not below this multiple of even attention."""
 
 HEIGHT = 224
@@ -48,6 +48,8 @@ class AttendingPolicy(Protocol):
 @torch.no_grad()
 def attention(policy: AttendingPolicy, recordings: Sequence[Recording]) -> Section:
     """A row per recording: the picture and a map per depth, at the first query after a third of the episode."""
+    if not recordings:
+        return Section("attention", "Attention", paragraphs(NONE))
     steps = [recording.query_at(1 / 3) for recording in recordings]
     clip = join([r.clip(step, (0,), policy.data.views) for r, step in zip(recordings, steps, strict=True)])
     maps = {
@@ -73,7 +75,7 @@ def attention(policy: AttendingPolicy, recordings: Sequence[Recording]) -> Secti
         "is the attention of one depth, averaged over heads and queries as the policy weighs them, on its grid of "
         f"{grid} tokens, interpolated. Below each: how the attention divides among the cameras."
     )
-    scale = f"Grey: at most even attention. {_scale()} up to {top:.1f} times as much"
+    scale = f"Grey: at most even attention. {_scale()} up to {top:.2f} times as much"
     return Section("attention", "Attention", paragraphs(text) + block("p", "note", scale) + "".join(rows))
 
 

@@ -8,7 +8,7 @@ exceed. It does not know how a policy imagines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wamkit.data.canvas import tile
 from wamkit.report.markup import Section, block, escape, paragraphs, picture, table
-from wamkit.report.recordings import Recording
+from wamkit.report.recordings import NONE, Recording
 from wamkit.types import Clip, DataSpec, Inputs
 from wamkit.wan.encoders import Codec
 
@@ -50,10 +50,12 @@ class ImaginingPolicy(Protocol):
 
 @dataclass(frozen=True)
 class FutureConfig:
-    """steps: Euler steps per imagined clip.  pictures: how many moments of the window are shown, its last among them.
+    """steps: Euler steps per imagined clip.  samples: imagined per moment; one is shown, and their mean (if several).
+    pictures: how many moments of the window are shown, its last among them.
     batch: clips imagined at a time.  seed: of the noise."""
 
     steps: int = 10
+    samples: int = 8
     pictures: int = 4
     batch: int = 8
     seed: int = 0
@@ -71,22 +73,18 @@ class Moment:
 class Futures:
     """n moments, t frames of the window with the present first, in [-1, 1] on the canvas.
 
+    imagined, references: ways to guess the future, by name, in the order they are shown.
     size: height and width of the imagined pictures before they were enlarged to the canvas.
     """
 
     recorded: Float[Tensor, "n 3 t H W"]
-    imagined: Float[Tensor, "n 3 t H W"]
-    coded: Float[Tensor, "n 3 t H W"]
+    imagined: Mapping[str, Float[Tensor, "n 3 t H W"]]
+    references: Mapping[str, Float[Tensor, "n 3 t H W"]]
     size: tuple[int, int]
 
     def squared_errors(self) -> dict[str, Float[Tensor, "n t"]]:
-        """Of each way to guess the future, by name, in the order they are shown."""
-        still = self.recorded[:, :, :1].expand_as(self.recorded)
-        guesses = {
-            "imagined": self.imagined,
-            "present repeated": still,
-            "recorded, through the codec": self.coded,
-        }
+        """Of each guess."""
+        guesses = {**self.imagined, **self.references}
         return {name: (guess - self.recorded).square().mean(dim=(1, 3, 4)) for name, guess in guesses.items()}
 
 
@@ -108,25 +106,39 @@ def look_ahead(policy: ImaginingPolicy, found: Sequence[Moment], config: FutureC
     """Let the policy imagine every moment."""
     generator = torch.Generator().manual_seed(config.seed)
     parts = [
-        _look_ahead(policy, found[i : i + config.batch], config.steps, generator)
+        _look_ahead(policy, found[i : i + config.batch], config, generator)
         for i in range(0, len(found), config.batch)
     ]
-    recorded, imagined, coded = (torch.cat(clips) for clips in zip(*parts, strict=True))
-    size = (imagined.shape[3], imagined.shape[4])
-    return Futures(recorded, _enlarged(imagined, recorded), _enlarged(coded, recorded), size)
+    recorded, sample, mean, coded = (torch.cat(clips) for clips in zip(*parts, strict=True))
+    imagined = {"one sample": sample}
+    if config.samples > 1:
+        imagined[f"mean of {config.samples}"] = mean
+    return Futures(
+        recorded=recorded,
+        imagined={name: _enlarged(video, recorded) for name, video in imagined.items()},
+        references={
+            "present repeated": recorded[:, :, :1].expand_as(recorded),
+            "recorded, through the codec": _enlarged(coded, recorded),
+        },
+        size=(sample.shape[3], sample.shape[4]),
+    )
 
 
 def _look_ahead(
-    policy: ImaginingPolicy, found: Sequence[Moment], steps: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+    policy: ImaginingPolicy, found: Sequence[Moment], config: FutureConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Recorded canvas; one imagined sample, the mean of all, and the recorded clip through the codec."""
     window = join([m.recording.clip(m.step, policy.data.frame_offsets, policy.data.views) for m in found])
-    present = join([m.recording.clip(m.step, (0,), policy.data.views) for m in found])
-    whole = policy.encode(window)
-    imagined = policy.imagine(
-        policy.encode(present), present.embodiments, whole.future.shape[2], steps, generator
-    )
-    coded = policy.codec.decode(torch.cat([policy.pool(whole.present), whole.future], dim=2))
-    return tile(window.views, policy.data), imagined.float().cpu(), coded.float().cpu()
+    now = join([m.recording.clip(m.step, (0,), policy.data.views) for m in found])
+    whole, present = policy.encode(window), policy.encode(now)
+    frames = whole.future.shape[2]
+    sample = policy.imagine(present, now.embodiments, frames, config.steps, generator).float()
+    total = sample.clone()
+    for _ in range(config.samples - 1):
+        total += policy.imagine(present, now.embodiments, frames, config.steps, generator).float()
+    coded = policy.codec.decode(torch.cat([policy.pool(whole.present), whole.future], dim=2)).float()
+    mean = total / config.samples
+    return tile(window.views, policy.data), sample.cpu(), mean.cpu(), coded.cpu()
 
 
 def join(clips: Sequence[Clip]) -> Clip:
@@ -156,6 +168,8 @@ def psnr(squared_error: float) -> str:
 
 def future(policy: ImaginingPolicy, recordings: Sequence[Recording], config: FutureConfig) -> Section:
     """A strip per recording and a table over all moments of all recordings."""
+    if not recordings:
+        return Section("future", "Imagined future", paragraphs(NONE))
     offsets = policy.data.frame_offsets
     found = [moments(recording, offsets[-1]) for recording in recordings]
     notes = [
@@ -194,10 +208,10 @@ def _too_short(recording: Recording, window: int) -> str:
 
 
 def _table(futures: Futures, offsets: Sequence[int], shown: Sequence[int]) -> str:
-    rows = [
-        (escape(name), *(psnr(float(error[:, i].mean())) for i in shown))
-        for name, error in futures.squared_errors().items()
-    ]
+    rows = []
+    for name, error in futures.squared_errors().items():
+        title = f"imagined, {name}" if name in futures.imagined else name
+        rows.append((escape(title), *(psnr(float(error[:, i].mean())) for i in shown)))
     return table(("PSNR in dB", *(f"+{offset} steps" for offset in offsets)), rows)
 
 
@@ -206,11 +220,14 @@ def _explanation(futures: Futures, config: FutureConfig) -> str:
     size = f"{futures.size[0]}×{futures.size[1]} pixels"
     if futures.size != (height, width):
         size += f", enlarged here to the canvas of {height}×{width}"
-    return (
+    text = (
         "At a query of each episode above, the policy imagines what its cameras will see, from the present picture, "
-        "the instruction and its proprioception. Above it stands what they saw when the episode went on. One sample "
-        f"of {config.steps} Euler steps; pictures of {size}."
+        "the instruction and its proprioception. Above it stands what they saw when the episode went on. Each sample "
+        f"begins from other noise and takes {config.steps} Euler steps; pictures of {size}."
     )
+    if config.samples > 1:
+        text += " The mean of samples is what the policy expects: what it is unsure of is blurred."
+    return text
 
 
 def shown_frames(frames: int, pictures: int) -> list[int]:
@@ -224,13 +241,15 @@ def _strip(futures: Futures, n: int, moment: Moment, data: DataSpec, shown: Sequ
     frames = (0, *shown)
     names = [f"+{data.frame_offsets[i]} steps<br>{data.frame_times[i]:g} s" for i in shown]
     cells = ["<span></span>", *(block("span", "head", name) for name in ("now", *names))]
-    for label, video in (("recorded", futures.recorded), ("imagined", futures.imagined)):
-        cells.append(block("span", "side", label))
+    for label, video in {"recorded": futures.recorded, **futures.imagined}.items():
+        side = label if label == "recorded" else f"imagined<small>{escape(label)}</small>"
+        cells.append(block("span", "side", side))
         cells += [picture(pixels(video[n, :, i]), f"{task}, {label}, frame {i}") for i in frames]
-    imagined, still, _ = futures.squared_errors().values()
-    for label, error in (("imagined, PSNR in dB", imagined), ("present repeated", still)):
-        cells.append(block("span", "label", label))
-        cells += [block("span", "number", psnr(float(error[n, i]))) for i in shown]
+    errors = futures.squared_errors()
+    for name in (*futures.imagined, "present repeated"):
+        label = f"{name}, PSNR in dB" if name == "one sample" else name
+        cells.append(block("span", "label", escape(label)))
+        cells += [block("span", "number", psnr(float(errors[name][n, i]))) for i in shown]
     columns = f"grid-template-columns:74px repeat({len(frames)},1fr)"
     title = f"<h3>{escape(task)} <small>seed {seed}, from step {moment.step}</small></h3>"
     strip = f'<div class="strip" style="{columns}">{"".join(cells)}</div>'

@@ -82,12 +82,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     body = ""
     for first, *others in rows:
-        cells = "".join(
-            f'<td data-head="{escape(name)}">{cell}</td>'
-            for name, cell in zip(heads[1:], others, strict=True)
-        )
+        cells = "".join(_cell(name, cell) for name, cell in zip(heads[1:], others, strict=True))
         body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(head: str, content: str) -> str:
+    if not content:
+        return '<td class="none"></td>'
+    return f'<td data-head="{escape(head)}"><div>{content}</div></td>'
 
 
 def _encode(pixels: np.ndarray, format: str, **options: int) -> bytes:

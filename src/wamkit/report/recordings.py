@@ -19,6 +19,7 @@ from wamkit_client.types import BadInput
 from wamkit.types import Clip
 
 REMEDY = "evaluate again with recording on"
+NONE = "No episode was recorded. Evaluate with record_episodes of at least 1 to see it here."
 
 
 @dataclass(frozen=True)

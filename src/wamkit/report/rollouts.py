@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from wamkit.report.markup import Section, block, escape, figure, figures, paragraphs, video
-from wamkit.report.recordings import Recording, read_recording
+from wamkit.report.recordings import NONE, Recording, read_recording
 from wamkit.report.video import EXECUTED, PREDICTED, FilmConfig, film
 
 
 def shown_recordings(results: Mapping[str, Any], folder: Path) -> list[Recording]:
-    """Of each task the first recorded success (or, without one, failure), then the first failure not yet among them.
+    """Of each task the first recorded success (or, without one, failure); and one failure, if none is among them.
 
     folder: where results.json lies. Empty where nothing was recorded. BadInput for a missing or damaged file.
     """
     recorded = [row for row in results["episodes"] if row["recording"]]
-    chosen = []
+    chosen: list[Mapping[str, Any]] = []
     for task in results["tasks"]:
         own = [row for row in recorded if row["task"] == task]
         chosen += sorted(own, key=lambda row: row["status"] != "success")[:1]
-    failures = [row for row in recorded if row["status"] == "failure" and row not in chosen]
-    return [_read(results, folder, row) for row in chosen + failures[:1]]
+    if all(row["status"] == "success" for row in chosen):
+        chosen += [row for row in recorded if row["status"] == "failure"][:1]
+    return [_read(results, folder, row) for row in chosen]
 
 
 def _read(results: Mapping[str, Any], folder: Path, row: Mapping[str, Any]) -> Recording:
@@ -42,6 +43,8 @@ def first_of_tasks(recordings: Sequence[Recording]) -> list[Recording]:
 
 def rollouts(recordings: Sequence[Recording], views: Sequence[str], hz: float, config: FilmConfig) -> Section:
     """A film per recording. views: those the policy sees, shown above the scene; hz: control steps per second."""
+    if not recordings:
+        return Section("rollouts", "Rollouts", paragraphs(NONE))
     text = (
         f"One recorded episode of each task{_speed(hz, config)}. The line is the chunk that is being executed, as it "
         "was predicted when the policy was asked; it fades towards the end of the horizon, and the white dot is the "

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from wamkit_client.types import BadInput
 
+from wamkit.progress import bar
 from wamkit.report.attention import AttendingPolicy, attention
 from wamkit.report.distributions import Distribution, distributions
 from wamkit.report.facts import Facts, facts
@@ -65,11 +66,16 @@ ALL = tuple(SECTIONS)
 def write_run_page(out: Path, page: RunPage, sections: Sequence[str] = ALL) -> None:
     """Write the page to `out`; the same arguments give the same page.
 
-    Raises BadInput for an unknown section, when sections ask for recordings and the evaluation kept none, and, naming
-    the file, where a recording or metrics.jsonl is missing, truncated or damaged.
+    Raises BadInput for an unknown section and, naming the file, where a recording or metrics.jsonl is missing,
+    truncated or damaged. Where nothing was recorded, the sections that show recordings say so.
     """
     unknown = [name for name in sections if name not in SECTIONS]
     if unknown:
         raise BadInput(f"a page has no section {unknown[0]!r}; expected some of {', '.join(ALL)}")
     recordings = shown_recordings(page.results, page.results_folder)
-    write_page(out, header(page.title, page.results), [SECTIONS[name](page, recordings) for name in sections])
+    made = []
+    with bar("report", len(sections), unit="sections") as advance:
+        for name in sections:
+            made.append(SECTIONS[name](page, recordings))
+            advance(1, note=name)
+    write_page(out, header(page.title, page.results), made)

@@ -1,10 +1,11 @@
 """The weight-free video codec of the small presets: an orthonormal block transform in place of a video VAE.
 
-Same interface and geometry as the Wan2.1 VAE: 8x in space, 4x in time, causal. Frame 0 is transformed alone,
-every later group of four frames together: colours are rotated to one luma and two chroma axes, each 8x8 block
-(four frames deep for groups) goes through a cosine transform, and the 48 coefficients listed in `PRESENT` and
-`FUTURE` are kept and standardised. The kept basis is orthonormal, so decoding with its transpose is the
-least-squares inverse. Rate: 48 of 192 numbers for frame 0 (25 %), 48 of 768 for a group (6.25 %).
+Same interface and geometry as the Wan2.1 VAE: 8x in space, 4x in time, causal. Frame 0 is transformed alone; of
+every later group of four frames, what changed since frame 0 (as decoded) is transformed together, as video codecs
+do. Colours are rotated to one luma and two chroma axes, each 8x8 block (four frames deep for groups) goes through a
+cosine transform, and the 48 coefficients listed in `PRESENT` and `FUTURE` are kept and scaled to unit variance. The
+kept basis is orthonormal, so decoding with its transpose is the least-squares inverse. A still scene has future
+latents of zero. Rate: 48 of 192 numbers for frame 0 (25 %), 48 of 768 for a group (6.25 %).
 PSNR on Meta-World views (64x64, frames 0.1 s apart): see docs/numerics.md, measured by tests/wan/test_codec.py.
 """
 
@@ -89,26 +90,24 @@ class BlockCodec(nn.Module):
         return f"block-cosine-{digest.hexdigest()[:12]}"
 
     def encode(self, video: Float[Tensor, "b 3 t H W"]) -> Float[Tensor, "b c f h w"]:
-        """Latents; the first depends on the first frame only, each later one on its own four frames."""
-        first, rest = video[:, :, :1], video[:, :, 1:]
-        present = self._analyse(first, self.present_basis, 1)
-        future = self._analyse(rest, self.future_basis, GROUP)
-        present = (present - _column(self.present_mean)) / _column(self.present_std)
-        return torch.cat([present, (future - _column(self._future_mean())) / _column(self.future_std)], dim=2)
+        """Latents; the first depends on the first frame only, each later one on it and its own four frames."""
+        present = (
+            self._analyse(video[:, :, :1], self.present_basis, 1) - _column(self.present_mean)
+        ) / _column(self.present_std)
+        change = video[:, :, 1:] - self._first_frame(present)
+        future = self._analyse(change, self.future_basis, GROUP) / _column(self.future_std)
+        return torch.cat([present, future], dim=2)
 
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
         """The pictures, not clamped."""
-        present, future = latents[:, :, :1], latents[:, :, 1:]
-        present = present * _column(self.present_std) + _column(self.present_mean)
-        future = future * _column(self.future_std) + _column(self._future_mean())
-        first = self._synthesise(present, self.present_basis, 1)
-        return torch.cat([first, self._synthesise(future, self.future_basis, GROUP)], dim=2)
+        first = self._first_frame(latents[:, :, :1])
+        change = self._synthesise(latents[:, :, 1:] * _column(self.future_std), self.future_basis, GROUP)
+        return torch.cat([first, first + change], dim=2)
 
-    def _future_mean(self) -> Float[Tensor, " c"]:
-        """A still scene's group coefficients: twice (sqrt of four frames) the present's, zero where time varies."""
-        means = {coefficient: float(m) for coefficient, m in zip(PRESENT, PRESENT_MEAN, strict=True)}
-        still = [2 * means[c] if c[0] == 0 else 0.0 for c in FUTURE]
-        return torch.tensor(still, device=self.present_mean.device)
+    def _first_frame(self, present: Float[Tensor, "b c 1 h w"]) -> Float[Tensor, "b 3 1 H W"]:
+        return self._synthesise(
+            present * _column(self.present_std) + _column(self.present_mean), self.present_basis, 1
+        )
 
     def _analyse(self, video: Tensor, basis: Tensor, frames: int) -> Tensor:
         b, _, t, height, width = video.shape

@@ -20,7 +20,11 @@ from wamkit.nn.sinusoid import sinusoid
 
 @dataclass(frozen=True)
 class StateFusionConfig:
-    """Published: 16 queries, 8 heads, level 4608, trunk 6144, one trunk block, step code 256."""
+    """Published: 16 queries, 8 heads, level 4608, trunk 6144, one trunk block, step code 256.
+
+    query_std: of the queries' initial values. At the published 0.02 all queries look everywhere alike for the first
+    thousands of steps; short trainings begin with queries that differ.
+    """
 
     queries: int = 16
     heads: int = 8
@@ -28,14 +32,15 @@ class StateFusionConfig:
     trunk_dim: int = 6144
     trunk_blocks: int = 1
     step_dim: int = 256
+    query_std: float = 0.02
 
 
 class LearnedQueryPooler(nn.Module):
     """Constant queries attend to one level's tokens; a learned softmax merges what they found."""
 
-    def __init__(self, width: int, queries: int, heads: int) -> None:
+    def __init__(self, width: int, queries: int, heads: int, query_std: float) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.queries = nn.Parameter(torch.randn(queries, width) * query_std)
         self.merge_logits = nn.Parameter(torch.zeros(queries))
         self.token_norm = nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
@@ -75,7 +80,7 @@ class StateFusionActionExpert(nn.Module):
         trunk = config.trunk_dim
         self.step_dim = config.step_dim
         self.poolers = nn.ModuleList(
-            [LearnedQueryPooler(width, config.queries, config.heads) for _ in range(levels)]
+            [LearnedQueryPooler(width, config.queries, config.heads, config.query_std) for _ in range(levels)]
         )
         self.compressors = nn.ModuleList([MLP(width, config.level_dim) for _ in range(levels)])
         self.fused_norm = nn.LayerNorm(levels * config.level_dim)

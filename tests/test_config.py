@@ -1,0 +1,90 @@
+"""Runs are saved whole, read strictly and changed by path."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from wamkit_client.types import BadInput
+
+from wamkit.cli import changed, run_command, split_overrides
+from wamkit.config import build_policy, diff, from_json, load_run, save_run, to_json
+from wamkit.data.normalize import Normalizer
+from wamkit.plan import activations, memory, meta_batch, meta_policy, parts
+from wamkit.recipes import RECIPES, recipe
+from wamkit.types import Inputs
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_survives_being_saved(name):
+    run = recipe(name)
+    assert run.recipe == name
+    assert from_json(to_json(run), "here") == run
+
+
+def test_an_unknown_key_is_refused_with_its_path():
+    tree = json.loads(to_json(recipe("metaworld3")))
+    tree["policy"]["adapters"]["gama"] = 1.0
+    with pytest.raises(BadInput, match=r"run\.json.*policy\.adapters\.gama"):
+        from_json(json.dumps(tree), "run.json")
+
+
+def test_a_missing_key_is_refused_with_its_path():
+    tree = json.loads(to_json(recipe("metaworld3")))
+    del tree["data"]["hz"]
+    with pytest.raises(BadInput, match=r"data\.hz"):
+        from_json(json.dumps(tree), "run.json")
+
+
+def test_values_change_by_path():
+    run = recipe("metaworld3")
+    own, overrides = split_overrides(
+        ["metaworld3", "--train.steps", "7", "--out", "x", "--policy.objective", "action_only", "--plan"]
+    )
+    assert own == ["metaworld3", "--out", "x", "--plan"]
+    new = changed(run, overrides)
+    assert (new.train.steps, new.policy.objective) == (7, "action_only")
+    assert diff(run, new) == [
+        "policy.objective: cotrain_one_pass -> action_only",
+        f"train.steps: {run.train.steps} -> 7",
+    ]
+
+
+def test_a_misspelt_path_is_answered_with_the_right_one(capsys):
+    with pytest.raises(SystemExit) as stop:
+        changed(recipe("metaworld3"), ["--policy.objectiv", "action_only"])
+    assert stop.value.code == 2
+    assert "--policy.objective" in capsys.readouterr().err
+
+
+def test_a_directory_keeps_its_run(tmp_path):
+    run = recipe("metaworld3")
+    save_run(run, tmp_path)
+    save_run(run, tmp_path)
+    with pytest.raises(BadInput, match=r"train\.steps"):
+        save_run(replace(run, train=replace(run.train, steps=3)), tmp_path)
+    assert load_run(tmp_path) == run
+
+
+def test_the_full_size_plan_is_counted_without_memory(capsys):
+    assert run_command(["train", "libero_spatial", "--plan"]) == 0
+    printed = capsys.readouterr().out
+    for number in ("1,986,819,434", "441,031,543", "1,418,895,360", "87,490,560", "2,373,888", "351,028,791"):
+        assert number in printed
+
+
+def test_planned_activations_are_those_of_a_real_batch():
+    """The meta device counts what a real forward pass keeps, but for the attention kernel's own notes."""
+    run = recipe("metaworld3")
+    run = replace(run, train=replace(run.train, batch_size=2))
+    policy, batch = meta_policy(run), meta_batch(run)
+    real = build_policy(run, Normalizer.from_json(policy.normalizer.to_json()))
+    inputs = Inputs(**{name: torch.zeros(tensor.shape) for name, tensor in vars(batch.inputs).items()})
+    names = ("actions", "action_is_pad", "frame_is_pad")
+    tensors = {name: torch.zeros_like(getattr(batch, name), device="cpu") for name in names}
+    kept = activations(real, replace(batch, inputs=inputs, **tensors), "fp32")
+    planned = memory(run, policy)
+    assert planned.activations == pytest.approx(kept, rel=0.1)
+    assert planned.optimizer == 8 * sum(part.trainable for part in parts(policy))
