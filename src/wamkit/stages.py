@@ -177,9 +177,9 @@ def report(
 ) -> None:
     """The page of a run and one of its evaluations."""
     # Imported here: matplotlib takes a second and no other stage draws.
-    from wamkit.report.distributions import distributions_of  # noqa: PLC0415
-    from wamkit.report.facts import Facts  # noqa: PLC0415
-    from wamkit.report.run_page import ALL, RunPage, write_run_page  # noqa: PLC0415
+    from wamkit.report.distributions import distributions_of
+    from wamkit.report.facts import Facts
+    from wamkit.report.run_page import ALL, RunPage, write_run_page
 
     run, facts = load_run(run_dir), json.loads(read(run_dir, PROVENANCE))
     results = read_results(results_dir / RESULTS)

@@ -31,7 +31,7 @@ def tiny_config(tuning: FullTuning | LoRATuning = FullTuning(), **changes: objec
         "codec": BlockCodecConfig(),
         "text": HashedTextConfig(width=16, length=4),
         "size": WanSize(
-            width=32, ffn=48, heads=1, head_dim=32, layers=3, channels=48, text_dim=16, time_dim=16
+            width=32, ffn=48, heads=1, head_dim=32, layers=3, channels=27, text_dim=16, time_dim=16
         ),
         "tuning": tuning,
         "adapters": Adapters(layers=(0, 1), dim=8),

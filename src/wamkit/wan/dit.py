@@ -46,7 +46,7 @@ SIZES = {
     "1.3B": WanSize(width=1536, ffn=8960, heads=12, head_dim=128, layers=30, channels=16, text_dim=4096),
     "5B": WanSize(width=3072, ffn=14336, heads=24, head_dim=128, layers=30, channels=48, text_dim=4096),
     "tiny": WanSize(
-        width=128, ffn=512, heads=4, head_dim=32, layers=6, channels=48, text_dim=64, time_dim=64
+        width=128, ffn=512, heads=4, head_dim=32, layers=6, channels=27, text_dim=64, time_dim=64
     ),
 }
 
