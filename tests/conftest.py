@@ -1,4 +1,4 @@
-"""What holds for every test: checked shapes, one seed, few threads."""
+"""What holds for every test: checked shapes, one seed, few threads, rendering without a screen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ jaxtyping.install_import_hook("wamkit", "tests.shapes.check")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from wamkit_client.envs.rendering import choose_platform  # noqa: E402
 
+choose_platform()  # before whichever test is the first to import mujoco
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

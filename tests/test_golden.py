@@ -46,8 +46,16 @@ def test_a_wrong_number_is_noticed():
     assert [row.group for row in light_wam_rows(golden) if not row.ok] == ["action"]
 
 
-@pytest.mark.parametrize(("arguments", "status"), [([str(FILE)], 0), ([], 2)])
-def test_the_command(arguments, status):
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        ([str(FILE)], 0, "12 of 12 groups within bounds"),
+        ([str(FILE.with_name("lightwam_vae_seed1.safetensors"))], 0, "3 of 3 groups within bounds"),
+        (["unknown_seed1.safetensors"], 2, "no runner"),
+        ([], 2, "python -m tests.golden FILE"),
+    ],
+)
+def test_the_command(arguments, status, says):
     done = subprocess.run(
         [sys.executable, "-m", "tests.golden", *arguments],
         cwd=FILE.parents[2],
@@ -56,4 +64,4 @@ def test_the_command(arguments, status):
         check=False,
     )
     assert done.returncode == status, done.stdout + done.stderr
-    assert ("12 of 12 groups within bounds" in done.stdout) == (status == 0)
+    assert says in done.stdout

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tests.golden.compare import Golden
 from tests.golden.light_wam import light_wam_rows
+from tests.golden.wan_vae import wan_vae_rows
 
-RUNNERS = {"lightwam": light_wam_rows}
+# by the beginning of the file's name; the first that fits
+RUNNERS = {"lightwam_vae_": wan_vae_rows, "lightwam_": light_wam_rows}
 
 
 def main() -> int:
@@ -17,7 +19,11 @@ def main() -> int:
         print(__doc__)
         return 2
     path = Path(sys.argv[1])
-    rows = RUNNERS[path.name.split("_")[0]](Golden.read(path))
+    runners = [runner for prefix, runner in RUNNERS.items() if path.name.startswith(prefix)]
+    if not runners:
+        print(f"{path.name}: no runner; the name of a golden file begins with one of {', '.join(RUNNERS)}")
+        return 2
+    rows = runners[0](Golden.read(path))
     for row in rows:
         verdict = "ok  " if row.ok else "FAIL"
         print(f"{verdict} {row.group:<28} {row.error:9.2e}  (bound {row.bound:.0e}, {row.count} values)")
