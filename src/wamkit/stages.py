@@ -143,26 +143,22 @@ def repeat(run_dir: Path, earlier: Path, out: Path) -> tuple[dict[str, Any], lis
     """The evaluation of `earlier` (a results.json) again, and what came out differently."""
     suite, config = like(earlier)
     device = best_device()
-    facts = _policy_facts(run_dir, device)
-    results = measure(load_engine(run_dir, device), suite, config, out, facts, _demonstrated(run_dir))
+    engine = load_engine(run_dir, device)
+    results = measure(engine, suite, config, out, _policy_facts(run_dir, device), _demonstrated(run_dir))
     return results, differences(read_results(earlier), results)
 
 
 def _policy_facts(run_dir: Path, device: torch.device) -> dict[str, Any]:
     """What identifies a policy in its results."""
     run = load_run(run_dir)
-    weights = (
-        hashlib.sha256((run_dir / WEIGHTS).read_bytes()).hexdigest() if (run_dir / WEIGHTS).exists() else ""
-    )
     return {
         "kind": run.policy.kind,
         "recipe": run.recipe,
         "objective": run.policy.objective,
         "seed": run.train.seed,
         "steps": run.train.steps,
-        "weights": weights,
+        "weights": hashlib.sha256((run_dir / WEIGHTS).read_bytes()).hexdigest(),
         "device": device_name(device),
-        "threads": torch.get_num_threads(),
     }
 
 
