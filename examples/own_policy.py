@@ -41,7 +41,6 @@ class Cloning(nn.Module):
     """Picture and proprio -> chunk in unit range. The normaliser is the policy's own."""
 
     inputs_type = Seen
-    shared_fields = ()
     loss_weights = {"action": 1.0}  # noqa: RUF012 - as the protocol has it
 
     def __init__(self, data: DataSpec, normalizer: Normalizer) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from wamkit.config import Run, build_policy, load_normalizer, load_run, read
@@ -103,10 +104,11 @@ def run_tables(directory: Path) -> list[Table]:
 def results_table(results: dict[str, Any]) -> Table:
     """Success per task with Wilson 95 % intervals, latency and episode lengths."""
     latency = results["latency"]["median_ms"]
-    table = Table(title=f"{results['suite']['name']}: closed-loop success", title_justify="left")
-    table.add_column("task")
-    for column in ("success", "95 % interval", "errors", "mean steps", "expert", "ms per query"):
-        table.add_column(column, justify="right")
+    title = f"{results['suite']['name']}: closed-loop success"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    for column in ("success", "95 % CI", "errors", "steps", "expert", "ms/query"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, row in results["tasks"].items():
         steps = "-" if row["mean_steps"] is None else f"{row['mean_steps']:.0f}"
         expert = str(row["expert_steps"] or "-")
