@@ -11,7 +11,7 @@ PIP_FLAGS ?=
 DEMO_full := --out demo
 DEMO_smoke := --recipe metaworld3_smoke --episodes 2 --out runs/smoke
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 PINS := constraints.txt pyproject.toml packages/wamkit-client/pyproject.toml
 CLIENT := packages/wamkit-client
 

@@ -19,11 +19,9 @@ from wamkit_client.suites import suite as find_suite
 
 from wamkit.collect import FACTS as COLLECTION
 from wamkit.config import (
-    NORMALIZER_FILE,
     Run,
     build_policy,
     load_engine,
-    load_normalizer,
     load_run,
     read,
     save_normalizer,
@@ -93,13 +91,12 @@ def train(run: Run, dataset_path: Path, cache_path: Path, run_dir: Path, device:
     """Latent cache -> run directory. Raises BadInput where the cache or the directory belongs to another run."""
     dataset = Dataset.open(dataset_path)
     Clips(dataset, run.data, run.actions)  # a dataset that does not fit is refused here, by name
-    save_run(run, run_dir)
-    if not (run_dir / NORMALIZER_FILE).exists():
-        save_normalizer(fit_normalizer(run, dataset), run_dir)
-    policy = build_policy(run, load_normalizer(run_dir))
+    policy = build_policy(run, fit_normalizer(run, dataset))
     policy.load_frozen_encoders()
-    policy.load_backbone()
     source = Cache.open(cache_path, fingerprint(run, policy, dataset), policy.inputs_type)
+    policy.load_backbone()
+    save_run(run, run_dir)
+    save_normalizer(policy.normalizer, run_dir)
     _write_provenance(run_dir, policy, dataset, device)
     fit(policy, source, run.train, run_dir, device)
 

@@ -37,8 +37,11 @@ def test_this_machine_can_render() -> None:
     assert choose_elsewhere().split() == ["CHOSEN", found.working[0]]
 
 
-def test_a_users_choice_is_kept() -> None:
-    assert choose_elsewhere(MUJOCO_GL="glfw").split() == ["CHOSEN", "glfw"]
+def test_a_users_choice_is_kept_if_it_works() -> None:
+    for platform in probe().working:
+        assert choose_elsewhere(MUJOCO_GL=platform).split() == ["CHOSEN", platform]
+    said = choose_elsewhere(MUJOCO_GL="nonsense")
+    assert said.startswith("REFUSED MUJOCO_GL=nonsense (set in the environment) does not work")
 
 
 def test_a_machine_without_opengl_is_told_what_to_install(tmp_path: Path) -> None:

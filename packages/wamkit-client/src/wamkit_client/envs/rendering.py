@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Dict, Tuple
 
 import numpy as np
@@ -17,7 +18,13 @@ from wamkit_client.types import BadInput
 
 PLATFORMS = ("egl", "osmesa")
 PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
-_TRY = "import mujoco; c = mujoco.GLContext(8, 8); c.make_current(); c.free()"
+_TRY = """
+import mujoco
+context = mujoco.GLContext(8, 8)
+context.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100).free()
+context.free()
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ def probe() -> Probe:
     return Probe({platform: _failure(platform) for platform in PLATFORMS})
 
 
+@lru_cache(maxsize=None)
 def _failure(platform: str) -> str:
     env = dict(os.environ, MUJOCO_GL=platform, PYOPENGL_PLATFORM=platform)
     result = subprocess.run(
@@ -54,16 +62,23 @@ def _failure(platform: str) -> str:
     if result.returncode == 0:
         return ""
     last = (result.stderr.strip().splitlines() or ["the process died"])[-1]
-    return f"does not work ({last}); Debian packages: {PACKAGES[platform]}"
+    packages = f"; Debian packages: {PACKAGES[platform]}" if platform in PACKAGES else ""
+    return f"does not work ({last}){packages}"
 
 
 def choose_platform() -> str:
     """Set MUJOCO_GL for this process and its children; must come before the first `import mujoco`.
 
-    A value set by the user is kept. Raises BadInput, naming the packages, where nothing works.
+    A value set by the user is kept, if it works. Raises BadInput, naming the packages, where nothing works.
     """
     chosen = os.environ.get("MUJOCO_GL", "")
-    if not chosen:
+    if chosen:
+        failure = _failure(chosen)
+        if failure:
+            raise BadInput(
+                f"MUJOCO_GL={chosen} (set in the environment) {failure}. Unset it, or make it work"
+            )
+    else:
         for platform in PLATFORMS:
             if _failure(platform) == "":
                 chosen = platform
