@@ -64,7 +64,7 @@ def blocks(language: str) -> list[Block]:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a reader has it after `make demo`, made with the smoke recipe."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("examples", "tests", "src"):
+    for name in ("examples", "pretrained", "tests", "src"):
         (folder / name).symlink_to(ROOT / name)
     run([WAMKIT, "demo", "--recipe", "metaworld3_smoke", "--episodes", "2", "--out", "demo"], folder)
     results = folder / "demo" / "run" / "eval"

@@ -125,7 +125,7 @@ def build_policy(run: Run, normalizer: Normalizer) -> LightWAM:
     return LightWAM(run.policy, run.data, normalizer)
 
 
-def load_engine(directory: Path, device: torch.device) -> Engine:
+def load_engine(directory: Path, device: torch.device) -> Engine[LightWAM]:
     """A run directory as something that acts. Raises BadInput naming a missing or truncated file."""
     run = load_run(directory)
     policy = build_policy(run, load_normalizer(directory))

@@ -140,7 +140,12 @@ class Trainable(Protocol):
 
 
 class Policy(Trainable, Protocol):
-    """Enough for engine, server and evaluation."""
+    """Enough for engine, server and evaluation.
+
+    data: what it asks of an observation.
+    """
+
+    data: DataSpec
 
     def act(
         self, inputs: Any, embodiments: tuple[str, ...], generator: torch.Generator

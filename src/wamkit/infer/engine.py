@@ -6,6 +6,7 @@ An observation is a clip of length one: it goes through the same `encode` that t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,14 +14,15 @@ from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
-from wamkit.policies.light_wam.policy import LightWAM
-from wamkit.types import Clip
+from wamkit.types import Clip, Policy
+
+P = TypeVar("P", bound=Policy)
 
 
-class Engine(ClientPolicy):
+class Engine(ClientPolicy, Generic[P]):
     """`policy` on `device`, in evaluation mode."""
 
-    def __init__(self, policy: LightWAM, device: torch.device) -> None:
+    def __init__(self, policy: P, device: torch.device) -> None:
         self.policy = policy
         self.device = device
         self.generator = torch.Generator().manual_seed(0)

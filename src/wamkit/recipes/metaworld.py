@@ -1,7 +1,7 @@
 """Small Light-WAMs trained from nothing but demonstrations of scripted experts in Meta-World.
 
 Claim: at least 90 % over the three demo tasks on initial states that were never demonstrated.
-Time: about four minutes of training on two CPU cores. Command: `wamkit demo`. Results: docs/results.md.
+Time: six to seven minutes of training on two idle CPU cores. Command: `wamkit demo`. Results: docs/results.md.
 """
 
 from __future__ import annotations
