@@ -23,4 +23,6 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _has_protocol(hint: Any) -> bool:
+    if isinstance(hint, typing.TypeVar):
+        return _has_protocol(hint.__bound__)
     return getattr(hint, "_is_protocol", False) or any(map(_has_protocol, typing.get_args(hint)))

@@ -131,12 +131,14 @@ def test_a_cache_of_another_codec(copy, capsys):
     words = ["train", "metaworld3", *where(copy)[:4], "--out", str(copy / "new"), *SMALL]
     error = refused(capsys, words)
     assert "codec" in error and "block-cosine-other-" in error
+    assert not (copy / "new").exists()
 
 
 def test_a_cache_of_another_window(copy, capsys):
     words = ["train", "metaworld3", *where(copy)[:4], "--out", str(copy / "new"), *SMALL]
     error = refused(capsys, [*words, "--data.chunk-seconds", "0.1"])
     assert "window" in error and "actions 8" in error and "actions 16" in error
+    assert not (copy / "new").exists()
 
 
 def test_a_run_directory_of_another_run(copy, capsys):
