@@ -26,7 +26,7 @@ ROWS = (
     {"policies"},
     {"wan", "data"},
     {"nn", "flow"},
-    {"types", "progress", "provenance"},
+    {"types", "progress", "interrupt", "provenance"},
 )
 ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 

@@ -25,6 +25,7 @@ from wamkit_client.suites import COLLECTION_SEED, EVALUATION_SEED, Suite
 from wamkit_client.types import BadInput
 
 from wamkit.data.lerobot_writer import Writer
+from wamkit.interrupt import stop_request
 from wamkit.progress import bar
 
 FACTS = "collection.json"
@@ -91,13 +92,19 @@ def _fill(
 ) -> dict[str, dict[str, float]]:
     staged = [episode.extra for episode in writer.staged]
     tasks: dict[str, dict[str, float]] = {}
-    with bar("collect", config.episodes * len(suite.tasks), unit="episodes", done=len(staged)) as advance:
+    total = config.episodes * len(suite.tasks)
+    with (
+        stop_request("finished episodes are kept") as stop,
+        bar("collect", total, unit="episodes", done=len(staged)) as advance,
+    ):
         for task in suite.tasks:
             finished = [episode for episode in staged if episode["task_name"] == task.name]
             seeds = [int(episode["seed"]) for episode in finished]
             success_steps = [int(episode["success_step"]) for episode in finished]
             for demonstration in _successes(processes, task, suite, config, seeds):
                 writer.add_episode(**_episode(demonstration, task))
+                if stop.is_set():
+                    raise KeyboardInterrupt("finished episodes are kept; run the same command again to go on")
                 seeds.append(demonstration.initial_state.seed)
                 success_steps.append(demonstration.success_step)
                 advance(1, note=task.name)

@@ -70,7 +70,7 @@ def read_frames(path: Path, times: Sequence[float]) -> np.ndarray:
     with _opened(path) as container:
         try:
             for time, frame in zip(wanted, _frames_at(container, path, wanted), strict=True):
-                pixels[time] = reformatter.reformat(frame, format="rgb24").to_ndarray()
+                pixels[time] = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         except av.FFmpegError as error:
             raise BrokenVideo(path, f"does not decode ({error.strerror})") from error
     return np.stack([pixels[time] for time in times])
@@ -176,6 +176,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, codec: VideoCodec) -
         raise BadInput(
             f"{path}: frames are {height}x{width}; {codec.pix_fmt} takes even sizes only, render others"
         )
+    # One thread each: with more, the colour conversion now and then gives other pixels on a busy machine.
     options = {"crf": str(codec.crf), "g": str(codec.g), "preset": codec.preset}
     reformatter = VideoReformatter()
     with av.open(str(path), "w", format="mp4") as container:
@@ -183,9 +184,12 @@ def write_video(path: Path, frames: np.ndarray, fps: float, codec: VideoCodec) -
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, codec.pix_fmt
         stream.codec_context.max_b_frames = 0
+        stream.codec_context.thread_count = (
+            1  # with more, x264 now and then writes other bytes on a busy machine
+        )
         for pixels in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            container.mux(stream.encode(reformatter.reformat(frame, format=codec.pix_fmt)))
+            container.mux(stream.encode(reformatter.reformat(frame, format=codec.pix_fmt, threads=1)))
         container.mux(stream.encode(None))
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import json
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Event, current_thread, main_thread
+from threading import Event
 from typing import Literal, cast
 
 import numpy as np
@@ -24,6 +23,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.atomic import NO_SPACE, disk_full
 from wamkit.data.loader import Source, batches
+from wamkit.interrupt import stop_request
 from wamkit.progress import bar
 from wamkit.train import checkpoint
 from wamkit.train.checkpoint import Progress, State
@@ -79,6 +79,8 @@ class TrainConfig:
             )
 
 
+KEPT = "the newest checkpoint is kept"
+
 # A run may be resumed with other values of these; all else would make it another run.
 FREE_TO_CHANGE = ("log_every", "save_every", "keep_last", "prefetch")
 
@@ -105,7 +107,11 @@ def train(
             stream = batches(
                 source, config.batch_size, config.seed, start.step, device=device, prefetch=config.prefetch
             )
-            with closing(stream), Metrics(run_dir, rows, start.step) as metrics, _stop_request() as stop:
+            with (
+                closing(stream),
+                Metrics(run_dir, rows, start.step) as metrics,
+                stop_request(KEPT) as stop,
+            ):
                 _run_steps(state, config, run_dir, start=start, stream=stream, metrics=metrics, stop=stop)
         checkpoint.write_weights(run_dir, state)
 
@@ -236,24 +242,3 @@ def _only_trainer(run_dir: Path) -> Iterator[None]:
                 f"{run_dir}: another process trains here; wait for it or choose another run directory"
             ) from error
         yield
-
-
-@contextmanager
-def _stop_request() -> Iterator[Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that the loop stops between steps; a second one interrupts."""
-    stop = Event()
-
-    def ask(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt("stopped at once; the newest checkpoint is kept")
-        stop.set()
-
-    if current_thread() is not main_thread():  # only the main thread may handle signals
-        yield stop
-        return
-    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
