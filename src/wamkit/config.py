@@ -115,8 +115,13 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def save_normalizer(normalizer: Normalizer, directory: Path) -> None:
-    """Write `normalizer.json`."""
-    (directory / NORMALIZER_FILE).write_text(normalizer.to_json())
+    """Write `normalizer.json`. Raises BadInput when the directory holds that of another dataset."""
+    path, text = directory / NORMALIZER_FILE, normalizer.to_json()
+    if path.exists() and path.read_text() != text:
+        raise BadInput(
+            f"{path} has the statistics of another dataset; choose another --out, or its own dataset"
+        )
+    path.write_text(text)
 
 
 def build_policy(run: Run, normalizer: Normalizer) -> LightWAM:

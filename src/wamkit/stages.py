@@ -97,7 +97,8 @@ def train(run: Run, dataset_path: Path, cache_path: Path, run_dir: Path, device:
     policy.load_backbone()
     save_run(run, run_dir)
     save_normalizer(policy.normalizer, run_dir)
-    _write_provenance(run_dir, policy, dataset, device)
+    if not (run_dir / PROVENANCE).exists():  # where a run began, not where it was looked at again
+        _write_provenance(run_dir, policy, dataset, device)
     fit(policy, source, run.train, run_dir, device)
 
 

@@ -184,9 +184,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, codec: VideoCodec) -
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, codec.pix_fmt
         stream.codec_context.max_b_frames = 0
-        stream.codec_context.thread_count = (
-            1  # with more, x264 now and then writes other bytes on a busy machine
-        )
+        stream.codec_context.thread_count = 1
         for pixels in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             container.mux(stream.encode(reformatter.reformat(frame, format=codec.pix_fmt, threads=1)))
