@@ -8,7 +8,7 @@ t = s u / (1 + (s - 1) u) with s = 5. Kept in float32 whatever the model's dtype
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -35,6 +35,14 @@ def sample_times(count: int, generator: torch.Generator, device: torch.device) -
 def noise_like(x: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
     """Standard normal noise of x's shape; drawn on the generator's device, so a seed means the same everywhere."""
     return torch.randn(x.shape, generator=generator, device=generator.device).to(x)
+
+
+def noise_rows(
+    shape: tuple[int, ...], generators: Sequence[torch.Generator], device: torch.device
+) -> Float[Tensor, "b *shape"]:
+    """Standard normal noise, each row from its own generator: a row is the same in any batch."""
+    rows = [torch.randn(shape, generator=generator, device=generator.device) for generator in generators]
+    return torch.stack(rows).to(device)
 
 
 def interpolate(

@@ -15,7 +15,7 @@ from wamkit.policies.light_wam.convert import from_official
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig, LoRATuning
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.types import DataSpec, Inputs
-from wamkit.wan.dit import Adapters, WanSize
+from wamkit.wan.dit import PRESENT, Adapters, WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
 
 
@@ -105,7 +105,7 @@ def _rotation(golden: Golden, branch: str, table: Tensor) -> None:
 def _action_branch(golden: Golden, policy: LightWAM, inputs: Inputs, context: Tensor) -> None:
     dit, now = policy.dit, torch.zeros(1, 1)
     batch = len(context)
-    stream = dit.embed(inputs.present, now, context)
+    stream = dit.embed(inputs.present, now, context, (PRESENT,))
     golden.check("action_branch/tokens_in", stream.tokens)
     golden.check("action_branch/t", stream.time.expand(batch, -1, -1))
     golden.check("action_branch/t_mod_token0", stream.modulation[:, 0].expand(batch, -1, -1))
@@ -121,7 +121,7 @@ def _action_branch(golden: Golden, policy: LightWAM, inputs: Inputs, context: Te
     golden.check("action_branch/final_tokens", x)
 
     mask = golden.tensors["masked_context/mask"].bool()
-    stream = dit.embed(inputs.present, now, context, context_mask=mask)
+    stream = dit.embed(inputs.present, now, context, (PRESENT,), context_mask=mask)
     golden.check("masked_context/final_tokens", dit.run(stream, FIRST_FRAME_CAUSAL, (), dit.size.layers)[0])
 
 
@@ -131,7 +131,7 @@ def _video_branch(golden: Golden, policy: LightWAM, inputs: Inputs, context: Ten
     golden.check("video_branch/latents_lowres", torch.cat([pooled, inputs.future], dim=2))
     golden.check("video_branch/noisy_latents", clip.latents)
     golden.record("video_branch", clip.velocity, golden.tensors["video_branch/target"][:, :, 1:], FORWARD)
-    stream = policy.dit.embed(clip.latents, clip.times, context)
+    stream = policy.dit.embed(clip.latents, clip.times, context, clip.groups)
     golden.check("video_branch/tokens_in", stream.tokens)
     golden.check("video_branch/t_mod_clean_token", stream.modulation[:, 0])
     golden.check("video_branch/t_mod_noisy_token", stream.modulation[:, 1])
@@ -172,7 +172,7 @@ def _losses(golden: Golden, policy: LightWAM, inputs: Inputs) -> None:
     context = torch.cat([given["context"], policy.proprio_encoder(given["proprio"][:, 0])[:, None]], dim=1)
     t = given["timestep_video"] / 1000
     clip = policy.add_noise(inputs, t, given["noise_lowres"][:, :, 1:])
-    predicted = policy.dit(clip.latents, clip.times, context, FIRST_FRAME_CAUSAL).velocity[:, :, 1:]
+    predicted = policy.predict(clip, context)
     actions = policy.expert(policy.look(inputs.present, context), policy.data.horizon)
     horizon = policy.data.horizon
     padded = [golden.tensors[f"pads/{field}_is_pad"].bool() for field in ("image", "action")]

@@ -6,14 +6,17 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from wamkit.nn.attention import BIDIRECTIONAL
 from wamkit.wan.checkpoint import original_names
-from wamkit.wan.dit import Adapters, WanDiT, WanSize
+from wamkit.wan.dit import Adapters, Frames, WanDiT, WanSize
 
 SIZE = WanSize(width=64, ffn=112, heads=2, head_dim=32, layers=3, channels=4, text_dim=40, time_dim=32)
 # diffusers takes cos and sin of t * frequency in float32, the original code and ours in float64: at t near 1000
 # that alone is 4e-6 of the output (in float64 arithmetic too); at small t it vanishes.
 SMALL, LARGE = ([0.5, 8.0], 1e-6), ([250.0, 875.0], 1e-5)
+
+# every frame sees every other, as in plain Wan
+ALL = (("clip", ("clip",)),)
+BOTH = (("present", ("present", "future")), ("future", ("present", "future")))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_plain_forward(ours, theirs, shape, times, tolerance):
     latents, context = inputs(*shape)
     t = torch.tensor(times)
     expected = theirs(latents, t, context, return_dict=False)[0]
-    got = ours(latents, t[:, None] / 1000, context, BIDIRECTIONAL).velocity
+    got = ours(latents, t[:, None] / 1000, context, (Frames("clip", 0, shape[0]),), ALL).velocity
     assert got.shape == latents.shape
     assert relative(got, expected) < tolerance
 
@@ -72,7 +75,8 @@ def test_first_frame_at_a_time_of_its_own(ours, theirs, times, tolerance):
     t = torch.tensor(times)
     per_token = torch.cat([torch.zeros(2, tokens), t[:, None].expand(-1, 2 * tokens)], dim=1)
     expected = theirs(latents, per_token, context, return_dict=False)[0]
-    got = ours(latents, torch.stack([torch.zeros(2), t / 1000], dim=1), context, BIDIRECTIONAL).velocity
+    groups = (Frames("present", 0, 1), Frames("future", 1, 2))
+    got = ours(latents, torch.stack([torch.zeros(2), t / 1000], dim=1), context, groups, BOTH).velocity
     assert relative(got, expected) < tolerance
 
 
@@ -80,7 +84,9 @@ def test_gradients_of_a_plain_forward(ours, theirs):
     latents, context = inputs(2, 4, 4)
     t = torch.tensor([1.0, 4.0])
     theirs(latents, t, context, return_dict=False)[0].square().mean().backward()
-    ours(latents, t[:, None] / 1000, context, BIDIRECTIONAL).velocity.square().mean().backward()
+    ours(
+        latents, t[:, None] / 1000, context, (Frames("clip", 0, 2),), ALL
+    ).velocity.square().mean().backward()
     expected = original_names({name: p.grad for name, p in theirs.named_parameters()}, "gradients")
     for name, parameter in ours.named_parameters():
         # K biases cannot matter to a softmax before its norm; compare on the scale of the largest gradient.

@@ -1,12 +1,14 @@
 """Multi-head attention in which visibility is a list of (query group <- key groups), never a boolean mask.
 
-A sequence is cut into named groups of consecutive tokens. Each query group is one dense attention call over the
-keys it may see, so the flash kernels stay available and nothing invisible is computed.
+A sequence is cut into named groups of tokens. Each query group is one dense attention call over the keys it may see,
+so the flash kernels stay available and nothing invisible is computed. Groups may come from different networks, or
+from an earlier call whose keys and values were kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,38 +17,37 @@ from torch import Tensor
 
 Visibility = tuple[tuple[str, tuple[str, ...]], ...]
 
-# Wan-based world action models: the present frame never looks at the future (Light-WAM spec 2.2).
+# Wan-based world action models: the present frame never looks at the future (Light-WAM spec 2.2, Fast-WAM spec 2).
 FIRST_FRAME_CAUSAL: Visibility = (("present", ("present",)), ("future", ("present", "future")))
-BIDIRECTIONAL: Visibility = (("present", ("present", "future")), ("future", ("present", "future")))
+
+
+class KV(NamedTuple):
+    """Keys and values of some tokens, [b n s e] each; keys are normed and rotated already."""
+
+    k: Tensor
+    v: Tensor
+
+
+def cut(x: Float[Tensor, "b n s e"], sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """A sequence by group; `sizes` in sequence order."""
+    return dict(zip(sizes, x.split(list(sizes.values()), dim=2), strict=True))
 
 
 def attend(
-    q: Float[Tensor, "b n s e"],
-    k: Float[Tensor, "b n s e"],
-    v: Float[Tensor, "b n s e"],
-    visibility: Visibility,
-    sizes: Mapping[str, int],
-) -> Float[Tensor, "b n s e"]:
-    """Self-attention where every group of `sizes` (in sequence order, may be empty) sees the groups of its row."""
-    starts, start = {}, 0
-    for name, size in sizes.items():
-        starts[name] = start
-        start += size
+    q: Mapping[str, Tensor], kv: Mapping[str, KV], visibility: Visibility
+) -> dict[str, Float[Tensor, "b n s e"]]:
+    """Attention of every group in `q` over the groups of its row of `visibility`, all of which must be in `kv`."""
+    sees = dict(visibility)
+    return {group: _dense(query, [kv[name] for name in sees[group]]) for group, query in q.items()}
 
-    def pick(x: Tensor, groups: tuple[str, ...]) -> Tensor:
-        parts = [x.narrow(2, starts[g], sizes[g]) for g in groups if sizes[g]]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-    out = [
-        F.scaled_dot_product_attention(pick(q, (queries,)), pick(k, keys), pick(v, keys))
-        for queries, keys in visibility
-        if sizes[queries]
-    ]
-    return out[0] if len(out) == 1 else torch.cat(out, dim=2)
+def _dense(q: Float[Tensor, "b n s e"], seen: list[KV]) -> Float[Tensor, "b n s e"]:
+    k, v = seen[0] if len(seen) == 1 else (torch.cat(parts, dim=2) for parts in zip(*seen, strict=True))
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def visibility_matrix(visibility: Visibility, sizes: Mapping[str, int]) -> Tensor:
-    """The dense twin of a visibility: bool [s, s], True = may attend. For tests and pictures."""
+    """The dense twin of a visibility: bool [s, s], True = may attend. For tests, pictures and masks of others."""
     names = [name for name, size in sizes.items() for _ in range(size)]
     sees = dict(visibility)
     return torch.tensor([[key in sees[query] for key in names] for query in names])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,26 +17,39 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * third, third, third
 
 
-def angles(positions: int, dim: int) -> Float[Tensor, "positions {dim}//2"]:
+def angles(positions: Sequence[int], dim: int) -> Float[Tensor, "positions {dim}//2"]:
     """Rotation angle of each position and channel pair of one axis, float64."""
     frequency = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    return torch.outer(torch.arange(positions, dtype=torch.float64), frequency)
+    return torch.outer(torch.tensor(positions, dtype=torch.float64), frequency)
 
 
 def grid_table(
-    grid: tuple[int, int, int], head_dim: int, device: torch.device
+    frames: Sequence[int], rows: int, columns: int, head_dim: int, device: torch.device
 ) -> Float[Tensor, "s {head_dim}//2 2"]:
-    """(cos, sin) for tokens of a (frames, rows, columns) grid in row-major order; float32 on `device`."""
-    axes = [angles(size, dim) for size, dim in zip(grid, axis_dims(head_dim), strict=True)]
-    frames, rows, columns = grid
+    """(cos, sin) for tokens of a grid in (frame, row, column) order; float32 on `device`.
+
+    frames: the position in time of each frame; several frames may share one.
+    """
+    positions = (frames, range(rows), range(columns))
+    axes = [angles(axis, dim) for axis, dim in zip(positions, axis_dims(head_dim), strict=True)]
+    shape = (len(frames), rows, columns, -1)
     table = torch.cat(
         [
-            axes[0][:, None, None].expand(frames, rows, columns, -1),
-            axes[1][None, :, None].expand(frames, rows, columns, -1),
-            axes[2][None, None, :].expand(frames, rows, columns, -1),
+            axes[0][:, None, None].expand(shape),
+            axes[1][None, :, None].expand(shape),
+            axes[2][None, None, :].expand(shape),
         ],
         dim=-1,
     ).flatten(0, 2)
+    return _cos_sin(table, device)
+
+
+def line_table(steps: int, head_dim: int, device: torch.device) -> Float[Tensor, "{steps} {head_dim}//2 2"]:
+    """(cos, sin) for a sequence of `steps` tokens: one axis over all channels."""
+    return _cos_sin(angles(range(steps), head_dim), device)
+
+
+def _cos_sin(table: Float[Tensor, "s half"], device: torch.device) -> Float[Tensor, "s half 2"]:
     return torch.stack([table.cos(), table.sin()], dim=-1).float().to(device)
 
 

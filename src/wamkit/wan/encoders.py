@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wamkit.wan.codec import BlockCodec
 from wamkit.wan.text import HashedText
 from wamkit.wan.umt5 import StoredText, UMT5Text
-from wamkit.wan.vae import WanVAE
+from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,10 @@ class BlockCodecConfig:
 
 @dataclass(frozen=True)
 class WanVAEConfig:
-    """The Wan2.1 VAE; path: the official `Wan2.1_VAE.pth` or a diffusers folder."""
+    """A Wan VAE; path: the official `Wan2.1_VAE.pth` or a diffusers folder. size: a row of VAE_SIZES (wan/vae.py)."""
 
     path: str = "weights/Wan2.1_VAE.pth"
+    size: Literal["2.1", "2.2"] = "2.1"
     kind: Literal["wan_vae"] = "wan_vae"
 
 
@@ -62,9 +63,14 @@ TextConfig = HashedTextConfig | UMT5Config | StoredTextConfig
 
 
 class Codec(Protocol):
-    """Video <-> latents, 8x in space, 4x in time, causal: the first latent depends on the first frame alone."""
+    """Video <-> latents, causal: the first latent depends on the first frame alone.
+
+    spatial, temporal: pixels and frames (after the first) per latent.
+    """
 
     channels: int
+    spatial: int
+    temporal: int
 
     @property
     def fingerprint(self) -> str:
@@ -93,7 +99,7 @@ class TextEncoder(Protocol):
 
 def build_codec(config: CodecConfig) -> Codec:
     """The codec a config names; the Wan VAE with random weights, to be filled by `WanVAE.load` (wan/vae.py)."""
-    return BlockCodec() if config.kind == "block_cosine" else WanVAE()
+    return BlockCodec() if config.kind == "block_cosine" else WanVAE(VAE_SIZES[config.size])
 
 
 def build_text(config: TextConfig) -> TextEncoder:

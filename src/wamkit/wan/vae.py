@@ -48,6 +48,9 @@ WAN21 = VAESize(
 # fmt: on
 
 
+VAE_SIZES = {"2.1": WAN21}
+
+
 class WanVAE(nn.Module):
     """Frozen codec. Freshly constructed it has random weights; `load` reads released ones.
 

@@ -7,7 +7,7 @@ environment and a chunk executor; `rollout` adds a policy. No processes, no stat
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
@@ -84,6 +84,11 @@ class Recording:
         return arrays
 
 
+def noise_seed(seed: int, query: int) -> int:
+    """What a sampling policy draws the chunk of this query from: a function of episode and query, of nothing else."""
+    return int(np.random.SeedSequence([seed, query]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 class Episode:
     """One episode from a seed. While not over: look at `observation`, get a chunk for it, `advance(chunk)`.
 
@@ -91,7 +96,7 @@ class Episode:
     """
 
     def __init__(self, env: Env, seed: int, config: EpisodeConfig) -> None:
-        self._env, self._config = env, config
+        self._env, self._config, self._seed = env, config, seed
         self.initial_state = env.reset(seed)
         self._executor = ChunkExecutor(config.replan_steps)
         self._recording = Recording()
@@ -100,7 +105,7 @@ class Episode:
         self.observation = self._look()
 
     def _look(self) -> Observation:
-        observation = self._env.observe()
+        observation = replace(self._env.observe(), noise_seed=noise_seed(self._seed, self._queries))
         if self._config.record:
             self._recording.see(observation, self._env.display())
         return observation

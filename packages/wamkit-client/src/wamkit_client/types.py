@@ -23,12 +23,15 @@ class Observation:
     proprio: float32 [p], the robot's own state (metres, radians, gripper opening 0 = closed .. 1 = open).
     instruction: what to do, in words.
     embodiment: which robot, the key of the policy's Normalizer.
+    noise_seed: what a sampling policy draws its noise from: the same observation and seed give the same chunk. An
+        Episode gives every query its own; 0 begins every query from the same noise.
     """
 
     images: Dict[str, np.ndarray]
     proprio: np.ndarray
     instruction: str
     embodiment: str
+    noise_seed: int = 0
 
 
 @dataclass(frozen=True)

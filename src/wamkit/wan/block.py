@@ -1,0 +1,192 @@
+"""Wan's transformer block, which the video model and the action model of Fast-WAM are both made of.
+
+A block is cut in two around self-attention (`project`, `finish`), so that networks can attend to each other and keys
+and values can be kept. Attention width (heads x head_dim) and model width are independent. Parameter names are the
+original Wan names. Spec: Light-WAM 1.4, Fast-WAM 1.2-1.4. It knows nothing about latents, actions or losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wamkit.nn.attention import KV, Visibility, attend, cut
+from wamkit.nn.rope import rotate
+from wamkit.nn.sinusoid import sinusoid
+
+EMBEDDED_TIME_SCALE = 1000.0  # the networks were trained on times 0..1000
+
+Rows = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerSize:
+    """Everything that fixes the shape of the blocks and of what conditions them.
+
+    text_dim: width of context rows. time_dim: width of the time sinusoid.
+    """
+
+    width: int
+    ffn: int
+    heads: int
+    head_dim: int
+    layers: int
+    text_dim: int
+    time_dim: int = 256
+    eps: float = 1e-6
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tokens on their way through the blocks of one network, and what conditions them.
+
+    tokens [b s d] on a grid: (frames, rows, columns) of a clip, (steps,) of a chunk; sizes: tokens of each visibility
+    group, in order. time [. r d] and modulation [. r 6 d] of r runs of equally many tokens (leading dimension 1 or b);
+    context [b l d]; rope [s e/2 2].
+    """
+
+    tokens: Tensor
+    grid: tuple[int, ...]
+    sizes: Mapping[str, int]
+    time: Tensor
+    modulation: Tensor
+    context: Tensor
+    context_mask: Tensor | None
+    rope: Tensor
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the full width, in float32, cast back before the weight (Wan)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
+        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype) * self.weight
+
+
+class Attention(nn.Module):
+    """Projections of self- or cross-attention. q and k are normed over the full width, before heads are split."""
+
+    def __init__(self, size: TransformerSize) -> None:
+        super().__init__()
+        inner = size.heads * size.head_dim
+        self.heads = size.heads
+        self.q = nn.Linear(size.width, inner)
+        self.k = nn.Linear(size.width, inner)
+        self.v = nn.Linear(size.width, inner)
+        self.o = nn.Linear(inner, size.width)
+        self.norm_q = RMSNorm(inner, size.eps)
+        self.norm_k = RMSNorm(inner, size.eps)
+
+    def queries(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b n s e"]:
+        """Normed queries, not yet rotated."""
+        return self._split(self.norm_q(self.q(x)))
+
+    def keys_values(self, x: Float[Tensor, "b s d"]) -> KV:
+        """Normed keys, not yet rotated, and values."""
+        return KV(self._split(self.norm_k(self.k(x))), self._split(self.v(x)))
+
+    def join(self, x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s d"]:
+        """Put the heads together and project out."""
+        return self.o(x.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Float[Tensor, "b s ne"]) -> Float[Tensor, "b n s e"]:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Self-attention and MLP, modulated by time; cross-attention to the context, plain."""
+
+    def __init__(self, size: TransformerSize) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(size.width, eps=size.eps, elementwise_affine=False)
+        self.self_attn = Attention(size)
+        self.norm3 = nn.LayerNorm(size.width, eps=size.eps)
+        self.cross_attn = Attention(size)
+        self.norm2 = nn.LayerNorm(size.width, eps=size.eps, elementwise_affine=False)
+        self.ffn = nn.Sequential(
+            nn.Linear(size.width, size.ffn), nn.GELU(approximate="tanh"), nn.Linear(size.ffn, size.width)
+        )
+        self.modulation = nn.Parameter(torch.randn(1, 6, size.width) / size.width**0.5)
+
+    def forward(
+        self, x: Float[Tensor, "b s d"], stream: Stream, visibility: Visibility
+    ) -> Float[Tensor, "b s d"]:
+        rows = self.rows(stream)
+        q, kv = self.project(x, rows, stream)
+        return self.finish(x, attend(q, kv, visibility), rows, stream)
+
+    def rows(self, stream: Stream) -> Rows:
+        """(shift, scale, gate) of self-attention and of the MLP, each [. r d]."""
+        return (self.modulation + stream.modulation).unbind(-2)
+
+    def project(
+        self, x: Float[Tensor, "b s d"], rows: Rows, stream: Stream
+    ) -> tuple[dict[str, Tensor], dict[str, KV]]:
+        """Queries, and keys and values, of self-attention by group."""
+        u = modulate(self.norm1(x), rows[0], rows[1])
+        key, value = self.self_attn.keys_values(u)
+        q = cut(rotate(self.self_attn.queries(u), stream.rope), stream.sizes)
+        k, v = cut(rotate(key, stream.rope), stream.sizes), cut(value, stream.sizes)
+        return q, {group: KV(k[group], v[group]) for group in stream.sizes}
+
+    def finish(
+        self, x: Float[Tensor, "b s d"], attended: Mapping[str, Tensor], rows: Rows, stream: Stream
+    ) -> Float[Tensor, "b s d"]:
+        """Everything after self-attention; `attended` by group, groups of other networks are passed over."""
+        _, _, gate1, shift2, scale2, gate2 = rows
+        joined = torch.cat([attended[group] for group in stream.sizes], dim=2)
+        x = x + per_run(self.self_attn.join(joined), gate1)
+
+        q = self.cross_attn.queries(self.norm3(x))
+        k, v = self.cross_attn.keys_values(stream.context)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=stream.context_mask)
+        x = x + self.cross_attn.join(seen)
+
+        u = modulate(self.norm2(x), shift2, scale2)
+        return x + per_run(self.ffn(u), gate2)
+
+
+def text_mlp(size: TransformerSize) -> nn.Sequential:
+    """Context rows -> width."""
+    return nn.Sequential(
+        nn.Linear(size.text_dim, size.width), nn.GELU(approximate="tanh"), nn.Linear(size.width, size.width)
+    )
+
+
+def time_mlp(size: TransformerSize) -> nn.Sequential:
+    """Time sinusoid -> width."""
+    return nn.Sequential(nn.Linear(size.time_dim, size.width), nn.SiLU(), nn.Linear(size.width, size.width))
+
+
+def time_rows(size: TransformerSize) -> nn.Sequential:
+    """Embedded time -> the six rows of a block's modulation."""
+    return nn.Sequential(nn.SiLU(), nn.Linear(size.width, 6 * size.width))
+
+
+def embed_times(
+    mlp: nn.Sequential, times: Float[Tensor, "_ r"], dim: int, dtype: torch.dtype
+) -> Float[Tensor, "_ r d"]:
+    """Flow times in [0, 1] through the time MLP; the sinusoid is evaluated in float64, whatever the model's dtype."""
+    return mlp(sinusoid(times * EMBEDDED_TIME_SCALE, dim).to(dtype))
+
+
+def per_run(x: Float[Tensor, "b s d"], row: Float[Tensor, "_ r d"]) -> Float[Tensor, "b s d"]:
+    """Multiply the tokens of each run by that run's row."""
+    return (x.unflatten(1, (row.shape[1], -1)) * row[:, :, None]).flatten(1, 2)
+
+
+def modulate(
+    x: Float[Tensor, "b s d"], shift: Float[Tensor, "_ r d"], scale: Float[Tensor, "_ r d"]
+) -> Float[Tensor, "b s d"]:
+    """x (1 + scale) + shift, run by run."""
+    x = x.unflatten(1, (shift.shape[1], -1))  # b r s/r d
+    return (x * (1 + scale[:, :, None]) + shift[:, :, None]).flatten(1, 2)
