@@ -186,4 +186,4 @@ def test_a_full_size_run_without_its_weights(tmp_path, capsys, monkeypatch):
     with pytest.raises(BadInput, match=r"weights/Wan2.1_VAE.pth.*hf download"):
         policy.load_frozen_encoders()
     with pytest.raises(BadInput, match=r"weights/Wan2.1-T2V-1.3B"):
-        policy.load_backbone()
+        policy.load_frozen_backbone()

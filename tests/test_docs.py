@@ -62,11 +62,11 @@ def blocks(language: str) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it after `make demo`, made with the smoke recipe."""
+    """A folder as a reader has it after `make demo`, made with seconds of training."""
     folder = tmp_path_factory.mktemp("reader")
     for name in ("examples", "pretrained", "tests", "src"):
         (folder / name).symlink_to(ROOT / name)
-    run([WAMKIT, "demo", "--recipe", "metaworld3_smoke", "--episodes", "2", "--out", "demo"], folder)
+    run([WAMKIT, "demo", "--smoke", "--episodes", "2", "--out", "demo"], folder)
     results = folder / "demo" / "run" / "eval"
     copytree(results / "metaworld3_smoke", results / "metaworld3")  # where the full demo leaves them
     return folder

@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -18,7 +18,7 @@ from tyro.conf import Positional, arg, subcommand
 from wamkit_client.types import BadInput
 
 from wamkit.progress import console
-from wamkit.recipes import RECIPES, recipe
+from wamkit.recipes import DEMOS, RECIPES, recipe
 
 if TYPE_CHECKING:
     from wamkit.config import Run
@@ -48,10 +48,13 @@ def refuse(overrides: list[str]) -> None:
 class Demo:
     """Collect, check, encode, train, evaluate and report, on one machine; run again to go on where it stopped.
 
-    Example: wamkit demo --out demo
+    Examples: wamkit demo --out demo
+              wamkit demo --policy fast_wam --out fast_demo
     """
 
-    recipe: Recipe = "metaworld3"
+    policy: Literal["light_wam", "fast_wam"] = "light_wam"
+    smoke: bool = False
+    """A few steps of training, to see that every stage works; learns nothing."""
     out: Path = Path("demo")
     """Everything is written here."""
     episodes: int = 40
@@ -61,9 +64,11 @@ class Demo:
 
     def __call__(self, overrides: list[str]) -> int:
         from wamkit.demo import demo
+        from wamkit.recipes.metaworld import smoke
 
+        run = recipe(DEMOS[self.policy])
         seeded = [*overrides, "--train.seed", str(self.seed)]
-        return demo(changed(recipe(self.recipe), seeded), self.out, self.episodes)
+        return demo(changed(smoke(run) if self.smoke else run, seeded), self.out, self.episodes)
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
 from wamkit_client.types import BadInput
 
 from wamkit.data.actions import ActionSpace
 from wamkit.data.normalize import Mode, Normalizer
 from wamkit.evaluate import EvalConfig
 from wamkit.infer.engine import Engine
+from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig
 from wamkit.train.checkpoint import read_weights
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
+
+PolicyConfig = LightWAMConfig | FastWAMConfig
+WAM = LightWAM | FastWAM
 
 RUN_FILE = "run.json"
 NORMALIZER_FILE = "normalizer.json"
@@ -43,7 +47,7 @@ class Run:
 
     recipe: str
     suite: str
-    policy: LightWAMConfig
+    policy: Annotated[PolicyConfig, Discriminator("kind")]
     data: DataSpec
     actions: ActionSpace
     normalization: Normalization = field(default_factory=Normalization)
@@ -124,18 +128,27 @@ def save_normalizer(normalizer: Normalizer, directory: Path) -> None:
     path.write_text(text)
 
 
-def build_policy(run: Run, normalizer: Normalizer) -> LightWAM:
-    """The policy of a run, freshly initialised for its training seed."""
+def new_policy(run: Run, normalizer: Normalizer) -> WAM:
+    """The policy of a run with random weights."""
+    match run.policy:
+        case LightWAMConfig():
+            return LightWAM(run.policy, run.data, normalizer)
+        case FastWAMConfig():
+            return FastWAM(run.policy, run.data, normalizer)
+
+
+def build_policy(run: Run, normalizer: Normalizer) -> WAM:
+    """`new_policy` for the run's training seed."""
     torch.manual_seed(run.train.seed)
-    return LightWAM(run.policy, run.data, normalizer)
+    return new_policy(run, normalizer)
 
 
-def load_engine(directory: Path, device: torch.device) -> Engine[LightWAM]:
+def load_engine(directory: Path, device: torch.device) -> Engine[WAM]:
     """A run directory as something that acts. Raises BadInput naming a missing or truncated file."""
     run = load_run(directory)
     policy = build_policy(run, load_normalizer(directory))
     policy.load_frozen_encoders()
-    policy.load_backbone()
+    policy.load_frozen_backbone()
     read_weights(directory, policy)
     return Engine(policy.to(device).eval(), device)
 

@@ -55,10 +55,10 @@ def demo(run: Run, out: Path, episodes: int) -> int:
     console.print("time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items()))
     console.print(f"page: {run_dir / 'report.html'}", soft_wrap=True)
     console.print("next:")
+    data = f"--dataset {dataset} --cache {cache}"
     for command in (
         f"wamkit eval {run_dir} --like {results_dir / RESULTS} --out {run_dir / 'eval' / 'again'}",
-        f"wamkit train {run.recipe} --dataset {dataset} --cache {cache} --out {out / 'action_only'} "
-        "--policy.objective action_only",
+        f"wamkit compare {run.recipe} {run.recipe}_no_video {data} --out {out / 'comparison'}",
         "wamkit train libero_spatial --plan",
     ):
         console.print(f"  {command}", soft_wrap=True)

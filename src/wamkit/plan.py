@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wamkit.config import Run
+from wamkit.config import WAM, Run, new_policy
 from wamkit.data.canvas import canvas_size
 from wamkit.data.normalize import Normalizer, Stats
-from wamkit.policies.light_wam.policy import PARTS, LightWAM
 from wamkit.types import Batch, Inputs
 
 EMBODIMENT = "plan"
@@ -44,20 +43,20 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def meta_policy(run: Run) -> LightWAM:
+def meta_policy(run: Run) -> WAM:
     """The policy of a run, without memory."""
     fields = {"action": run.data.action_dim, "proprio": run.data.proprio_dim}
     stats = {EMBODIMENT: {name: Stats.of(torch.zeros(2, dim).numpy()) for name, dim in fields.items()}}
     normalizer = Normalizer.fit(stats, {"action": "min_max", "proprio": "min_max"})
     with torch.device("meta"):
-        return LightWAM(run.policy, run.data, normalizer).to("meta")
+        return new_policy(run, normalizer).to("meta")
 
 
-def parts(policy: LightWAM) -> list[Part]:
+def parts(policy: WAM) -> list[Part]:
     """Parameters by part, in the order of the specification's table; every parameter is in exactly one part."""
-    groups: dict[str, list[nn.Parameter]] = {title: [] for title, _ in PARTS}
+    groups: dict[str, list[nn.Parameter]] = {title: [] for title, _ in policy.parts}
     for name, parameter in policy.named_parameters():
-        groups[next(title for title, belongs in PARTS if belongs(name))].append(parameter)
+        groups[next(title for title, belongs in policy.parts if belongs(name))].append(parameter)
     return [
         Part(title, sum(p.numel() for p in group), sum(p.numel() for p in group if p.requires_grad))
         for title, group in groups.items()
@@ -65,15 +64,15 @@ def parts(policy: LightWAM) -> list[Part]:
     ]
 
 
-def memory(run: Run, policy: LightWAM) -> Memory:
+def memory(run: Run, policy: WAM) -> Memory:
     """Weights in fp32 (bf16 runs under autocast keep fp32 masters); AdamW holds two moments per trained number."""
     trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
     weights = sum(p.numel() for p in policy.parameters())
-    kept = activations(policy, meta_batch(run), run.train.precision)
+    kept = activations(policy, meta_batch(run, policy), run.train.precision)
     return Memory(4 * weights, 4 * trained, 8 * trained, kept)
 
 
-def activations(policy: LightWAM, batch: Batch, precision: str) -> int:
+def activations(policy: WAM, batch: Batch, precision: str) -> int:
     """Bytes that autograd keeps of one batch's forward pass, views counted once; on the meta device without memory."""
     own = {id(p) for p in policy.parameters()}
     kept: dict[int, int] = {}
@@ -93,17 +92,18 @@ def activations(policy: LightWAM, batch: Batch, precision: str) -> int:
     return sum(kept.values())
 
 
-def meta_batch(run: Run) -> Batch:
+def meta_batch(run: Run, policy: WAM) -> Batch:
     """A batch of the run's shapes, without memory."""
-    b, data, size, pool = run.train.batch_size, run.data, run.policy.size, run.policy.video_pool
-    height, width = (pixels // 8 for pixels in canvas_size(data))
+    b, data, size, codec = run.train.batch_size, run.data, run.policy.size, policy.codec
+    height, width = (pixels // codec.spatial for pixels in canvas_size(data))
     frames = len(data.frame_times)
+    latents = (frames - 1) // codec.temporal
     rows = run.policy.text.length
     with torch.device("meta"):
         return Batch(
             inputs=Inputs(
                 present=torch.zeros(b, size.channels, 1, height, width),
-                future=torch.zeros(b, size.channels, (frames - 1) // 4, height // pool, width // pool),
+                future=policy.pool(torch.zeros(b, size.channels, latents, height, width)),
                 context=torch.zeros(b, rows, size.text_dim),
                 proprio=torch.zeros(b, data.proprio_dim),
             ),

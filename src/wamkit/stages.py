@@ -19,6 +19,7 @@ from wamkit_client.suites import suite as find_suite
 
 from wamkit.collect import FACTS as COLLECTION
 from wamkit.config import (
+    WAM,
     Run,
     build_policy,
     load_engine,
@@ -37,7 +38,6 @@ from wamkit.data.normalize import Normalizer, dataset_stats
 from wamkit.evaluate import RESULTS, EvalConfig, differences, like, read_results
 from wamkit.evaluate import evaluate as measure
 from wamkit.plan import parts
-from wamkit.policies.light_wam.policy import LightWAM
 from wamkit.provenance import machine, revision, versions
 from wamkit.train.checkpoint import WEIGHTS
 from wamkit.train.loop import train as fit
@@ -56,7 +56,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def fingerprint(run: Run, policy: LightWAM, dataset: Dataset) -> dict[str, str]:
+def fingerprint(run: Run, policy: WAM, dataset: Dataset) -> dict[str, str]:
     """Everything the latents of a dataset depend on, by name."""
     spec, pool = run.data, run.policy.video_pool
     height, width = canvas_size(spec)
@@ -94,7 +94,8 @@ def train(run: Run, dataset_path: Path, cache_path: Path, run_dir: Path, device:
     policy = build_policy(run, fit_normalizer(run, dataset))
     policy.load_frozen_encoders()
     source = Cache.open(cache_path, fingerprint(run, policy, dataset), policy.inputs_type)
-    policy.load_backbone()
+    policy.load_frozen_backbone()
+    policy.initialize()
     save_run(run, run_dir)
     save_normalizer(policy.normalizer, run_dir)
     if not (run_dir / PROVENANCE).exists():  # where a run began, not where it was looked at again
@@ -102,7 +103,7 @@ def train(run: Run, dataset_path: Path, cache_path: Path, run_dir: Path, device:
     fit(policy, source, run.train, run_dir, device)
 
 
-def _write_provenance(run_dir: Path, policy: LightWAM, dataset: Dataset, device: torch.device) -> None:
+def _write_provenance(run_dir: Path, policy: WAM, dataset: Dataset, device: torch.device) -> None:
     facts = {
         "revision": revision(),
         "versions": versions(),
@@ -152,7 +153,7 @@ def _policy_facts(run_dir: Path, device: torch.device) -> dict[str, Any]:
     return {
         "kind": run.policy.kind,
         "recipe": run.recipe,
-        "objective": run.policy.objective,
+        **run.policy.identity,
         "seed": run.train.seed,
         "steps": run.train.steps,
         "weights": hashlib.sha256((run_dir / WEIGHTS).read_bytes()).hexdigest(),
@@ -178,7 +179,7 @@ def report(
     run, facts = load_run(run_dir), json.loads(read(run_dir, PROVENANCE))
     results = read_results(results_dir / RESULTS)
     policy = load_engine(run_dir, best_device()).policy
-    sections = [name for name in ALL if name != "future" or "video" in policy.loss_weights]
+    sections = [name for name in ALL if name not in policy.cannot_show]
     shown = RunPage(
         title=run.recipe,
         results=results,
@@ -188,7 +189,7 @@ def report(
         distributions=distributions_of(Dataset.open(dataset_path), policy.normalizer),
         facts=Facts(
             groups={
-                "policy": {"parameters": facts["parameters"], "objective": run.policy.objective},
+                "policy": {"parameters": facts["parameters"], **run.policy.identity},
                 "training": {
                     "seed": run.train.seed,
                     "steps": run.train.steps,

@@ -9,7 +9,7 @@ A mask is True where attention is allowed; `is_pad` is True where data is invent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
@@ -108,6 +108,9 @@ class Batch:
         )
 
 
+# Rows of a parameter table; a parameter belongs to the first row that takes its name.
+PartTable = tuple[tuple[str, Callable[[str], bool]], ...]
+
 T = TypeVar("T")
 
 
@@ -148,6 +151,6 @@ class Policy(Trainable, Protocol):
     data: DataSpec
 
     def act(
-        self, inputs: Any, embodiments: tuple[str, ...], generator: torch.Generator
+        self, inputs: Any, embodiments: tuple[str, ...], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b k a"]:
-        """Action chunks in physical units."""
+        """Action chunks in physical units; what a row draws comes from its own generator."""

@@ -25,18 +25,17 @@ class Engine(ClientPolicy, Generic[P]):
     def __init__(self, policy: P, device: torch.device) -> None:
         self.policy = policy
         self.device = device
-        self.generator = torch.Generator().manual_seed(0)
 
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them."""
         clip = self.clip(observations)
-        actions = self.policy.act(self.policy.encode(clip), clip.embodiments, self.generator)
+        generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
+        actions = self.policy.act(self.policy.encode(clip), clip.embodiments, generators)
         return [ActionChunk(chunk) for chunk in actions.float().cpu().numpy()]
 
     def reset(self) -> None:
-        """Policies here have no memory between queries; the noise of sampling ones starts again."""
-        self.generator.manual_seed(0)
+        """Nothing: policies here have no memory between queries."""
 
     def clip(self, observations: Sequence[Observation]) -> Clip:
         """Observations as a clip of one frame. Raises BadInput on a missing camera or a wrong shape."""

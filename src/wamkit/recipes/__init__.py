@@ -19,7 +19,14 @@ RECIPES = {
         "metaworld",
         "small Light-WAM on three Meta-World tasks: the demo, minutes on two CPU cores",
     ),
-    "metaworld3_smoke": ("metaworld", "the same in seconds, to see that every stage works; learns nothing"),
+    "metaworld3_no_video": ("metaworld", "the same without video co-training"),
+    "metaworld3_fast_wam": ("metaworld", "small Fast-WAM on the three tasks"),
+    "metaworld3_fast_wam_joint": (
+        "metaworld",
+        "its Joint variant: the future is imagined beside the actions",
+    ),
+    "metaworld3_fast_wam_idm": ("metaworld", "its IDM variant: the future is imagined before the actions"),
+    "metaworld3_fast_wam_no_video": ("metaworld", "Fast-WAM without video co-training"),
     "metaworld_mt10": ("metaworld", "small Light-WAM on the ten MT10 tasks, one language-conditioned policy"),
     "libero_spatial": ("libero", "Light-WAM as published, LIBERO-Spatial"),
     "libero_object": ("libero", "Light-WAM as published, LIBERO-Object"),
@@ -27,6 +34,9 @@ RECIPES = {
     "libero_10": ("libero", "Light-WAM as published, LIBERO-10"),
     "robotwin": ("robotwin", "Light-WAM as published, RoboTwin 2.0, fifty tasks"),
 }
+
+# policy -> the recipe that `wamkit demo` trains
+DEMOS = {"light_wam": "metaworld3", "fast_wam": "metaworld3_fast_wam"}
 
 
 def recipe(name: str) -> Run:

@@ -1,6 +1,7 @@
 """The page of a trained and evaluated run: which sections there are, and what each is made of.
 
-A policy that cannot imagine (or was not trained to) is shown without that section: the caller names the sections.
+A policy that cannot imagine (or was not trained to), or has no attention to show, is shown without that section: the
+caller names the sections.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
 from wamkit_client.types import BadInput
 
@@ -26,10 +27,6 @@ from wamkit.report.training import training
 from wamkit.report.video import FilmConfig
 
 
-class ReportedPolicy(ImaginingPolicy, AttendingPolicy, Protocol):
-    """Enough for every section."""
-
-
 @dataclass(frozen=True)
 class RunPage:
     """What the page is made of.
@@ -42,7 +39,7 @@ class RunPage:
     results: Mapping[str, Any]
     results_folder: Path
     run_dir: Path
-    policy: ReportedPolicy
+    policy: ImaginingPolicy
     distributions: Sequence[Distribution]
     facts: Facts
     film: FilmConfig = field(default_factory=FilmConfig)
@@ -55,7 +52,9 @@ SECTIONS: dict[str, Callable[[RunPage, Sequence[Recording]], Section]] = {
         recordings, page.policy.data.views, page.policy.data.hz, page.film
     ),
     "future": lambda page, recordings: future(page.policy, first_of_tasks(recordings), page.future),
-    "attention": lambda page, recordings: attention(page.policy, first_of_tasks(recordings)),
+    "attention": lambda page, recordings: attention(
+        cast(AttendingPolicy, page.policy), first_of_tasks(recordings)
+    ),
     "training": lambda page, recordings: training(page.run_dir),
     "data": lambda page, recordings: distributions(page.distributions),
     "facts": lambda page, recordings: facts(page.facts),

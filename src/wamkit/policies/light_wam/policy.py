@@ -8,7 +8,7 @@ are this class with other configs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,9 +24,9 @@ from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
-from wamkit.types import Batch, Clip, DataSpec, Inputs
+from wamkit.types import Batch, Clip, DataSpec, Inputs, PartTable
 from wamkit.wan.checkpoint import load_wan
-from wamkit.wan.dit import SIZES, Adapters, WanDiT, WanSize
+from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
 from wamkit.wan.encoders import (
     Codec,
     CodecConfig,
@@ -36,7 +36,7 @@ from wamkit.wan.encoders import (
     build_codec,
     build_text,
 )
-from wamkit.wan.vae import WanVAE
+from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 LORA_LAYERS = (
     *(f"{attention}.{layer}" for attention in ("self_attn", "cross_attn") for layer in "qkvo"),
@@ -96,6 +96,11 @@ class LightWAMConfig:
     step_weights: StepWeights = StepWeights(prefix=8)
     kind: Literal["light_wam"] = "light_wam"
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells policies of this kind apart in results."""
+        return {"objective": self.objective}
+
     def __post_init__(self) -> None:
         if self.objective == "cotrain_one_pass" and self.video_pool != 1:
             raise ValueError(
@@ -113,8 +118,13 @@ class NoisyClip:
 
     @property
     def times(self) -> Float[Tensor, "b 2"]:
-        """Per frame: the present is clean (0), the future is at t."""
+        """Per group: the present is clean (0), the future is at t."""
         return torch.stack([torch.zeros_like(self.t), self.t], dim=1)
+
+    @property
+    def groups(self) -> tuple[Frames, ...]:
+        """What the frames are."""
+        return (PRESENT, future(self.velocity))
 
 
 class LightWAM(nn.Module):
@@ -145,6 +155,16 @@ class LightWAM(nn.Module):
             add_lora(self.dit, layers, config.tuning.rank, config.tuning.alpha)
 
     @property
+    def cannot_show(self) -> tuple[str, ...]:
+        """Sections of a run's page that it has nothing for."""
+        return () if "video" in self.loss_weights else ("future",)
+
+    @property
+    def parts(self) -> PartTable:
+        """The rows of its parameter table."""
+        return PARTS
+
+    @property
     def loss_weights(self) -> Mapping[str, float]:
         """The losses `forward` returns, and their weights in the total."""
         if self.config.objective == "action_only":
@@ -154,10 +174,13 @@ class LightWAM(nn.Module):
     def load_frozen_encoders(self) -> None:
         """Read the video codec's weights, where it has any. Raises BadInput naming a missing file."""
         match self.config.codec:
-            case WanVAEConfig(path=path):
-                self.codec = WanVAE.load(Path(path)).to(self.proprio_encoder.weight.device)
+            case WanVAEConfig(path=path, size=size):
+                self.codec = WanVAE.load(Path(path), VAE_SIZES[size]).to(self.proprio_encoder.weight.device)
 
-    def load_backbone(self) -> None:
+    def initialize(self) -> None:
+        """Nothing: what is trained starts from its random weights."""
+
+    def load_frozen_backbone(self) -> None:
         """Read the video model a LoRA run stands on. Raises BadInput naming a missing file or key."""
         match self.config.tuning:
             case LoRATuning(base=base):
@@ -190,9 +213,9 @@ class LightWAM(nn.Module):
 
     @torch.no_grad()
     def act(
-        self, inputs: Inputs, embodiments: tuple[str, ...], generator: torch.Generator
+        self, inputs: Inputs, embodiments: tuple[str, ...], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b k a"]:
-        """One chunk per row, physical units. Deterministic: the generator is not used."""
+        """One chunk per row, physical units. Deterministic: the generators are not used."""
         unit = self.expert(self.look(inputs.present, self.context(inputs, embodiments)), self.data.horizon)
         return self.normalizer.to_physical("action", unit.float(), embodiments)
 
@@ -207,7 +230,8 @@ class LightWAM(nn.Module):
     ) -> tuple[Float[Tensor, "b s d"], ...]:
         """The action pass: clean present at full resolution, time 0; the adapted states at the taps."""
         now = torch.zeros(1, 1, device=present.device)
-        return self.dit.features(present, now, context, FIRST_FRAME_CAUSAL, self.config.adapters.layers)
+        taps = self.config.adapters.layers
+        return self.dit.features(present, now, context, (PRESENT,), FIRST_FRAME_CAUSAL, taps)
 
     def add_noise(
         self, inputs: Inputs, t: Float[Tensor, " b"], noise: Float[Tensor, "b c f h w"]
@@ -220,6 +244,11 @@ class LightWAM(nn.Module):
         """`add_noise` at a random time per sample."""
         t = sample_times(len(inputs.present), generator, inputs.present.device)
         return self.add_noise(inputs, t, noise_like(inputs.future, generator))
+
+    def predict(self, clip: NoisyClip, context: Float[Tensor, "b l text"]) -> Float[Tensor, "b c f h w"]:
+        """Velocity of the future frames."""
+        out = self.dit(clip.latents, clip.times, context, clip.groups, FIRST_FRAME_CAUSAL)
+        return out.velocity[:, :, 1:]
 
     def action_loss(self, taps: tuple[Float[Tensor, "b s d"], ...], batch: Batch) -> Float[Tensor, ""]:
         """Weighted masked squared error of the chunk in unit range."""
@@ -248,7 +277,7 @@ class LightWAM(nn.Module):
 
         def velocity(future: Tensor, t: Tensor) -> Tensor:
             clip = NoisyClip(torch.cat([present, future], dim=2), future, t)
-            return self.dit(clip.latents, clip.times, context, FIRST_FRAME_CAUSAL).velocity[:, :, 1:]
+            return self.predict(clip, context)
 
         future = integrate(noise, velocity, steps)
         return self.codec.decode(torch.cat([present, future], dim=2)).clamp(-1, 1)
@@ -266,8 +295,8 @@ class LightWAM(nn.Module):
         }
 
 
-# Rows of the parameter table (spec 1.1); a parameter belongs to the first row that takes its name.
-PARTS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+# Rows of the parameter table (spec 1.1).
+PARTS: PartTable = (
     ("video head", lambda name: name.startswith("dit.head.")),
     ("LoRA", lambda name: ".lora_" in name),
     ("adapters", lambda name: name.startswith("dit.adapters.")),
@@ -284,7 +313,7 @@ def cotrain(policy: LightWAM, batch: Batch, generator: torch.Generator) -> dict[
     """The published objective: one look at the present for the actions, one at the noised pooled clip."""
     context = policy.context(batch.inputs, batch.embodiments)
     clip = policy.draw_noise(batch.inputs, generator)
-    predicted = policy.dit(clip.latents, clip.times, context, FIRST_FRAME_CAUSAL).velocity[:, :, 1:]
+    predicted = policy.predict(clip, context)
     taps = policy.look(batch.inputs.present, context)
     return {
         "video": video_loss(predicted, clip.velocity, clip.t, latent_is_pad(batch.frame_is_pad)),
@@ -296,7 +325,8 @@ def cotrain_one_pass(policy: LightWAM, batch: Batch, generator: torch.Generator)
     """`cotrain` without pooling: the clip's first-frame tokens are the action pass, token for token (spec 6.4)."""
     context = policy.context(batch.inputs, batch.embodiments)
     clip = policy.draw_noise(batch.inputs, generator)
-    out = policy.dit(clip.latents, clip.times, context, FIRST_FRAME_CAUSAL, policy.config.adapters.layers)
+    taps = policy.config.adapters.layers
+    out = policy.dit(clip.latents, clip.times, context, clip.groups, FIRST_FRAME_CAUSAL, taps)
     tokens = out.taps[0].shape[1] // clip.latents.shape[2]
     return {
         "video": video_loss(out.velocity[:, :, 1:], clip.velocity, clip.t, latent_is_pad(batch.frame_is_pad)),

@@ -1,0 +1,1 @@
+"""Fast-WAM and its controlled variants (arXiv 2603.16666)."""

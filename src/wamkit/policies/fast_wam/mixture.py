@@ -1,0 +1,64 @@
+"""Networks of the same depth that attend to each other: in every layer each computes its own queries, keys and values,
+attention runs over all groups, and each goes on with its own share (Fast-WAM spec 1.4).
+
+Visibility is groups, evaluated as dense attention calls; there is no mask. Keys and values of groups that no longer
+change (the present frame, an imagined future) are kept in a Memory and used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from wamkit.nn.attention import KV, Visibility, attend
+from wamkit.wan.block import Block, Stream
+
+Memory = tuple[dict[str, KV], ...]  # per layer: keys and values by group
+
+
+def blank(blocks: nn.ModuleList) -> Memory:
+    """A memory of nothing."""
+    return tuple({} for _ in blocks)
+
+
+def run_together(
+    parts: Sequence[tuple[nn.ModuleList, Stream]], visibility: Visibility, memory: Memory
+) -> list[Tensor]:
+    """Final tokens [b s d] of every network. parts: blocks and stream of each."""
+    tokens = [stream.tokens for _, stream in parts]
+    streams = [stream for _, stream in parts]
+    for blocks, known in zip(_layers(parts), memory, strict=True):
+        rows = [block.rows(stream) for block, stream in zip(blocks, streams, strict=True)]
+        q: dict[str, Tensor] = {}
+        kv = dict(known)
+        for block, x, row, stream in zip(blocks, tokens, rows, streams, strict=True):
+            own_q, own_kv = block.project(x, row, stream)
+            q, kv = q | own_q, kv | own_kv
+        attended = attend(q, kv, visibility)
+        tokens = [
+            block.finish(x, attended, row, stream)
+            for block, x, row, stream in zip(blocks, tokens, rows, streams, strict=True)
+        ]
+    return tokens
+
+
+def remember(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, memory: Memory) -> Memory:
+    """The memory with the groups of `stream` added. The last block's output is not computed."""
+    x, known = stream.tokens, []
+    for number, (block, before) in enumerate(zip(_blocks(blocks), memory, strict=True), start=1):
+        rows = block.rows(stream)
+        q, kv = block.project(x, rows, stream)
+        known.append(before | kv)
+        if number < len(blocks):
+            x = block.finish(x, attend(q, known[-1], visibility), rows, stream)
+    return tuple(known)
+
+
+def _blocks(blocks: nn.ModuleList) -> Iterable[Block]:
+    return cast(Iterable[Block], blocks)
+
+
+def _layers(parts: Sequence[tuple[nn.ModuleList, Stream]]) -> Iterable[tuple[Block, ...]]:
+    return zip(*(_blocks(blocks) for blocks, _ in parts), strict=True)

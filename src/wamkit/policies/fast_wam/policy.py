@@ -1,0 +1,354 @@
+"""Fast-WAM: a video model and a smaller action model share attention; the chunk is sampled by flow matching.
+
+The present frame looks at nothing else, so acting encodes it once and reuses its keys and values in every step.
+Variants (policies/fast_wam/variants.py) differ in what the actions may look at and what is imagined before acting.
+arXiv 2603.16666; every formula in the code's own terms: spec sections 1-3. The full-size model (Wan2.2-TI2V-5B, all
+weights trained) and the small preset (block codec, from scratch) are this class with other configs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from wamkit_client.types import BadInput
+
+from wamkit.data.canvas import tile
+from wamkit.data.normalize import Normalizer
+from wamkit.flow import interpolate, loss_weight, noise_like, noise_rows, sample_times
+from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
+from wamkit.policies.fast_wam.action_dit import ActionDiT
+from wamkit.policies.fast_wam.action_init import RULES, start_from_video
+from wamkit.policies.fast_wam.mixture import blank, run_together
+from wamkit.policies.fast_wam.sampling import Noise, imagine, sample
+from wamkit.policies.fast_wam.variants import Variant, VariantName, variant
+from wamkit.types import Batch, Clip, DataSpec, Inputs, PartTable
+from wamkit.wan.block import Stream, TransformerSize
+from wamkit.wan.checkpoint import load_wan
+from wamkit.wan.dit import NO_ADAPTERS, SIZES, Frames, WanDiT, WanSize
+from wamkit.wan.encoders import (
+    Codec,
+    CodecConfig,
+    TextConfig,
+    UMT5Config,
+    WanVAEConfig,
+    build_codec,
+    build_text,
+)
+from wamkit.wan.vae import VAE_SIZES, WanVAE
+
+
+@dataclass(frozen=True)
+class FromVideoModel:
+    """Training starts from a released video model.
+
+    base: a file or folder (wan/checkpoint.py). action: the rule that shrinks it to the action model
+    (policies/fast_wam/action_init.py).
+    """
+
+    base: str = "weights/Wan2.2-TI2V-5B"
+    action: Literal["published", "corrected"] = "published"
+    kind: Literal["video_model"] = "video_model"
+
+
+@dataclass(frozen=True)
+class FromScratch:
+    """Training starts from random weights (small presets)."""
+
+    kind: Literal["scratch"] = "scratch"
+
+
+@dataclass(frozen=True)
+class FastWAMConfig:
+    """Defaults are the published full-size model.
+
+    action_width, action_ffn: of the action model; depth, heads and head channels are the video model's.
+    variant: a row of policies/fast_wam/variants.py. sample_steps: Euler steps when acting.
+    """
+
+    codec: CodecConfig = field(
+        default_factory=lambda: WanVAEConfig(path="weights/Wan2.2_VAE.pth", size="2.2")
+    )
+    text: TextConfig = field(default_factory=UMT5Config)
+    size: WanSize = SIZES["5B"]
+    action_width: int = 1024
+    action_ffn: int = 4096
+    start: FromVideoModel | FromScratch = field(default_factory=FromVideoModel)
+    variant: VariantName = "fast"
+    video_weight: float = 1.0
+    action_weight: float = 1.0
+    sample_steps: int = 10
+    kind: Literal["fast_wam"] = "fast_wam"
+
+    def __post_init__(self) -> None:
+        variant(self.variant)
+        if self.sample_steps < 1:
+            raise BadInput(
+                f"policy.sample_steps: a chunk takes at least 1 Euler step, got {self.sample_steps}; published: 10"
+            )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells policies of this kind apart in results."""
+        return {"variant": self.variant, "sample_steps": str(self.sample_steps)}
+
+    @property
+    def video_pool(self) -> int:
+        """The future is supervised at full resolution."""
+        return 1
+
+    @property
+    def action_size(self) -> TransformerSize:
+        """The action model's shape."""
+        video = self.size
+        return TransformerSize(
+            width=self.action_width,
+            ffn=self.action_ffn,
+            heads=video.heads,
+            head_dim=video.head_dim,
+            layers=video.layers,
+            text_dim=video.text_dim,
+            time_dim=video.time_dim,
+            eps=video.eps,
+        )
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A group of a training sequence: x at flow time t [b], and the velocity there (zero where x is clean)."""
+
+    x: Tensor
+    t: Tensor
+    velocity: Tensor
+
+
+@dataclass(frozen=True)
+class States:
+    """Final tokens of both networks, and the video stream they came from (for its head)."""
+
+    video: Tensor
+    action: Tensor
+    stream: Stream
+
+
+class FastWAM(nn.Module):
+    """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
+
+    inputs_type: type = Inputs
+
+    def __init__(self, config: FastWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.config, self.data, self.normalizer = config, data, normalizer
+        self.codec: Codec = build_codec(config.codec)
+        self.text = build_text(config.text)
+        self.dit = WanDiT(config.size, NO_ADAPTERS)
+        self.action = ActionDiT(config.action_size, data.action_dim)
+        self.proprio_encoder = nn.Linear(data.proprio_dim, config.size.text_dim)
+        self.codec.requires_grad_(False)
+
+    @property
+    def variant(self) -> Variant:
+        """Its row of the table."""
+        return variant(self.config.variant)
+
+    @property
+    def cannot_show(self) -> tuple[str, ...]:
+        """Sections of a run's page that it has nothing for."""
+        return ("attention",) if self.variant.trains_video else ("future", "attention")
+
+    @property
+    def parts(self) -> PartTable:
+        """The rows of its parameter table."""
+        return PARTS
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The losses `forward` returns, and their weights in the total."""
+        weights = {"video": self.config.video_weight, "action": self.config.action_weight}
+        return weights if self.variant.trains_video else {"action": self.config.action_weight}
+
+    def load_frozen_encoders(self) -> None:
+        """Read the video codec's weights, where it has any. Raises BadInput naming a missing file."""
+        match self.config.codec:
+            case WanVAEConfig(path=path, size=size):
+                self.codec = WanVAE.load(Path(path), VAE_SIZES[size]).to(self.proprio_encoder.weight.device)
+
+    def load_frozen_backbone(self) -> None:
+        """Nothing: all of it is trained and lies in the run directory."""
+
+    def initialize(self) -> None:
+        """Where training starts. Raises BadInput naming a missing file or key of the video model."""
+        match self.config.start:
+            case FromVideoModel(base=base, action=rule):
+                load_wan(self.dit, Path(base))
+                start_from_video(self.action, self.dit, RULES[rule])
+
+    # the frozen half
+
+    @torch.no_grad()
+    def encode(self, clip: Clip) -> Inputs:
+        """Pixels and words -> latents and context; training sends whole clips, acting clips of one frame."""
+        device = self.proprio_encoder.weight.device
+        latents = self.codec.encode(tile({k: v.to(device) for k, v in clip.views.items()}, self.data))
+        return Inputs(
+            present=latents[:, :, :1],
+            future=latents[:, :, 1:],
+            context=self.text.encode(clip.instructions).to(device),
+            proprio=clip.proprio.to(device),
+        )
+
+    # the learned half
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses by name."""
+        noised = self.add_noise(batch, generator)
+        states = self.look(noised, self.context(batch.inputs, batch.embodiments))
+        return {name: LOSSES[name](self, states, noised, batch) for name in self.loss_weights}
+
+    @torch.no_grad()
+    def act(
+        self, inputs: Inputs, embodiments: tuple[str, ...], generators: Sequence[torch.Generator]
+    ) -> Float[Tensor, "b k a"]:
+        """One sampled chunk per row, physical units; each row draws its noise from its own generator."""
+        noise = self.draw_noise(inputs.present, generators)
+        context = self.context(inputs, embodiments)
+        unit = sample(self, inputs.present, context, noise, self.config.sample_steps).action
+        return self.normalizer.to_physical("action", unit, embodiments)
+
+    def context(self, inputs: Inputs, embodiments: tuple[str, ...]) -> Float[Tensor, "b rows text"]:
+        """Text rows and, last, the proprio token. All rows stay visible, padding too (spec 1.6)."""
+        proprio = self.normalizer.to_unit("proprio", inputs.proprio, embodiments)
+        token = self.proprio_encoder(proprio.to(self.proprio_encoder.weight.dtype))
+        return torch.cat([inputs.context.to(token.dtype), token[:, None]], dim=1)
+
+    def add_noise(self, batch: Batch, generator: torch.Generator) -> dict[str, Noised]:
+        """Every group of the variant's sequence; the actions' noise is drawn first, so that variants share it."""
+        inputs = batch.inputs
+        clean = {
+            "action": self.normalizer.to_unit("action", batch.actions, batch.embodiments),
+            "future": inputs.future,
+            "given": inputs.future,
+            "present": inputs.present,
+        }
+        groups = self.variant.groups
+        return {group: NOISE[group](x, generator) for group, x in clean.items() if group in groups}
+
+    def look(self, noised: Mapping[str, Noised], context: Float[Tensor, "b l text"]) -> States:
+        """One pass of both networks over the variant's sequence."""
+        clip = [noised[group] for group in self.variant.clip_groups]
+        video = self.dit.embed(
+            torch.cat([group.x for group in clip], dim=2),
+            torch.stack([group.t for group in clip], dim=1),
+            context,
+            tuple(frames(name, noised[name].x) for name in self.variant.clip_groups),
+        )
+        action = self.action.embed(noised["action"].x, noised["action"].t, context)
+        parts = [(self.dit.blocks, video), (self.action.blocks, action)]
+        tokens = run_together(parts, self.variant.sees, blank(self.dit.blocks))
+        return States(video=tokens[0], action=tokens[1], stream=video)
+
+    def draw_noise(self, present: Float[Tensor, "b c 1 h w"], generators: Sequence[torch.Generator]) -> Noise:
+        """Where sampling begins: of the chunk and, for variants that imagine, of the future."""
+        _, c, _, h, w = present.shape
+        latents = (len(self.data.frame_times) - 1) // self.codec.temporal
+        shape = (c, 0 if self.variant.imagines == "nothing" else latents, h, w)
+        action = noise_rows((self.data.horizon, self.data.action_dim), generators, present.device)
+        return Noise(action, noise_rows(shape, generators, present.device))
+
+    # for reports
+
+    def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f hp wp"]:
+        """Latents at the resolution of the video loss: all of them."""
+        return latents
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        inputs: Inputs,
+        embodiments: tuple[str, ...],
+        frames: int,
+        steps: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "b 3 t H W"]:
+        """Sample `frames` future latents and decode present + future, in [-1, 1].
+
+        Raises BadInput for a policy trained without video.
+        """
+        if not self.variant.trains_video:
+            raise BadInput(f"{self.variant.title}: was trained without video and cannot imagine any")
+        context = self.context(inputs, embodiments)
+        noise = noise_like(inputs.present.expand(-1, -1, frames, -1, -1), generator)
+        future = imagine(self, inputs.present, context, noise, steps)
+        return self.codec.decode(torch.cat([inputs.present, future], dim=2)).clamp(-1, 1)
+
+
+def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
+    """Where a group of latents stands in time; `given` takes the positions of the future it copies."""
+    return Frames(group, 0 if group == "present" else 1, latents.shape[2])
+
+
+# how each group of a training sequence is noised (spec 3.2, 3.3)
+
+
+def clean(x: Tensor, generator: torch.Generator) -> Noised:
+    """The present frame, at time 0."""
+    return Noised(x, torch.zeros(len(x), device=x.device), torch.zeros_like(x))
+
+
+def at_random_time(x: Tensor, generator: torch.Generator) -> Noised:
+    """Noised at a time of its own per sample."""
+    t = sample_times(len(x), generator, x.device)
+    noisy, velocity = interpolate(x, noise_like(x, generator), t)
+    return Noised(noisy, t, velocity)
+
+
+def clean_or_noised(x: Tensor, generator: torch.Generator) -> Noised:
+    """The condition of IDM: with probability 1/2 clean at time 0, else noised, so that it forgives imagined futures."""
+    t = sample_times(len(x), generator, x.device)
+    noised = torch.rand(len(x), generator=generator, device=generator.device).to(x.device) < 0.5
+    t = torch.where(noised, t, 0.0)
+    noisy, velocity = interpolate(x, noise_like(x, generator), t)
+    return Noised(noisy, t, velocity)
+
+
+NOISE: Mapping[str, Callable[[Tensor, torch.Generator], Noised]] = {
+    "action": at_random_time,
+    "future": at_random_time,
+    "given": clean_or_noised,
+    "present": clean,
+}
+
+
+def _video_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], batch: Batch) -> Tensor:
+    future = noised["future"]
+    predicted = policy.dit.head(states.video, states.stream)[:, :, 1 : 1 + future.x.shape[2]]
+    return video_loss(predicted, future.velocity, future.t, latent_is_pad(batch.frame_is_pad))
+
+
+def _action_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], batch: Batch) -> Tensor:
+    action = noised["action"]
+    predicted, every = (
+        policy.action.head(states.action),
+        torch.ones(action.x.shape[1], device=action.x.device),
+    )
+    error = action_loss_per_sample(predicted, action.velocity, batch.action_is_pad, every)
+    return (loss_weight(action.t) * error).mean()
+
+
+LOSSES: Mapping[str, Callable[[FastWAM, States, Mapping[str, Noised], Batch], Tensor]] = {
+    "video": _video_loss,
+    "action": _action_loss,
+}
+
+# Rows of the parameter table (spec 1.1).
+PARTS: PartTable = (
+    ("video DiT", lambda name: name.startswith("dit.")),
+    ("action DiT", lambda name: name.startswith("action.")),
+    ("proprio encoder", lambda name: name.startswith("proprio_encoder.")),
+    ("video codec", lambda name: name.startswith("codec.")),
+)

@@ -1,0 +1,135 @@
+"""Acting: the future is imagined or not, the chunk is sampled (Fast-WAM spec 3.3). Three ways, one per kind of variant.
+
+Every way encodes the present once. This is the plain form, made of the networks as they are trained; what a query
+recomputes although it need not is left out by policies/fast_wam/fused.py, which must give the same chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wamkit.flow import euler_times, integrate
+from wamkit.policies.fast_wam.action_dit import ActionDiT
+from wamkit.policies.fast_wam.mixture import Memory, blank, remember, run_together
+from wamkit.policies.fast_wam.variants import Variant
+from wamkit.wan.block import Stream
+from wamkit.wan.dit import Frames, WanDiT
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where sampling begins: action [b k a] and future latents video [b c f h w]; f = 0 where none are imagined."""
+
+    action: Tensor
+    video: Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The chunk in unit range [b k a] and the future it was sampled with [b c f h w]."""
+
+    action: Tensor
+    future: Tensor
+
+
+class Networks(Protocol):
+    """What sampling asks of a policy."""
+
+    dit: WanDiT
+    action: ActionDiT
+
+    @property
+    def variant(self) -> Variant:
+        """What the actions see and what is imagined."""
+
+
+def sample(
+    policy: Networks,
+    present: Float[Tensor, "b c 1 h w"],
+    context: Float[Tensor, "b l text"],
+    noise: Noise,
+    steps: int,
+) -> Sample:
+    """A chunk for every row, in the way of the policy's variant."""
+    memory = encode_frames(policy, "present", present, context, blank(policy.dit.blocks))
+    return WAYS[policy.variant.imagines](policy, memory, context, noise, steps)
+
+
+def imagine(
+    policy: Networks,
+    present: Float[Tensor, "b c 1 h w"],
+    context: Float[Tensor, "b l text"],
+    noise: Float[Tensor, "b c f h w"],
+    steps: int,
+) -> Float[Tensor, "b c f h w"]:
+    """The future alone."""
+    memory = encode_frames(policy, "present", present, context, blank(policy.dit.blocks))
+    return _future(policy, memory, context, noise, steps)
+
+
+def encode_frames(
+    policy: Networks, group: str, latents: Float[Tensor, "b c f h w"], context: Tensor, memory: Memory
+) -> Memory:
+    """Keys and values of clean frames, added to the memory."""
+    stream = _embed(policy, group, latents, torch.zeros(1, device=latents.device), context)
+    return remember(policy.dit.blocks, stream, policy.variant.sees, memory)
+
+
+def _embed(policy: Networks, group: str, latents: Tensor, t: Float[Tensor, " _"], context: Tensor) -> Stream:
+    first = 0 if group == "present" else 1
+    return policy.dit.embed(latents, t[:, None], context, (Frames(group, first, latents.shape[2]),))
+
+
+def _nothing(policy: Networks, memory: Memory, context: Tensor, noise: Noise, steps: int) -> Sample:
+    return Sample(_chunk(policy, memory, context, noise.action, steps), noise.video)
+
+
+def _first(policy: Networks, memory: Memory, context: Tensor, noise: Noise, steps: int) -> Sample:
+    future = _future(policy, memory, context, noise.video, steps)
+    memory = encode_frames(policy, "given", future, context, memory)
+    return Sample(_chunk(policy, memory, context, noise.action, steps), future)
+
+
+def _alongside(policy: Networks, memory: Memory, context: Tensor, noise: Noise, steps: int) -> Sample:
+    x, future = noise.action, noise.video
+    for t, t_next in pairwise(euler_times(steps).to(x.device)):
+        video = _embed(policy, "future", future, t[None], context)
+        action = policy.action.embed(x, t[None], context)
+        parts = [(policy.dit.blocks, video), (policy.action.blocks, action)]
+        video_tokens, action_tokens = run_together(parts, policy.variant.sees, memory)
+        future = future + (t_next - t) * policy.dit.head(video_tokens, video).float()
+        x = x + (t_next - t) * policy.action.head(action_tokens).float()
+    return Sample(x, future)
+
+
+def _chunk(policy: Networks, memory: Memory, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        stream = policy.action.embed(x, t[:1], context)
+        (tokens,) = run_together([(policy.action.blocks, stream)], policy.variant.sees, memory)
+        return policy.action.head(tokens).float()
+
+    return integrate(noise, velocity, steps)
+
+
+def _future(policy: Networks, memory: Memory, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        stream = _embed(policy, "future", x, t[:1], context)
+        (tokens,) = run_together([(policy.dit.blocks, stream)], policy.variant.sees, memory)
+        return policy.dit.head(tokens, stream).float()
+
+    return integrate(noise, velocity, steps)
+
+
+# by Variant.imagines
+WAYS: Mapping[str, Callable[[Networks, Memory, Tensor, Noise, int], Sample]] = {
+    "nothing": _nothing,
+    "alongside": _alongside,
+    "first": _first,
+}
