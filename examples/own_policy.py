@@ -2,13 +2,14 @@
 
     python examples/own_policy.py runs/table/dataset runs/cloning        needs the dataset of own_dataset.py
 
-The loop asks for three attributes and two methods (wamkit/types.py: Trainable), acting for one more (Policy):
+The loop asks for three attributes and two methods (wamkit/types.py: Trainable), acting for two more (Policy):
 `encode` is the frozen half, whose result can be cached; the call is the learned half and returns losses.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from wamkit.data.normalize import Normalizer
 from wamkit.infer.engine import Engine
 from wamkit.stages import fit_normalizer
 from wamkit.train.loop import TrainConfig, train
-from wamkit.types import Batch, Clip, DataSpec
+from wamkit.types import Actor, Batch, Clip, DataSpec
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,15 @@ class Cloning(nn.Module):
         error = F.mse_loss(self.predict(batch.inputs, batch.embodiments), target, reduction="none")
         return {"action": error[~batch.action_is_pad].mean()}
 
-    def act(self, inputs: Seen, embodiments: tuple[str, ...], generator: torch.Generator) -> Tensor:
+    def act(
+        self, inputs: Seen, embodiments: tuple[str, ...], generators: Sequence[torch.Generator]
+    ) -> Tensor:
         """Physical units, [b, k, a]."""
         return self.normalizer.to_physical("action", self.predict(inputs, embodiments), embodiments)
+
+    def actor(self) -> Actor:
+        """Nothing to prepare: acting is `act` itself."""
+        return self.act
 
 
 if __name__ == "__main__":

@@ -9,12 +9,22 @@ from pathlib import Path
 import pytest
 
 from tests.golden.compare import Golden
+from tests.golden.fast_wam import fast_wam_rows
 from tests.golden.light_wam import light_wam_rows
 
 FILE = Path(__file__).parent / "golden" / "lightwam_seed1.safetensors"
+FAST = FILE.with_name("fastwam_seed1.safetensors")
 GROUPS = {
     *("context", "action_branch", "rope", "masked_context", "video_branch", "expert", "action", "scheduler"),
     *("loss", "loss_cases", "grad_norm_groups", "grad_norm_per_param"),
+}
+
+FAST_GROUPS = {
+    *(f"{variant}.train.{what}" for variant in ("fastwam", "joint", "idm") for what in ("video", "action")),
+    *(f"{variant}.infer.action" for variant in ("fastwam", "joint", "idm")),
+    *(f"{variant}.infer.video_latents" for variant in ("joint", "idm")),
+    *("fastwam.infer.cache", "losses", "grad_l2_fastwam", "grad_l2_nocotrain", "checks", "init.action"),
+    *("fused", "schedule", "loss_weight", "normaliser.min/max", "normaliser.z-score"),
 }
 
 
@@ -46,11 +56,39 @@ def test_a_wrong_number_is_noticed():
     assert [row.group for row in light_wam_rows(golden) if not row.ok] == ["action"]
 
 
+def test_fast_wam_is_within_its_bounds_and_every_tensor_of_the_file_is_an_input_or_compared():
+    golden = Golden.read(FAST)
+    rows = {row.group: row for row in fast_wam_rows(golden)}
+    assert rows.keys() == FAST_GROUPS
+    assert [row for row in rows.values() if not row.ok] == []
+    compared = sum(row.count for name, row in rows.items() if ".train." in name or ".infer." in name)
+    inputs = ("weights.", "in.", "infer.")
+    outputs = [name for name in golden.tensors if not name.startswith(inputs)]
+    assert compared + rows["init.action"].count == len(outputs)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "groups"),
+    [
+        ("joint.infer.action_5steps", {"joint.infer.action"}),
+        ("fastwam.infer.cache_v_last", {"fastwam.infer.cache"}),
+        ("init.action.blocks.0.modulation", {"init.action"}),
+        # of a padded step: the losses pass over it, the networks do not
+        ("in.noise_action", {"fastwam.train.action", "joint.train.action", "idm.train.action"}),
+    ],
+)
+def test_a_wrong_number_of_fast_wam_is_noticed(tensor, groups):
+    golden = Golden.read(FAST)
+    golden.tensors[tensor].flatten()[-1] += 1e-2
+    assert groups <= {row.group for row in fast_wam_rows(golden) if not row.ok}
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
         ([str(FILE)], 0, "12 of 12 groups within bounds"),
         ([str(FILE.with_name("lightwam_vae_seed1.safetensors"))], 0, "3 of 3 groups within bounds"),
+        ([str(FAST)], 0, "22 of 22 groups within bounds"),
         (["unknown_seed1.safetensors"], 2, "no runner"),
         ([], 2, "python -m tests.golden FILE"),
     ],

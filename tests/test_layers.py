@@ -19,8 +19,9 @@ CLIENT = ROOT / "packages" / "wamkit-client" / "src" / "wamkit_client"
 # From the top down. `__init__` is the package's own front door, `load_policy`.
 ROWS = (
     {"cli", "demo", "__init__"},
-    {"stages", "tables"},
-    {"recipes", "plan"},
+    {"compare"},
+    {"stages", "conversion", "tables"},
+    {"recipes", "plan", "cost"},
     {"config"},
     {"train", "infer", "evaluate", "report", "collect"},
     {"policies"},

@@ -7,6 +7,7 @@ changed by their path: `wamkit train metaworld3 ... --train.steps 2000 --policy.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,6 +262,53 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Train and measure recipes on one dataset, with equal steps and equal data order, and write one page.
+
+    The same command again goes on where it stopped; several processes with the same command share the rows.
+
+    Example: wamkit compare metaworld3 metaworld3_fast_wam --dataset demo/dataset --cache demo/cache --out comparison
+    """
+
+    recipes: Positional[tuple[str, ...]]
+    """The first of each kind of policy is what the others are compared with."""
+    dataset: Path
+    cache: Path
+    """Filled where it is not yet."""
+    out: Path
+    """Run directories and the page."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Of training; every recipe is trained once with each."""
+    episodes: int = 0
+    """Per task; 0 means as many as the suite's protocol says."""
+
+    def __call__(self, overrides: list[str]) -> int:
+        if "--train.seed" in overrides:
+            raise BadInput("--train.seed: the seeds of a comparison are given by --seeds")
+        runs = tuple(changed(recipe(name), overrides) for name in self.recipes)
+        from wamkit.compare import Comparison, compare
+        from wamkit.tables import comparison_table
+
+        asked = Comparison(runs, self.seeds, self.dataset, self.cache, self.out, self.episodes)
+        comparison = compare(asked, self._command(overrides))
+        if comparison:
+            console.print(comparison_table(comparison))
+            console.print(f"page: {asked.page}", soft_wrap=True)
+        return 0
+
+    def _command(self, overrides: list[str]) -> str:
+        flags = {
+            "--dataset": self.dataset,
+            "--cache": self.cache,
+            "--out": self.out,
+            "--episodes": self.episodes,
+        }
+        words = ["wamkit", "compare", *self.recipes, "--seeds", *map(str, self.seeds)]
+        words += [str(word) for flag in flags.items() for word in flag]
+        return shlex.join(words + overrides)
+
+
+@dataclass(frozen=True)
 class Inspect:
     """Look at a run directory (what it is, its parameters), or at this machine ("system").
 
@@ -289,6 +337,44 @@ def _system() -> int:
     return 0 if found.working else 1
 
 
+@dataclass(frozen=True)
+class Convert:
+    """Turn a released checkpoint into a run directory, or a run directory into a released checkpoint; bit for bit.
+
+    Examples: wamkit convert fast-wam libero_uncond_2cam224.pt runs/libero --recipe libero_fast_wam
+                  --stats libero_uncond_2cam224_dataset_stats.json
+              wamkit convert fast-wam runs/libero mine.pt --to official
+    """
+
+    model: Positional[Literal["fast-wam", "light-wam"]]
+    source: Positional[Path]
+    """The released file (of Fast-WAM also LeRobot's model.safetensors); with --to official a run directory."""
+    target: Positional[Path]
+    """What to write; it must not exist."""
+    to: Literal["run", "official"] = "run"
+    recipe: Recipe = ""
+    """What the file was trained with; sizes are taken from the file."""
+    stats: Path = Path()
+    """The statistics that were released with it (*_dataset_stats.json)."""
+    robot: str = "panda"
+    """Whose statistics they are, as observations name it."""
+
+    def __call__(self, overrides: list[str]) -> int:
+        from wamkit.conversion import from_official, to_official
+
+        if self.to == "official":
+            refuse(overrides)
+            step = to_official(self.model, self.source, self.target)
+            console.print(f"{self.target}: written, step {step}", soft_wrap=True)
+            return 0
+        if not self.recipe:
+            raise BadInput("a run directory needs --recipe, what the file was trained with, and --stats")
+        run = changed(recipe(self.recipe), overrides)
+        from_official(self.model, self.source, run, self.stats, self.robot, self.target)
+        console.print(f"{self.target}: done. Next: wamkit inspect {self.target}", soft_wrap=True)
+        return 0
+
+
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Collect, subcommand("collect")]
@@ -297,7 +383,9 @@ Command = (
     | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[Compare, subcommand("compare")]
     | Annotated[Inspect, subcommand("inspect")]
+    | Annotated[Convert, subcommand("convert")]
 )
 
 

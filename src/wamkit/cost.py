@@ -41,9 +41,13 @@ def measure(
 ) -> dict[str, Cost]:
     """By name; all policies are in memory at once. `batch` lies on the engines' device."""
     with bar("measure", (2 * WARM_UP + QUERY_ROUNDS + STEP_ROUNDS) * len(engines), unit="calls") as advance:
-        queries = in_turns({name: asking(engine, observation) for name, engine in engines.items()}, QUERY_ROUNDS, advance)
+        queries = in_turns(
+            {name: asking(engine, observation) for name, engine in engines.items()}, QUERY_ROUNDS, advance
+        )
         steps = in_turns(
-            {name: training(engine, configs[name], batch) for name, engine in engines.items()}, STEP_ROUNDS, advance
+            {name: training(engine, configs[name], batch) for name, engine in engines.items()},
+            STEP_ROUNDS,
+            advance,
         )
     return {name: Cost(round(1000 * queries[name], 3), round(steps[name], 4)) for name in engines}
 

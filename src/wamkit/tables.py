@@ -118,6 +118,20 @@ def results_table(results: dict[str, Any]) -> Table:
     return table
 
 
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """Success, parameters and cost of every policy of a comparison."""
+    title = f"{comparison['suite']['name']}: closed-loop success, {len(comparison['seeds'])} training seed(s)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column("policy", no_wrap=True)
+    for column in ("success", "95 % CI", "size", "ms/query", "s/step"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for arm in comparison["arms"]:
+        size = f"{arm['parameters']['total'] / 1e6:.1f} M"
+        cost = f"{arm['query_ms']:.1f}", f"{arm['step_seconds']:.3f}"
+        table.add_row(arm["name"], *_rate(arm["total"])[:2], size, *cost)
+    return table
+
+
 def _rate(row: dict[str, Any]) -> tuple[str, str, str]:
     low, high = row["interval"]
     return f"{row['successes']}/{row['trials']}", f"{100 * low:.0f}-{100 * high:.0f} %", str(row["errors"])

@@ -113,6 +113,9 @@ PartTable = tuple[tuple[str, Callable[[str], bool]], ...]
 
 T = TypeVar("T")
 
+# Inputs, embodiments and one generator per row -> chunks [b k a] in physical units.
+Actor = Callable[[Any, tuple[str, ...], Sequence[torch.Generator]], Tensor]
+
 
 def on_device(inputs: T, device: torch.device) -> T:
     """A dataclass of tensors (such as Inputs), moved."""
@@ -154,3 +157,6 @@ class Policy(Trainable, Protocol):
         self, inputs: Any, embodiments: tuple[str, ...], generators: Sequence[torch.Generator]
     ) -> Float[Tensor, "b k a"]:
         """Action chunks in physical units; what a row draws comes from its own generator."""
+
+    def actor(self) -> Actor:
+        """`act` with everything that depends on the weights alone computed once; holds until the weights change."""

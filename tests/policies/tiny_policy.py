@@ -1,16 +1,21 @@
-"""A Light-WAM small enough for tests, with everything switched on, and batches for it."""
+"""A Light-WAM small enough for tests, with everything switched on; batches for any tiny policy."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
+from torch import nn
 
 from wamkit.data.normalize import Normalizer, Stats
 from wamkit.policies.light_wam.policy import FullTuning, LightWAM, LightWAMConfig, LoRATuning, StepWeights
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
-from wamkit.types import Batch, Clip, DataSpec
+from wamkit.types import Batch, Clip, DataSpec, Trainable
 from wamkit.wan.dit import Adapters, WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
+
+W = TypeVar("W", bound=nn.Module)
 
 SPEC = DataSpec(
     views=("front", "wrist"),
@@ -46,12 +51,21 @@ def tiny_config(tuning: FullTuning | LoRATuning = FullTuning(), **changes: objec
 
 
 def tiny_policy(config: LightWAMConfig) -> LightWAM:
-    """Random weights with nothing left at zero, so that every path is visible in the output."""
+    """Random weights, so that every path is visible in the output."""
+    torch.manual_seed(0)
+    return shaken(LightWAM(config, SPEC, tiny_normalizer()))
+
+
+def tiny_normalizer() -> Normalizer:
+    """Of one robot whose units are far from the unit range."""
     rng = np.random.default_rng(0)
     fields = {"action": SPEC.action_dim, "proprio": SPEC.proprio_dim}
     stats = {"robot": {name: Stats.of(rng.normal(size=(50, dim)) * 3 + 1) for name, dim in fields.items()}}
-    torch.manual_seed(0)
-    policy = LightWAM(config, SPEC, Normalizer.fit(stats, {"action": "min_max", "proprio": "z_score"}))
+    return Normalizer.fit(stats, {"action": "min_max", "proprio": "z_score"})
+
+
+def shaken(policy: W) -> W:
+    """The policy with something added to every weight, so that none is left at zero."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -71,7 +85,7 @@ def clip(batch: int = 3, frames: int = 5) -> Clip:
     )
 
 
-def batch_of(policy: LightWAM, size: int = 3) -> Batch:
+def batch_of(policy: Trainable, size: int = 3) -> Batch:
     """A training batch with some padding at the end."""
     action_is_pad = torch.zeros(size, 6, dtype=torch.bool)
     action_is_pad[0, 4:] = True

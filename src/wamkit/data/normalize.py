@@ -1,12 +1,11 @@
 """Physical units <-> the unit range a network works in, by embodiment.
 
-    x_unit = clamp((x - center) * scale + offset, -5, 5)        x = (x_unit - offset) / scale + center
+    x_unit = clamp(x * scale + offset, -5, 5)        x = (x_unit - offset) / scale
 
 min_max: the observed range becomes [-1, 1]; a dimension that does not move in the data (range below 1e-4) is only
 shifted, never scaled: dividing by its range would blow noise up.
-z_score: mean 0, standard deviation 1, without such a rule, as the released weights were trained (Fast-WAM spec 4.3,
-7.1): a still dimension is 0 at its mean and +-5 anywhere else. The mean is subtracted first, in the column's own units,
-so that it is 0 exactly and not what float32 leaves of it times 1e8.
+z_score: mean 0, standard deviation 1. It has no such rule, because the released weights were trained without one
+(Fast-WAM spec 4.3, 7.1): a still dimension is 0 at its mean and leaves the unit range everywhere else.
 It does not know about padding (data/actions.py) or about which policy uses which mode.
 """
 
@@ -30,7 +29,6 @@ __all__ = ["Normalizer", "Stats", "dataset_stats"]
 Mode = Literal["min_max", "z_score"]
 
 LIMIT = 5.0
-PARTS = ("center", "scale", "offset")
 FORMAT = "wamkit normalizer 1"
 SOURCES = {"action": "action", "proprio": "observation.state"}
 """Column of the data set behind each field."""
@@ -49,7 +47,7 @@ def dataset_stats(dataset: Dataset) -> dict[str, Stats]:
 
 
 class Normalizer(nn.Module):
-    """One row of center, scale and offset per embodiment, for each field.
+    """One row of scale and offset per embodiment, for each field.
 
     stats: {embodiment: {field: Stats}}; every embodiment has the same fields and widths.
     modes: {field: "min_max" or "z_score"}.
@@ -64,11 +62,11 @@ class Normalizer(nn.Module):
         if not stats:
             raise BadInput("normalizer: no embodiment; give the statistics of at least one data set")
         for field, mode in modes.items():
-            maps = [_line(_field(stats, name, field), mode) for name in stats]
-            if len({center.shape for center, _, _ in maps}) != 1:
+            maps = [_scale_and_offset(_field(stats, name, field), mode) for name in stats]
+            if len({scale.shape for scale, _ in maps}) != 1:
                 widths = {name: len(stats[name][field].mean) for name in stats}
                 raise BadInput(f"normalizer: {field!r} has dimensions {widths}; expected one number for all")
-            for part, rows in zip(PARTS, zip(*maps, strict=True), strict=True):
+            for part, rows in zip(("scale", "offset"), zip(*maps, strict=True), strict=True):
                 table = torch.from_numpy(np.stack(rows)).float()
                 self.register_buffer(f"{field}_{part}", table, persistent=False)
 
@@ -81,15 +79,15 @@ class Normalizer(nn.Module):
         self, field: str, x: Float[Tensor, "b *_ d"], embodiments: Sequence[str]
     ) -> Float[Tensor, "b *_ d"]:
         """Physical -> unit range, clamped to [-5, 5]. BadInput for an unknown embodiment."""
-        center, scale, offset = self._maps(field, x, embodiments)
-        return ((x - center) * scale + offset).clamp(-LIMIT, LIMIT)
+        scale, offset = self._maps(field, x, embodiments)
+        return (x * scale + offset).clamp(-LIMIT, LIMIT)
 
     def to_physical(
         self, field: str, x: Float[Tensor, "b *_ d"], embodiments: Sequence[str]
     ) -> Float[Tensor, "b *_ d"]:
         """Unit range -> physical, not clamped. BadInput for an unknown embodiment."""
-        center, scale, offset = self._maps(field, x, embodiments)
-        return (x - offset) / scale + center
+        scale, offset = self._maps(field, x, embodiments)
+        return (x - offset) / scale
 
     def to_json(self) -> str:
         """Everything needed to make the same normalizer again."""
@@ -112,7 +110,7 @@ class Normalizer(nn.Module):
                 f"normalizer: not a saved normalizer ({error}); restore normalizer.json from the run"
             ) from error
 
-    def _maps(self, field: str, x: Tensor, embodiments: Sequence[str]) -> list[Tensor]:
+    def _maps(self, field: str, x: Tensor, embodiments: Sequence[str]) -> tuple[Tensor, Tensor]:
         if field not in self.modes:
             raise BadInput(f"normalizer: unknown field {field!r}; it has {list(self.modes)}")
         unknown = [name for name in embodiments if name not in self._row]
@@ -121,27 +119,25 @@ class Normalizer(nn.Module):
                 f"normalizer: unknown embodiment {unknown[0]!r}; it was fitted on {list(self._row)}. "
                 "Use one of these names, or train on data of the new robot"
             )
-        tables = [self.get_buffer(f"{field}_{part}") for part in PARTS]
-        width = tables[0].shape[-1]
-        if len(embodiments) != len(x) or x.shape[-1] != width:
+        scale, offset = self.get_buffer(f"{field}_scale"), self.get_buffer(f"{field}_offset")
+        if len(embodiments) != len(x) or x.shape[-1] != scale.shape[-1]:
             raise BadInput(
                 f"normalizer: {field} is {list(x.shape)} for {len(embodiments)} embodiment name(s); "
-                f"expected one name per row and {width} dimensions"
+                f"expected one name per row and {scale.shape[-1]} dimensions"
             )
         rows = [self._row[name] for name in embodiments]
-        shape = (len(rows), *(1,) * (x.ndim - 2), width)
-        return [table[rows].view(shape) for table in tables]
+        shape = (len(rows), *(1,) * (x.ndim - 2), scale.shape[-1])
+        return scale[rows].view(shape), offset[rows].view(shape)
 
 
-def _line(stats: Stats, mode: str) -> tuple[np.ndarray, ...]:
-    """PARTS of one embodiment."""
-    zero = np.zeros_like(stats.mean)
+def _scale_and_offset(stats: Stats, mode: str) -> tuple[np.ndarray, np.ndarray]:
     if mode == "min_max":
         still = stats.max - stats.min < STILL
         scale = 2 / np.where(still, 2.0, stats.max - stats.min)
-        return zero, scale, np.where(still, -stats.min, -1 - scale * stats.min)
+        return scale, np.where(still, -stats.min, -1 - scale * stats.min)
     if mode == "z_score":
-        return stats.mean, 1 / (stats.std + 1e-8), zero
+        scale = 1 / (stats.std + 1e-8)
+        return scale, -stats.mean * scale
     raise BadInput(f"normalizer: unknown mode {mode!r}; expected one of {get_args(Mode)}")
 
 

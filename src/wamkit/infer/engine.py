@@ -20,18 +20,19 @@ P = TypeVar("P", bound=Policy)
 
 
 class Engine(ClientPolicy, Generic[P]):
-    """`policy` on `device`, in evaluation mode."""
+    """`policy` on `device`, in evaluation mode; its weights do not change any more."""
 
     def __init__(self, policy: P, device: torch.device) -> None:
         self.policy = policy
         self.device = device
+        self._actor = policy.actor()
 
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them."""
         clip = self.clip(observations)
         generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
-        actions = self.policy.act(self.policy.encode(clip), clip.embodiments, generators)
+        actions = self._actor(self.policy.encode(clip), clip.embodiments, generators)
         return [ActionChunk(chunk) for chunk in actions.float().cpu().numpy()]
 
     def reset(self) -> None:

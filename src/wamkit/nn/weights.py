@@ -1,7 +1,8 @@
 """Tensor files in, strict loading out: one explained error instead of a silently random layer.
 
 Reads `.safetensors`, `.pt`/`.pth`/`.bin` (only as plain tensors, never arbitrary pickles) and folders with a
-safetensors index. Does not know any model's names; renaming lives in `wan/checkpoint.py` and `convert.py`.
+safetensors index, and torch dicts of several sections (Envelope). Does not know any model's names; they stand in
+`wan/checkpoint.py` and the policies' `convert.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import pickle
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
+
+from wamkit.nn.renaming import Renaming
 
 INDEX = ".safetensors.index.json"
 
@@ -114,6 +118,87 @@ def load_strict(
         )
     on_meta = any(tensor.is_meta for tensor in own.values())
     module.load_state_dict(dict(tensors), strict=False, assign=on_meta)
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The outside of a released checkpoint: one torch dict of `sections` (tensors by name) and the facts about them.
+
+    model: its title. names: "section.name" in the file <-> ours. facts: keys it has besides; optional: may have.
+    others: what a file with other sections is and what to do with it, by its sections.
+    """
+
+    model: str
+    sections: tuple[str, ...]
+    names: Renaming
+    others: Mapping[frozenset[str], str]
+    facts: tuple[str, ...] = ("step", "torch_dtype")
+    optional: tuple[str, ...] = ()
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The dict of a file (tensors memory-mapped). Raises BadInput where it is something else."""
+        payload = read_torch(path)
+        keys = set(payload) if isinstance(payload, dict) else set()
+        needed = {*self.sections, *self.facts}
+        if needed <= keys <= {*needed, *self.optional} and all(
+            isinstance(payload[section], dict) for section in self.sections
+        ):
+            return payload
+        found = sorted(map(str, keys)) if keys else type(payload).__name__
+        expected = (
+            f"expected {', '.join(self.sections)} (and {', '.join(self.facts)}), got {str(found)[:200]}"
+        )
+        what = self.others.get(frozenset(keys - {*self.facts, *self.optional}), expected)
+        raise BadInput(f"{path}: not a {self.model} checkpoint; {what}")
+
+    def ours(self, official: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+        """The tensors of all sections under our names, not copied. Raises BadInput for a name of neither side."""
+        try:
+            return {
+                self.names.forward(f"{section}.{name}"): tensor
+                for section in self.sections
+                for name, tensor in official[section].items()
+            }
+        except KeyError as error:
+            raise BadInput(
+                f"{source}: {error} is no part of a {self.model} checkpoint; is it another model's?"
+            ) from error
+
+    def official(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The sections of a file, from tensors under our names; not copied."""
+        official: dict[str, Any] = {section: {} for section in self.sections}
+        for name, tensor in tensors.items():
+            section, _, key = self.names.backward(name).partition(".")
+            official[section][key] = tensor
+        return official
+
+
+def numbers(names: Iterable[str], prefix: str) -> tuple[int, ...]:
+    """The numbers that follow `prefix`, in order."""
+    found = {name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)}
+    return tuple(sorted(int(number) for number in found if number.isdigit()))
+
+
+def expect_structure(expected: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
+    """Raises BadInput naming leaf by leaf where the structure a file holds is not the policy's."""
+    ours, theirs = _leaves(expected), _leaves(found)
+    differences = [
+        f"{name.removeprefix('config.')} is {theirs[name]} in the file and {ours[name]} in the policy"
+        for name in ours
+        if theirs[name] != ours[name]
+    ]
+    if differences:
+        raise BadInput(
+            f"{source}: holds another structure than the policy: {'; '.join(differences)}. "
+            "Build the policy from `structure(...)` of this file or choose its recipe"
+        )
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return leaves
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ The table holds names, so that listing recipes imports nothing heavy.
 
 from __future__ import annotations
 
+import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,17 @@ RECIPES = {
     "libero_object": ("libero", "Light-WAM as published, LIBERO-Object"),
     "libero_goal": ("libero", "Light-WAM as published, LIBERO-Goal"),
     "libero_10": ("libero", "Light-WAM as published, LIBERO-10"),
+    "libero_fast_wam": ("libero", "Fast-WAM as published, one policy for the four LIBERO suites"),
+    "libero_fast_wam_ours": (
+        "libero",
+        "the same, with clipping, decay and the action model's start put right",
+    ),
     "robotwin": ("robotwin", "Light-WAM as published, RoboTwin 2.0, fifty tasks"),
+    "robotwin_fast_wam": ("robotwin", "Fast-WAM as published, RoboTwin 2.0, fifty tasks"),
+    "robotwin_fast_wam_ours": (
+        "robotwin",
+        "the same, with clipping, decay and the action model's start put right",
+    ),
 }
 
 # policy -> the recipe that `wamkit demo` trains
@@ -42,6 +53,7 @@ DEMOS = {"light_wam": "metaworld3", "fast_wam": "metaworld3_fast_wam"}
 def recipe(name: str) -> Run:
     """The run of that name. Raises BadInput for an unknown one."""
     if name not in RECIPES:
-        raise BadInput(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
+        raise BadInput(f"unknown recipe {name!r}; did you mean {near!r}? There are {', '.join(RECIPES)}")
     run: Run = getattr(import_module(f"wamkit.recipes.{RECIPES[name][0]}"), name)()
     return run

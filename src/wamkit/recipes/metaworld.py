@@ -110,7 +110,8 @@ def metaworld3_fast_wam_no_video() -> Run:
 
 
 def _fast_wam(name: str, variant: VariantName) -> Run:
-    return replace(metaworld3(), recipe=name, policy=replace(FAST_WAM, variant=variant))
+    train = replace(TRAIN, learning_rate=1.2e-3)
+    return replace(metaworld3(), recipe=name, policy=replace(FAST_WAM, variant=variant), train=train)
 
 
 def metaworld_mt10() -> Run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -29,8 +30,10 @@ VARIABLES = {
     "#040404": "var(--blue)",
     "#050505": "var(--orange)",
     "#060606": "var(--line)",
+    "#070707": "var(--green)",
+    "#080808": "var(--red)",
 }
-INK, SOFT, GRID, BLUE, ORANGE, LINE = VARIABLES
+INK, SOFT, GRID, BLUE, ORANGE, LINE, GREEN, RED = VARIABLES
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -66,6 +69,36 @@ def lines(name: str, x: Sequence[float], y: Sequence[float], x_label: str, log: 
     axes.plot(
         x, running_mean(values, window), color=BLUE, linewidth=1.6, marker="o" if len(values) == 1 else ""
     )
+    _scale(axes, values, log)
+    axes.set_xlim(0, max(x))
+    axes.set_xlabel(x_label)
+    return _svg(figure, name)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """y over x, in one of the page's colours (INK, BLUE, ...)."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+
+
+@mpl.rc_context(STYLE)
+def curves(name: str, shown: Sequence[Curve], x_label: str, log: bool = False) -> str:
+    """Curves over each other, the first in front. `log` needs positive values."""
+    figure, axes = _blank(name, LINES)
+    for curve in reversed(shown):
+        marker = "o" if len(curve.y) == 1 else ""
+        axes.plot(curve.x, curve.y, color=curve.colour, alpha=0.85, linewidth=1.2, marker=marker)
+    _scale(axes, np.concatenate([np.asarray(curve.y, dtype=np.float64) for curve in shown]), log)
+    axes.set_xlim(0, max(max(curve.x) for curve in shown))
+    axes.set_xlabel(x_label)
+    return _svg(figure, name)
+
+
+def _scale(axes: Axes, values: np.ndarray, log: bool) -> None:
+    """Logarithmic, or from zero."""
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
@@ -73,9 +106,6 @@ def lines(name: str, x: Sequence[float], y: Sequence[float], x_label: str, log: 
         axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.set_ylim(bottom=min(0.0, values.min()))
-    axes.set_xlim(0, max(x))
-    axes.set_xlabel(x_label)
-    return _svg(figure, name)
 
 
 @mpl.rc_context(STYLE)

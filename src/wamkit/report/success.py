@@ -38,10 +38,11 @@ def header(title: str, results: Mapping[str, Any]) -> Header:
         f"most {suite['max_steps']} control steps; {results['config']['replan_steps']} actions of every chunk are "
         "executed. "
     )
-    return Header(title, headline, subline + _origin(results))
+    return Header(title, headline, subline + origin(results))
 
 
-def _origin(results: Mapping[str, Any]) -> str:
+def origin(results: Mapping[str, Any]) -> str:
+    """Whether episodes began where demonstrations did."""
     if results["demonstrated"]:
         return f"No episode begins from one of the {results['demonstrated']} initial states of the demonstrations."
     return "The initial states of the demonstrations were not known to this evaluation."

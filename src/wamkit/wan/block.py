@@ -7,8 +7,9 @@ original Wan names. Spec: Light-WAM 1.4, Fast-WAM 1.2-1.4. It knows nothing abou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -153,6 +154,13 @@ class Block(nn.Module):
 
         u = modulate(self.norm2(x), shift2, scale2)
         return x + per_run(self.ffn(u), gate2)
+
+
+@torch.no_grad()
+def open_gates(blocks: nn.ModuleList) -> None:
+    """Add one to both gates of every block."""
+    for block in cast(Iterable[Block], blocks):
+        block.modulation[:, [2, 5]] += 1
 
 
 def text_mlp(size: TransformerSize) -> nn.Sequential:

@@ -24,7 +24,8 @@ class BlockCodecConfig:
 
 @dataclass(frozen=True)
 class WanVAEConfig:
-    """A Wan VAE; path: the official `Wan2.1_VAE.pth` or a diffusers folder. size: a row of VAE_SIZES (wan/vae.py)."""
+    """A Wan VAE; path: a diffusers folder, of 2.1 also the official `Wan2.1_VAE.pth`. size: a row of VAE_SIZES
+    (wan/vae.py)."""
 
     path: str = "weights/Wan2.1_VAE.pth"
     size: Literal["2.1", "2.2"] = "2.1"

@@ -1,7 +1,8 @@
-"""The Wan2.1 video VAE behind the codec interface: pixels in, normalised posterior means out, and back.
+"""The Wan2.1 and Wan2.2 video VAEs behind the codec interface: pixels in, normalised posterior means out, and back.
 
-diffusers' `AutoencoderKLWan` is the module; this file adds the per-channel normalisation, the names of the
-official weight file and the checks that diffusers lacks (it drops frames that do not fill a group of four).
+diffusers' `AutoencoderKLWan` is the module; this file adds the per-channel normalisation, the names of the official
+Wan2.1 file (not yet those of Wan2.2's) and the checks that diffusers lacks (it drops frames that do not fill a group
+of four). Latent statistics of 2.2: Fast-WAM spec 1.7.
 The encoder is causal in time: the first latent of a clip equals the latent of its first frame alone.
 Knows nothing of canvases, pooling or policies. Not safe to share between threads: diffusers keeps its causal
 memory on the module during a call.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,13 +22,50 @@ from wamkit_client.types import BadInput
 
 from wamkit.nn.weights import digest, load_strict, read_tensors
 
-OFFICIAL_FILE = "Wan2.1_VAE.pth"
-DOWNLOAD = "hf download Wan-AI/Wan2.1-T2V-1.3B Wan2.1_VAE.pth --local-dir FOLDER"
+DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What all VAEs of a generation share.
+
+    residual: blocks have averaging shortcuts around them. patch: pixels folded into channels along rows and columns
+    before the first layer. decoder_width: of the decoder, relative to the encoder's.
+    official_file: as released; download: how to get a file or folder that can be read.
+    """
+
+    name: str
+    residual: bool
+    patch: int
+    decoder_width: float
+    official_file: str
+    download: str
+
+
+GENERATION21 = Generation(
+    name="Wan2.1",
+    residual=False,
+    patch=1,
+    decoder_width=1.0,
+    official_file="Wan2.1_VAE.pth",
+    download="hf download Wan-AI/Wan2.1-T2V-1.3B Wan2.1_VAE.pth --local-dir FOLDER",
+)
+GENERATION22 = Generation(
+    name="Wan2.2",
+    residual=True,
+    patch=2,
+    decoder_width=1.6,
+    official_file="Wan2.2_VAE.pth",
+    download="hf download Wan-AI/Wan2.2-TI2V-5B-Diffusers --include 'vae/*' --local-dir FOLDER",
+)
 
 
 @dataclass(frozen=True)
 class VAESize:
-    """Widths of a Wan2.1-style VAE and the statistics of its latents, one mean and deviation per channel."""
+    """Widths of a Wan VAE and the statistics of its latents, one mean and deviation per channel.
+
+    width: of the encoder's first level.
+    """
 
     width: int
     multipliers: tuple[int, ...]
@@ -35,6 +73,18 @@ class VAESize:
     temporal_down: tuple[bool, ...]
     latent_mean: tuple[float, ...]
     latent_std: tuple[float, ...]
+    # Not in the fingerprint of a latent cache, which has the weights' names and shapes.
+    generation: Generation = field(default=GENERATION21, repr=False)
+
+    @property
+    def spatial(self) -> int:
+        """Pixels per latent along rows and columns."""
+        return self.generation.patch * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def temporal(self) -> int:
+        """Frames per latent, after the first, which stands alone."""
+        return 2 ** sum(self.temporal_down)
 
 
 # fmt: off
@@ -45,36 +95,58 @@ WAN21 = VAESize(
     latent_std=(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
                 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
 )
+WAN22 = VAESize(
+    width=160, multipliers=(1, 2, 4, 4), resnets_per_level=2, temporal_down=(False, True, True),
+    latent_mean=(-0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557,
+                 -0.1382, 0.0542, 0.2813, 0.0891, 0.1570, -0.0098, 0.0375, -0.1825,
+                 -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
+                 -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230,
+                 -0.0313, -0.1649, 0.0117, 0.0723, -0.2839, -0.2083, -0.0520, 0.3748,
+                 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667),
+    latent_std=(0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013,
+                0.8158, 1.0344, 0.5894, 1.0901, 0.6885, 0.6165, 0.8454, 0.4978,
+                0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+                0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093,
+                0.5709, 0.6065, 0.6415, 0.4944, 0.5726, 1.2042, 0.5458, 1.6887,
+                0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744),
+    generation=GENERATION22,
+)
 # fmt: on
 
 
-VAE_SIZES = {"2.1": WAN21}
+VAE_SIZES = {"2.1": WAN21, "2.2": WAN22}
 
 
 class WanVAE(nn.Module):
     """Frozen codec. Freshly constructed it has random weights; `load` reads released ones.
 
-    channels: latent channels. spatial, temporal: pixels (8) and frames (4; frame 0 stands alone) per latent.
+    channels: latent channels. spatial, temporal: pixels (2.1: 8, 2.2: 16) and frames (4; frame 0 stands alone) per
+    latent.
     """
-
-    spatial = 8
-    temporal = 4
 
     def __init__(self, size: VAESize = WAN21) -> None:
         super().__init__()
         # Imported here: diffusers takes seconds and the small preset never needs it.
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-        self.size = size
-        self.channels = len(size.latent_mean)
+        self.size, generation = size, size.generation
+        self.channels, self.spatial, self.temporal = len(size.latent_mean), size.spatial, size.temporal
+        pixel_channels = 3 * generation.patch**2
         self.module = AutoencoderKLWan(
             base_dim=size.width,
+            decoder_base_dim=round(size.width * generation.decoder_width),
             z_dim=self.channels,
             dim_mult=list(size.multipliers),
             num_res_blocks=size.resnets_per_level,
             temperal_downsample=list(size.temporal_down),
             latents_mean=list(size.latent_mean),
             latents_std=list(size.latent_std),
+            is_residual=generation.residual,
+            in_channels=pixel_channels,
+            out_channels=pixel_channels,
+            patch_size=generation.patch,
+            scale_factor_temporal=size.temporal,
+            scale_factor_spatial=size.spatial,
         )
         self.requires_grad_(False).eval()
 
@@ -82,11 +154,17 @@ class WanVAE(nn.Module):
     def load(cls, path: str | Path, size: VAESize = WAN21) -> WanVAE:
         """Released weights in the file's dtype.
 
-        path: `Wan2.1_VAE.pth` (official names, also as safetensors), the folder that holds it, or a diffusers
-        folder (`vae/` or its parent). Raises BadInput when missing, truncated or of another kind or size.
+        path: a diffusers folder (`vae/` or its parent); of 2.1 also `Wan2.1_VAE.pth` (official names, also as
+        safetensors) or the folder that holds it. Raises BadInput when missing, truncated, or of another kind or size.
         """
-        file = _find(Path(path))
+        generation = size.generation
+        file = _find(Path(path), generation)
         tensors = {name.removeprefix("model."): tensor for name, tensor in read_tensors(file).items()}
+        if "encoder.conv1.weight" in tensors and generation.residual:
+            raise BadInput(
+                f"{file}: has the official names of a {generation.name} VAE, which cannot be read yet; get the "
+                f"diffusers conversion with `{generation.download}` and name FOLDER"
+            )
         if "encoder.conv1.weight" in tensors:
             tensors = to_diffusers(tensors, size)
         with torch.device("meta"):
@@ -107,7 +185,7 @@ class WanVAE(nn.Module):
     def encode(self, video: Float[Tensor, "b 3 t H W"]) -> Float[Tensor, "b c f h w"]:
         """Pixels in [-1, 1] -> normalised posterior mean, f = 1 + (t - 1) / 4, in the weights' dtype.
 
-        Raises BadInput unless t = 1 + 4 n and H, W are multiples of 8.
+        Raises BadInput unless t = 1 + 4 n and H, W are multiples of `spatial`.
         """
         frames, height, width = video.shape[2:]
         if (frames - 1) % self.temporal or height % self.spatial or width % self.spatial:
@@ -135,16 +213,16 @@ class WanVAE(nn.Module):
         return mean, 1 / std
 
 
-def _find(path: Path) -> Path:
+def _find(path: Path, generation: Generation) -> Path:
     """The weight file that `path` means."""
-    diffusers_file = "diffusion_pytorch_model.safetensors"
-    candidates = (path, path / OFFICIAL_FILE, path / diffusers_file, path / "vae" / diffusers_file)
+    inside = (DIFFUSERS_FILE, f"vae/{DIFFUSERS_FILE}", generation.official_file)
+    candidates = (path, *(path / name for name in inside))
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise BadInput(
-        f"{path}: no Wan2.1 VAE; expected {OFFICIAL_FILE} or a diffusers folder with "
-        f"vae/diffusion_pytorch_model.safetensors. Download it with `{DOWNLOAD}` and name FOLDER"
+        f"{path}: no {generation.name} VAE; expected a diffusers folder with vae/{DIFFUSERS_FILE} or, of Wan2.1, "
+        f"{GENERATION21.official_file}. Download it with `{generation.download}` and name FOLDER"
     )
 
 

@@ -16,12 +16,13 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.nn.renaming import Renaming
-from wamkit.nn.weights import load_strict, read_torch
+from wamkit.nn.weights import Envelope, expect_structure, load_strict, numbers
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig, LoRATuning
+from wamkit.wan.dit import WanSize
 
 NOT_IN_FILE = (r"codec\..*",)
 SECTIONS = ("mot", "state_fusion_action_expert", "proprio_encoder")
-EXTRAS = ("step", "torch_dtype")
+VIDEO_ONLY = "a video model alone is read by wan/checkpoint.py"
 
 # released (section, then name) <-> ours
 NAMES = Renaming(
@@ -55,6 +56,16 @@ NAMES = Renaming(
     ("state_fusion_action_expert.{rest}", "expert.{rest}"),
     ("proprio_encoder.{w}", "proprio_encoder.{w}"),
 )
+ENVELOPE = Envelope(
+    model="Light-WAM",
+    sections=SECTIONS,
+    names=NAMES,
+    others={
+        frozenset({"mot", "proprio_encoder"}): "it is a Fast-WAM checkpoint: `wamkit convert fast-wam`",
+        frozenset({"dit"}): VIDEO_ONLY,
+        frozenset({"dit", *SECTIONS[1:]}): VIDEO_ONLY,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -68,14 +79,7 @@ class Structure:
 
 def read_official(path: str | Path) -> dict[str, Any]:
     """The checkpoint dict of a released file (tensors memory-mapped). Raises BadInput where it is something else."""
-    payload = read_torch(Path(path))
-    if not isinstance(payload, dict) or not set(SECTIONS) <= set(payload) <= {*SECTIONS, *EXTRAS}:
-        found = sorted(payload) if isinstance(payload, dict) else type(payload).__name__
-        raise BadInput(
-            f"{path}: not a Light-WAM checkpoint; expected {', '.join(SECTIONS)} (and {', '.join(EXTRAS)}), "
-            f"got {str(found)[:200]}; a video model alone is read by wan/checkpoint.py"
-        )
-    return payload
+    return ENVELOPE.read(Path(path))
 
 
 def load_official(policy: LightWAM, path: str | Path) -> int:
@@ -86,37 +90,21 @@ def load_official(policy: LightWAM, path: str | Path) -> int:
     official = read_official(path)
     found = structure(official, policy.config, str(path))
     expected = Structure(policy.config, policy.data.proprio_dim, policy.data.action_dim)
-    if found != expected:
-        raise BadInput(
-            f"{path}: holds another structure than the policy: {'; '.join(_differences(expected, found))}. "
-            "Build the policy from `structure(...)` of this file or choose its recipe"
-        )
+    expect_structure(asdict(expected), asdict(found), str(path))
     load_strict(policy, from_official(official, str(path)), source=str(path), fresh=NOT_IN_FILE)
     return int(official["step"])
 
 
 def from_official(official: Mapping[str, Any], source: str = "checkpoint") -> dict[str, Tensor]:
     """The checkpoint's tensors under our names, not copied. Raises BadInput for a name of neither."""
-    try:
-        return {
-            NAMES.forward(f"{section}.{name}"): tensor
-            for section in SECTIONS
-            for name, tensor in official[section].items()
-        }
-    except KeyError as error:
-        raise BadInput(
-            f"{source}: {error} is no part of a Light-WAM checkpoint; is it another model's?"
-        ) from error
+    return ENVELOPE.ours(official, source)
 
 
 def to_official(policy: LightWAM, step: int) -> dict[str, Any]:
     """The checkpoint dict of a policy, as the released code reads it; tensors are not copied or cast."""
-    official: dict[str, Any] = {section: {} for section in SECTIONS}
-    for name, tensor in policy.state_dict().items():
-        if not name.startswith("codec."):
-            section, _, key = NAMES.backward(name).partition(".")
-            official[section][key] = tensor
-    return official | {"step": step, "torch_dtype": str(policy.proprio_encoder.weight.dtype)}
+    tensors = {name: x for name, x in policy.state_dict().items() if not name.startswith("codec.")}
+    dtype = str(policy.proprio_encoder.weight.dtype)
+    return ENVELOPE.official(tensors) | {"step": step, "torch_dtype": dtype}
 
 
 def structure(official: Mapping[str, Any], recipe: LightWAMConfig, source: str = "checkpoint") -> Structure:
@@ -131,63 +119,55 @@ def structure(official: Mapping[str, Any], recipe: LightWAMConfig, source: str =
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in from_official(official, source).items()}
     try:
-        return _structure(shapes, recipe, recipe.tuning)
-    except (KeyError, ValueError) as error:
+        return _structure(shapes, recipe, recipe.tuning, source)
+    except (KeyError, IndexError) as error:
         raise BadInput(f"{source}: incomplete Light-WAM checkpoint: it lacks {error}") from error
 
 
-def _structure(shapes: Mapping[str, tuple[int, ...]], recipe: LightWAMConfig, lora: LoRATuning) -> Structure:
-    width, channels = shapes["dit.patch_embedding.weight"][:2]
-    adapted = _numbers(shapes, "dit.adapters.")
+def _structure(
+    shapes: Mapping[str, tuple[int, ...]], recipe: LightWAMConfig, lora: LoRATuning, source: str
+) -> Structure:
+    adapted = numbers(shapes, "dit.adapters.")
     rank = shapes["dit.blocks.0.self_attn.q.lora_down.weight"][0]
-    trunk = shapes["expert.fused_proj.weight"][0]
     config = replace(
         recipe,
-        size=replace(
-            recipe.size,
-            width=width,
-            channels=channels,
-            ffn=shapes["dit.blocks.0.ffn.0.weight"][0],
-            heads=shapes["dit.blocks.0.self_attn.q.weight"][0] // recipe.size.head_dim,
-            layers=len(_numbers(shapes, "dit.blocks.")),
-            text_dim=shapes["dit.text_embedding.0.weight"][1],
-            time_dim=shapes["dit.time_embedding.0.weight"][1],
-        ),
+        size=video_size(shapes, recipe.size, source),
         tuning=replace(lora, rank=rank, alpha=lora.alpha / lora.rank * rank),
         adapters=replace(
-            recipe.adapters, layers=adapted, dim=shapes[f"dit.adapters.{min(adapted)}.down.weight"][0]
+            recipe.adapters,
+            layers=adapted,
+            dim=shapes[f"dit.adapters.{min(adapted, default=0)}.down.weight"][0],
         ),
         expert=replace(
             recipe.expert,
             queries=shapes["expert.poolers.0.queries"][0],
             level_dim=shapes["expert.compressors.0.fc2.weight"][0],
-            trunk_dim=trunk,
-            trunk_blocks=len(_numbers(shapes, "expert.trunk.")),
+            trunk_dim=shapes["expert.fused_proj.weight"][0],
+            trunk_blocks=len(numbers(shapes, "expert.trunk.")),
             step_dim=shapes["expert.step_proj.0.weight"][0],
         ),
     )
     return Structure(config, shapes["proprio_encoder.weight"][1], shapes["expert.output.2.weight"][0])
 
 
-def _numbers(names: Mapping[str, object], prefix: str) -> tuple[int, ...]:
-    """The numbers that follow `prefix`, in order."""
-    return tuple(
-        sorted({int(name[len(prefix) :].split(".")[0]) for name in names if name.startswith(prefix)})
+def video_size(shapes: Mapping[str, tuple[int, ...]], recipe: WanSize, source: str) -> WanSize:
+    """The size of the video model in a checkpoint; the recipe gives the channels of a head, which no tensor shows.
+
+    Raises BadInput where the attention width is no multiple of them, KeyError for a missing tensor.
+    """
+    inner = shapes["dit.blocks.0.self_attn.q.weight"][0]
+    if inner % recipe.head_dim:
+        raise BadInput(
+            f"{source}: attention width {inner} is no multiple of the recipe's {recipe.head_dim} channels per head; "
+            "choose the recipe it was trained with"
+        )
+    return replace(
+        recipe,
+        width=shapes["dit.patch_embedding.weight"][0],
+        channels=shapes["dit.patch_embedding.weight"][1],
+        ffn=shapes["dit.blocks.0.ffn.0.weight"][0],
+        heads=inner // recipe.head_dim,
+        layers=len(numbers(shapes, "dit.blocks.")),
+        text_dim=shapes["dit.text_embedding.0.weight"][1],
+        time_dim=shapes["dit.time_embedding.0.weight"][1],
     )
-
-
-def _differences(expected: Structure, found: Structure) -> list[str]:
-    """Leaf by leaf: `size.layers 30 instead of 24`."""
-    ours, theirs = _leaves(asdict(expected)), _leaves(asdict(found))
-    return [
-        f"{name.removeprefix('config.')} is {theirs[name]} in the file and {ours[name]} in the policy"
-        for name in ours
-        if theirs[name] != ours[name]
-    ]
-
-
-def _leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
-    return leaves

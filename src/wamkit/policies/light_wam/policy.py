@@ -24,7 +24,7 @@ from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
-from wamkit.types import Batch, Clip, DataSpec, Inputs, PartTable
+from wamkit.types import Actor, Batch, Clip, DataSpec, Inputs, PartTable
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
 from wamkit.wan.encoders import (
@@ -218,6 +218,10 @@ class LightWAM(nn.Module):
         """One chunk per row, physical units. Deterministic: the generators are not used."""
         unit = self.expert(self.look(inputs.present, self.context(inputs, embodiments)), self.data.horizon)
         return self.normalizer.to_physical("action", unit.float(), embodiments)
+
+    def actor(self) -> Actor:
+        """`act` as it is."""
+        return self.act
 
     def context(self, inputs: Inputs, embodiments: tuple[str, ...]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too (spec 1.7)."""

@@ -1,0 +1,218 @@
+"""Released checkpoints <-> run directories.
+
+A released file holds weights; a recipe and the statistics file beside it say the rest. Every tensor keeps its value and
+dtype both ways. Spec: Fast-WAM 4.3 and 5, Light-WAM 4.1. It knows no tensor names (policies/*/convert.py do).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from wamkit_client.types import BadInput
+
+from wamkit.config import WAM, Run, load_run, read, save_normalizer, save_run
+from wamkit.data.normalize import Normalizer
+from wamkit.data.statistics import QUANTILES, Stats
+from wamkit.nn.weights import load_strict, read_tensors
+from wamkit.plan import meta_policy, parts
+from wamkit.policies.fast_wam import convert as fast_wam
+from wamkit.policies.light_wam import convert as light_wam
+from wamkit.provenance import machine, revision, versions
+from wamkit.train.checkpoint import WEIGHTS, trained_tensors
+from wamkit.types import DataSpec
+
+PROVENANCE = "provenance.json"
+FACTS = ("step", "torch_dtype")
+MEASURES = ("min", "max", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Format:
+    """The released files of a policy.
+
+    kind: of its config. read: a file -> its checkpoint dict {..., "step", "torch_dtype"}. structure: that dict and a
+    config -> the config in the file's sizes, and dimensions. load: fill a policy from a file, return the step.
+    write: a policy and its step -> checkpoint dict.
+    """
+
+    kind: str
+    read: Callable[[Path], dict[str, Any]]
+    structure: Callable[[Mapping[str, Any], Any, str], fast_wam.Structure | light_wam.Structure]
+    load: Callable[[Any, Path], int]
+    write: Callable[[Any, int], dict[str, Any]]
+
+
+FORMATS = {
+    "fast-wam": Format(
+        "fast_wam",
+        fast_wam.read_official,
+        fast_wam.structure,
+        fast_wam.load_official,
+        fast_wam.to_official,
+    ),
+    "light-wam": Format(
+        "light_wam",
+        light_wam.read_official,
+        light_wam.structure,
+        light_wam.load_official,
+        light_wam.to_official,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """An official statistics file: by our field names, and how much data they are of."""
+
+    fields: dict[str, Stats]
+    episodes: int
+    steps: int
+
+
+def from_official(model: str, file: Path, run: Run, statistics: Path, robot: str, out: Path) -> Run:
+    """A released file -> a run directory that acts; its run, which has the file's sizes and step.
+
+    model: a row of FORMATS. run: the recipe it was trained with. statistics: the official JSON; robot: whose they are,
+    as observations name it. What a run does not hold (frozen encoders, the video model under LoRA) is read where the
+    recipe says, as ever. Raises BadInput where a file is no such file, does not fit the recipe, or `out` exists.
+    """
+    _expect_kind(model, run, f"recipe {run.recipe}")
+    if out.exists():
+        raise BadInput(f"{out} exists; choose another name for the run directory")
+    known = read_statistics(statistics, run.data)
+    official = FORMATS[model].read(file)
+    found = FORMATS[model].structure(official, run.policy, str(file))
+    _expect_dims(found.action_dim, found.proprio_dim, run.data, f"{file}: its policy")
+    # LeRobot's files do not tell their step; the recipe's then stands.
+    train = replace(run.train, steps=official["step"]) if official["step"] else run.train
+    run = replace(run, policy=found.config, train=train)
+    policy = meta_policy(run)
+    if policy.codec.channels != run.policy.size.channels:
+        raise BadInput(
+            f"{file}: its video model takes {run.policy.size.channels} latent channels, the codec of recipe "
+            f"{run.recipe} gives {policy.codec.channels}; choose the recipe it was trained with"
+        )
+    FORMATS[model].load(policy, file)
+    modes = {"action": run.normalization.action, "proprio": run.normalization.proprio}
+    facts = _provenance(policy, run, robot, known)
+    facts["released"] = {"file": file.name} | {name: official[name] for name in FACTS}
+    _write_run(out, run, Normalizer.fit({robot: known.fields}, modes), policy, facts)
+    return run
+
+
+def to_official(model: str, run_dir: Path, file: Path) -> int:
+    """A run directory -> a file as the released code reads it, in the dtype of the weights; its training step.
+
+    Raises BadInput where the run is of another policy, incomplete, or `file` exists.
+    """
+    run = load_run(run_dir)
+    _expect_kind(model, run, str(run_dir))
+    if file.exists():
+        raise BadInput(f"{file} exists; choose another name")
+    policy = meta_policy(run)
+    policy.load_frozen_backbone()
+    trained = trained_tensors(policy)
+    frozen = tuple(re.escape(name) for name in policy.state_dict() if name not in trained)
+    load_strict(policy, read_tensors(run_dir / WEIGHTS), str(run_dir / WEIGHTS), fresh=frozen)
+    # A run that came from a released file goes back with the facts of that file.
+    released = json.loads(read(run_dir, PROVENANCE)).get("released", {})
+    official = FORMATS[model].write(policy, run.train.steps)
+    official |= {name: released[name] for name in FACTS if name in released}
+    partial = file.with_name(f".{file.name}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(official, partial)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return int(official["step"])
+
+
+def read_statistics(path: Path, data: DataSpec) -> Statistics:
+    """The whole-dataset values of an official statistics JSON.
+
+    Quantiles stay unknown (NaN): the file's are extremes over episodes of the episodes' own.
+    Raises BadInput where the file is missing, something else, or of other dimensions.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; name the *_dataset_stats.json that belongs to the checkpoint")
+    try:
+        saved = json.loads(path.read_text())
+        episodes, steps = int(saved["num_episodes"]), int(saved["num_transition"])
+        fields = {
+            field: _stats(saved[section]["default"], steps)
+            for field, section in (("action", "action"), ("proprio", "state"))
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path}: not the statistics of a released checkpoint ({error}); expected num_episodes, num_transition, "
+            f"and in action.default and state.default {', '.join(f'global_{name}' for name in MEASURES)}"
+        ) from error
+    _expect_dims(len(fields["action"].mean), len(fields["proprio"].mean), data, str(path))
+    return Statistics(fields, episodes, steps)
+
+
+def _stats(saved: Mapping[str, list[float]], count: int) -> Stats:
+    table = np.array([saved[f"global_{name}"] for name in MEASURES], np.float64)
+    if table.ndim != 2 or not np.isfinite(table).all():
+        raise ValueError(f"expected lists of finite numbers, got an array of shape {list(table.shape)}")
+    unknown = np.full(table.shape[1], np.nan)
+    arrays = dict(zip(MEASURES, table, strict=True)) | dict.fromkeys(QUANTILES, unknown)
+    return Stats(**arrays, count=count)
+
+
+def _expect_kind(model: str, run: Run, what: str) -> None:
+    if run.policy.kind != FORMATS[model].kind:
+        right = next(name for name, form in FORMATS.items() if form.kind == run.policy.kind)
+        raise BadInput(f"{what} is of {right}, not of {model}; use `wamkit convert {right}`, or name another")
+
+
+def _expect_dims(action: int, proprio: int, data: DataSpec, what: str) -> None:
+    if (action, proprio) != (data.action_dim, data.proprio_dim):
+        raise BadInput(
+            f"{what} has {action} action and {proprio} proprio dimensions, the recipe {data.action_dim} and "
+            f"{data.proprio_dim}; choose the recipe it was trained with"
+        )
+
+
+def _provenance(policy: WAM, run: Run, robot: str, statistics: Statistics) -> dict[str, Any]:
+    """As training writes it; where the demonstrations began is not known."""
+    return {
+        "revision": revision(),
+        "versions": versions(),
+        "machine": machine() | {"device": "cpu"},
+        "parameters": {part.name: part.parameters for part in parts(policy)},
+        "dataset": {
+            "fingerprint": "unknown",
+            "robot": robot,
+            "episodes": statistics.episodes,
+            "steps": statistics.steps,
+            "fps": run.data.hz,
+        },
+        "initial_states": [],
+    }
+
+
+def _write_run(out: Path, run: Run, normalizer: Normalizer, policy: WAM, facts: Mapping[str, Any]) -> None:
+    """The directory appears whole or not at all."""
+    partial = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_run(run, partial)
+        save_normalizer(normalizer, partial)
+        (partial / PROVENANCE).write_text(json.dumps(facts, indent=1))
+        weights = {name: tensor.contiguous() for name, tensor in trained_tensors(policy).items()}
+        save_file(weights, partial / WEIGHTS)
+        os.rename(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,215 @@
+"""The fast sampler gives the plain sampler's chunks, and hands the device a third of the official operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks import official_sampler
+from benchmarks.fast_wam_sampler import Networks, libero
+from benchmarks.operations import Operations
+from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
+from tests.policies.tiny_policy import clip
+from wamkit.infer.engine import Engine
+from wamkit.policies.fast_wam.fused import FusedSampler, places
+from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
+from wamkit.policies.fast_wam.sampling import Noise, Sample, sample
+from wamkit.policies.fast_wam.variants import VARIANTS
+from wamkit.types import Inputs
+from wamkit.wan.dit import SIZES
+
+COUNTED_OFFICIALLY = 22_430  # of the ten action steps (spec 6.3)
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+def query(policy: FastWAM, batch: int) -> tuple[Inputs, Tensor, Noise]:
+    """Inputs, their context, noise."""
+    inputs = policy.encode(clip(batch, frames=1))
+    context = policy.context(inputs, ("robot",) * batch).detach()
+    return inputs, context, policy.draw_noise(inputs.present, generators(batch))
+
+
+def assert_same(fast: Sample, plain: Sample) -> None:
+    for name in ("action", "future"):
+        mine, twin = getattr(fast, name), getattr(plain, name)
+        assert mine.shape == twin.shape
+        if twin.numel():
+            assert (mine - twin).abs().max() <= 1e-5 * twin.abs().max(), name
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (1, 10), (2, 3), (5, 10)])
+def test_chunks_and_futures_are_those_of_the_plain_sampler(name: str, batch: int, steps: int) -> None:
+    policy = tiny_policy(tiny_config(variant=name))
+    inputs, context, noise = query(policy, batch)
+    with torch.no_grad():
+        plain = sample(policy, inputs.present, context, noise, steps)
+    assert_same(FusedSampler(policy, steps).sample(inputs.present, context, noise), plain)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_one_sampler_answers_queries_of_any_size(name: str) -> None:
+    policy = tiny_policy(tiny_config(variant=name))
+    sampler = FusedSampler(policy, 3)
+    inputs, context, noise = query(policy, 4)
+    together = sampler.sample(inputs.present, context, noise)
+    for rows in (slice(0, 1), slice(1, 4), slice(3, 4)):
+        alone = sampler.sample(
+            inputs.present[rows], context[rows], Noise(noise.action[rows], noise.video[rows])
+        )
+        assert_same(alone, Sample(together.action[rows], together.future[rows]))
+    wider = inputs.present.repeat(1, 1, 1, 1, 2)  # another grid
+    noise = replace(noise, video=noise.video.repeat(1, 1, 1, 1, 2))
+    with torch.no_grad():
+        assert_same(sampler.sample(wider, context, noise), sample(policy, wider, context, noise, 3))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_an_engine_acts_with_it(name: str) -> None:
+    policy = tiny_policy(tiny_config(variant=name)).eval()
+    inputs, robots = policy.encode(clip(3, frames=1)), ("robot",) * 3
+    plain = policy.act(inputs, robots, generators(3))
+    acting = Engine(policy, torch.device("cpu"))._actor(inputs, robots, generators(3))
+    assert torch.allclose(acting, plain, rtol=0, atol=1e-5 * plain.abs().max().item())
+
+
+def test_weights_are_the_policys_own_and_can_be_saved(tmp_path: Path) -> None:
+    policy = tiny_policy(tiny_config(variant="idm"))
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    sampler = FusedSampler(policy, 3)
+    for network, fused in ((policy.dit, sampler.video), (policy.action, sampler.action)):
+        for block, fast in zip(network.blocks, fused.blocks, strict=True):
+            own = {getattr(block.self_attn, layer).weight.data_ptr() for layer in "qkv"}
+            assert own == {part.data_ptr() for part in fast.weight.chunk(3)}
+    save_file(policy.state_dict(), tmp_path / "weights.safetensors")
+    saved = load_file(tmp_path / "weights.safetensors")
+    assert saved.keys() == before.keys()
+    assert all(torch.equal(saved[name], before[name]) for name in before)
+
+
+def test_made_again_after_training_it_knows_the_new_weights() -> None:
+    policy = tiny_policy(tiny_config())
+    inputs, context, noise = query(policy, 2)
+    old = FusedSampler(policy, 3).sample(inputs.present, context, noise)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
+    action = policy.action.head(policy.action.action_encoder(noise.action))
+    (action.square().mean() + sum(p.square().mean() for p in policy.action.blocks.parameters())).backward()
+    optimizer.step()
+    with torch.no_grad():
+        plain = sample(policy, inputs.present, context, noise, 3)
+    assert (plain.action - old.action).abs().max() > 1e-3
+    assert_same(FusedSampler(policy, 3).sample(inputs.present, context, noise), plain)
+
+
+def test_bfloat16_stays_close() -> None:
+    policy = tiny_policy(tiny_config(variant="joint"))
+    inputs, context, noise = query(policy, 2)
+    exact = FusedSampler(policy, 10).sample(inputs.present, context, noise)
+    rounded = FusedSampler(policy.bfloat16(), 10).sample(inputs.present, context, noise)
+    assert rounded.action.dtype == rounded.future.dtype == torch.float32
+    assert (rounded.action - exact.action).abs().max() < 0.05 * exact.action.abs().max()
+    assert (rounded.future - exact.future).abs().max() < 0.05 * exact.future.abs().max()
+
+
+# where groups lie
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "expected"),
+    [
+        ("fast", 0, {"present": (0, 6), "future": (6, 6), "action": (6, 10)}),
+        ("no_video", 0, {"present": (0, 6), "action": (6, 10)}),
+        ("joint", 2, {"present": (0, 6), "future": (6, 18), "action": (18, 22)}),
+        ("idm", 2, {"present": (0, 6), "future": (6, 18), "given": (6, 18), "action": (18, 22)}),
+    ],
+)
+def test_what_a_group_sees_is_all_up_to_its_own_end(
+    name: str, frames: int, expected: Mapping[str, tuple[int, int]]
+) -> None:
+    found = places(VARIANTS[name].sees, frames, (2, 3), 4, 20, torch.device("cpu"))
+    assert {group: (place.start, place.end) for group, place in found.items()} == expected
+
+
+def test_a_visibility_that_is_no_stretch_is_refused() -> None:
+    sees = (
+        ("present", ("present",)),
+        ("future", ("present", "future")),
+        ("action", ("future", "action")),
+    )
+    with pytest.raises(AssertionError, match="do not lie side by side"):
+        places(sees, 2, (2, 3), 4, 20, torch.device("cpu"))
+
+
+# operations, at full size in bfloat16 on the meta device
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Operations of a whole query and of its ten action steps."""
+
+    query: Operations
+    steps: Operations
+
+
+@pytest.fixture(scope="module")
+def full_size() -> Networks:
+    return Networks.build(FastWAMConfig(), SIZES["5B"].layers, torch.device("meta"), torch.bfloat16)
+
+
+def count(networks: Networks, name: str) -> Counted:
+    networks = replace(networks, variant=VARIANTS[name])
+    asked = libero(networks, batch=1)
+    sampler = FusedSampler(networks, 10)
+    sampler.sample(*asked)  # tables of positions are made once
+    with Operations() as whole:
+        sampler.sample(*asked)
+    kept = sampler.query(*asked)
+    with torch.inference_mode(), Operations() as steps:
+        sampler.chunk(asked[2].action, kept)
+    return Counted(whole, steps)
+
+
+@pytest.fixture(scope="module")
+def official(full_size: Networks) -> Counted:
+    asked = libero(full_size, batch=1)
+    with Operations() as whole:
+        official_sampler.sample(full_size, *asked, 10)
+    memory = official_sampler.prefill(full_size.dit, *asked[:2])
+    with Operations() as steps:
+        official_sampler.act(full_size.action, memory, asked[1], asked[2].action, 10)
+    return Counted(whole, steps)
+
+
+def test_the_twin_does_the_official_work(official: Counted) -> None:
+    assert official.steps.total() == pytest.approx(COUNTED_OFFICIALLY, rel=0.02)
+    policy = tiny_policy(tiny_config())
+    inputs, context, noise = query(policy, 2)
+    with torch.no_grad():
+        plain = sample(policy, inputs.present, context, noise, 10)
+    assert_same(official_sampler.sample(policy, inputs.present, context, noise, 10), plain)
+
+
+@pytest.mark.parametrize("name", ["fast", "no_video"])
+def test_a_third_of_the_official_operations(full_size: Networks, official: Counted, name: str) -> None:
+    mine = count(full_size, name)
+    assert 3 * mine.steps.total() <= COUNTED_OFFICIALLY
+    assert 3 * mine.query.total() <= official.query.total()
+
+
+@pytest.mark.parametrize(("name", "passes"), [("fast", 0), ("no_video", 0), ("joint", 10), ("idm", 11)])
+def test_nothing_is_masked_joined_or_computed_in_vain(full_size: Networks, name: str, passes: int) -> None:
+    counts = count(full_size, name).query.counts
+    assert not {"boolean mask", "cat.default"} & counts.keys()
+    layers, encoded = 30, 2 if name == "idm" else 1  # clean frames end with keys and values of the last block
+    blocks = 10 * layers + min(passes, 10) * layers + encoded * (layers - 1)
+    assert counts["gelu.default"] == blocks + 2  # one for each network's context
+    assert counts["attention"] == 2 * blocks
