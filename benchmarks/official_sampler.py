@@ -1,5 +1,5 @@
 """The work that the released Fast-WAM does for one chunk, on our modules' weights: the twin the fast sampler is
-measured against. Written from its description (Fast-WAM spec 1.2-1.4, 3.1, 6.1, 6.3), for variants that imagine nothing.
+measured against. Written from its description (Fast-WAM spec 1.2-1.4, 3.1, 6), for variants that imagine nothing.
 
 Every step embeds the text and projects it to keys and values again, embeds the time again and adds it to every block's
 modulation, norms in single operations, turns in complex float64, and hands masks that hide nothing to both attentions.
@@ -16,7 +16,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from wamkit.flow import euler_times
 from wamkit.nn.attention import KV
@@ -45,8 +45,7 @@ class Conditions:
 def sample(policy: Networks, present: Tensor, context: Tensor, noise: Noise, steps: int) -> Sample:
     """present [b c 1 h w], context [b l text] -> a chunk."""
     memory = prefill(policy.dit, present, context)
-    rotation = complex_table(line_table(noise.action.shape[1], policy.dit.size.head_dim, present.device))
-    return Sample(act(policy.action, memory, context, noise.action, steps, rotation), noise.video)
+    return Sample(act(policy.action, memory, context, noise.action, steps), noise.video)
 
 
 @torch.inference_mode()
@@ -66,11 +65,10 @@ def prefill(network: WanDiT, present: Tensor, context: Tensor) -> list[KV]:
 
 
 @torch.inference_mode()
-def act(
-    network: ActionDiT, memory: list[KV], context: Tensor, noise: Tensor, steps: int, rotation: Tensor
-) -> Tensor:
-    """The chunk, from keys and values of the present. rotation: of the action tokens."""
+def act(network: ActionDiT, memory: list[KV], context: Tensor, noise: Tensor, steps: int) -> Tensor:
+    """The chunk, from keys and values of the present."""
     dtype, keys = network.head.weight.dtype, memory[0].k.shape[2] + noise.shape[1]
+    rotation = complex_table(line_table(noise.shape[1], network.size.head_dim, noise.device))
     x = noise.to(dtype)
     for t, t_next in pairwise(euler_times(steps).to(x.device)):
         tokens = network.action_encoder(x)
@@ -107,7 +105,9 @@ def run(block: Block, x: Tensor, given: Conditions, before: Sequence[KV]) -> tup
         rotate(rms(attention.norm_k, attention.k(u)), given.rotation, attention.heads),
         heads(attention.v(u), attention.heads),
     )
-    k, v = (torch.cat([*rest, mine], dim=2) if rest else mine for mine, *rest in zip(own, *before, strict=True))
+    k, v = (
+        torch.cat([*rest, mine], dim=2) if rest else mine for mine, *rest in zip(own, *before, strict=True)
+    )
     x = x + attention.join(F.scaled_dot_product_attention(q, k, v, attn_mask=given.mask)) * gate1
     x = x + look_at_context(block.cross_attn, block.norm3(x), given)
     u = block.norm2(x) * (1 + scale2) + shift2

@@ -187,3 +187,35 @@ def test_a_full_size_run_without_its_weights(tmp_path, capsys, monkeypatch):
         policy.load_frozen_encoders()
     with pytest.raises(BadInput, match=r"weights/Wan2.1-T2V-1.3B"):
         policy.load_frozen_backbone()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("--policy.variant", "fats", "'fast', 'joint', 'idm', 'no_video'"),
+        ("--policy.sample-steps", "0", "at least 1 Euler step, got 0"),
+    ],
+)
+def test_a_fast_wam_that_cannot_be(copy, capsys, flag, value, says):
+    words = ["train", "metaworld3_fast_wam", *where(copy)[:4], "--out", str(copy / "new"), *SMALL]
+    with pytest.raises(SystemExit, match="2"):
+        run_command([*words, flag, value])
+    error = capsys.readouterr().err.replace("│", " ")
+    assert says in " ".join(error.split()) and "Traceback" not in error
+    assert not (copy / "new").exists()
+
+
+def test_training_fast_wam_where_a_light_wam_lies(copy, capsys):
+    before = (copy / "run" / "weights.safetensors").read_bytes()
+    error = refused(capsys, ["train", "metaworld3_fast_wam", *where(copy), *SMALL])
+    assert "policy.kind: light_wam -> fast_wam" in error
+    assert (copy / "run" / "weights.safetensors").read_bytes() == before
+
+
+def test_weights_of_a_light_wam_under_the_name_of_a_fast_wam(copy, capsys):
+    from wamkit.config import to_json
+    from wamkit.recipes import recipe
+
+    (copy / "run" / "run.json").write_text(to_json(recipe("metaworld3_fast_wam")))
+    error = refused(capsys, ["eval", str(copy / "run"), "--episodes", "1"])
+    assert "weights.safetensors: does not fit the policy" in error and "action." in error

@@ -164,7 +164,10 @@ if __name__ == "__main__":
 
 
 def test_two_processes_share_the_rows(finished, tmp_path):
-    shutil.copytree(finished / "dataset", tmp_path / "dataset")
+    for name in ("dataset", "cache"):
+        shutil.copytree(finished / name, tmp_path / name)
+    (tmp_path / "out").mkdir()
+    shutil.copy(finished / "out" / "cost.json", tmp_path / "out")
     script = tmp_path / "share.py"
     script.write_text(SHARE)
     command = [sys.executable, str(script), *words(tmp_path, *RECIPES)]
@@ -232,6 +235,12 @@ def test_words_that_make_no_comparison(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dataset_that_does_not_fit_leaves_nothing_behind(tmp_path, capsys):
+    record(tmp_path / "dataset", cameras=("corner2",))
+    assert "gripperPOV" in refused(capsys, words(tmp_path, *RECIPES))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
+
+
 def asked(*runs: Run, seeds: tuple[int, ...] = (0, 1)) -> Comparison:
     return Comparison(runs, seeds, Path("dataset"), Path("cache"), Path("out"))
 
@@ -269,7 +278,7 @@ def test_recipes_that_do_not_fit_each_other(other, message):
 
 def test_a_policy_of_another_cache_does_not_fit():
     pooled = replace(LIGHT, policy=replace(LIGHT.policy, objective="cotrain", video_pool=2))
-    with pytest.raises(BadInput, match="policy.video_pool is 1, expected 2"):
+    with pytest.raises(BadInput, match=r"policy\.video_pool is 1, expected 2"):
         check(asked(pooled, FAST))
     check(asked(LIGHT, PLAIN, FAST, replace(NO_VIDEO, train=replace(NO_VIDEO.train, learning_rate=1e-3))))
 

@@ -79,7 +79,8 @@ def test_planned_activations_are_those_of_a_real_batch():
     """The meta device counts what a real forward pass keeps, but for the attention kernel's own notes."""
     run = recipe("metaworld3")
     run = replace(run, train=replace(run.train, batch_size=2))
-    policy, batch = meta_policy(run), meta_batch(run)
+    policy = meta_policy(run)
+    batch = meta_batch(run, policy)
     real = build_policy(run, Normalizer.from_json(policy.normalizer.to_json()))
     inputs = Inputs(**{name: torch.zeros(tensor.shape) for name, tensor in vars(batch.inputs).items()})
     names = ("actions", "action_is_pad", "frame_is_pad")

@@ -202,6 +202,7 @@ class Eval:
 
     Examples: wamkit eval demo/run --episodes 20
               wamkit eval demo/run --like demo/run/eval/metaworld3/results.json
+              wamkit eval fast_demo/run --policy.sample-steps 5 --out fast_demo/five_steps
     """
 
     run: Positional[Path]
@@ -224,11 +225,11 @@ class Eval:
         name = self.suite or run.suite
         out = self.run / "eval" / name if self.out == Path() else self.out
         if self.like == Path():
-            results = stages.evaluate(self.run, name, self.episodes, run.eval, out)
+            results = stages.evaluate(self.run, run, name, self.episodes, out)
             console.print(results_table(results))
             return 0
         out = out.with_name(f"{name}-again") if self.out == Path() else out
-        results, changes = stages.repeat(self.run, self.like, out)
+        results, changes = stages.repeat(self.run, run, self.like, out)
         console.print(results_table(results))
         console.print("\n".join(changes) or "every episode ended as before", markup=False)
         return 0

@@ -122,12 +122,15 @@ def compare(asked: Comparison, command: str) -> Tree | None:
     the stages do.
     """
     check(asked)
-    dataset = Dataset.open(asked.dataset)
+    dataset, first = Dataset.open(asked.dataset), asked.runs[0]
+    Clips(
+        dataset, first.data, first.actions
+    )  # a dataset that does not fit is refused before anything is written
     asked.out.mkdir(parents=True, exist_ok=True)
     _settle(asked, dataset.fingerprint())
     device, rows = stages.best_device(), asked.rows
     if not all(row.results.exists() for row in rows):
-        stages.encode(asked.runs[0], asked.dataset, asked.cache, device)
+        stages.encode(first, asked.dataset, asked.cache, device)
     for number, row in enumerate(rows, 1):
         _do(row, asked, device, f"{number}/{len(rows)} {row.name}")
     left = [row.name for row in rows if not row.results.exists()]
@@ -157,9 +160,9 @@ def check(asked: Comparison) -> None:
             if ours.get(name) != theirs.get(name):
                 raise BadInput(
                     f"{run.recipe} cannot be compared with {first.recipe}: {name} is {theirs.get(name, 'absent')}, "
-                    f"expected {ours.get(name, 'absent')}; give every row the same (--{name} VALUE), or leave it out"
+                    f"expected {ours.get(name, 'absent')}; give all the same value, or leave it out"
                 )
-    assert asked.suite
+    find_suite(first.suite)  # an unknown one is refused
 
 
 def _shared(run: Run) -> Tree:
@@ -206,7 +209,7 @@ def _do(row: Row, asked: Comparison, device: torch.device, title: str) -> None:
         if not row.results.exists():
             console.print(f"[bold]{title}[/bold]")
             stages.train(row.run, asked.dataset, asked.cache, row.folder, device)
-            stages.evaluate(row.folder, row.run.suite, asked.episodes, row.run.eval, row.results.parent)
+            stages.evaluate(row.folder, row.run, row.run.suite, asked.episodes, row.results.parent)
         total = read_results(row.results)["total"]
         console.print(f"{title}: {total['successes']} of {total['trials']} solved")
 

@@ -68,8 +68,14 @@ def from_json(text: str, source: str) -> Run:
     try:
         return RUN.validate_json(text, strict=False)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        wrong = "; ".join(f"{_path(e['loc'])}: {e['msg']}" for e in error.errors()[:5])
         raise BadInput(f"{source}: not a run of this version of wamkit ({wrong}); train it again") from None
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """As the command line spells it; pydantic puts the kind of a policy behind `policy`."""
+    section, *rest = location
+    return ".".join(map(str, (section, *(rest[1:] if section == "policy" else rest))))
 
 
 def save_run(run: Run, directory: Path) -> None:
@@ -101,11 +107,11 @@ def read(directory: Path, name: str) -> str:
 
 
 def diff(old: Run, new: Run) -> list[str]:
-    """What differs, one "path: old -> new" each."""
+    """What differs, one "path: old -> new" each; first the kinds, which explain the rest."""
     before, after = flatten(RUN.dump_python(old, mode="json")), flatten(RUN.dump_python(new, mode="json"))
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
-        for key in sorted(before.keys() | after.keys())
+        for key in sorted(before.keys() | after.keys(), key=lambda key: (not key.endswith(".kind"), key))
         if before.get(key) != after.get(key)
     ]
 
@@ -116,6 +122,28 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if type(value) is dict else {prefix + key: value}
     return flat
+
+
+# What a trained policy may be asked for otherwise than it was trained; `eval` is free.
+ASKABLE = ("policy.variant", "policy.sample_steps", "data.chunk_seconds")
+
+
+def asked_changes(trained: Run, asked: Run) -> list[str]:
+    """What is asked of a trained policy otherwise than it was trained. Raises BadInput where it cannot do that."""
+    changes = [change for change in diff(trained, asked) if not change.startswith("eval.")]
+    fixed = [change for change in changes if not change.startswith(ASKABLE)]
+    if fixed:
+        raise BadInput(
+            f"{fixed[0]}: what was trained cannot be changed now; only eval.* and {', '.join(ASKABLE)} can. "
+            "Train another run"
+        )
+    if asked.data.horizon > trained.data.horizon:
+        raise BadInput(
+            f"data.chunk_seconds: {asked.data.horizon} actions are asked for, the policy was trained to predict "
+            f"{trained.data.horizon}; ask for at most {trained.data.chunk_seconds} s, or train with longer chunks"
+        )
+    asked.policy.check_trained_as(trained.policy)
+    return changes
 
 
 def save_normalizer(normalizer: Normalizer, directory: Path) -> None:
@@ -145,7 +173,11 @@ def build_policy(run: Run, normalizer: Normalizer) -> WAM:
 
 def load_engine(directory: Path, device: torch.device) -> Engine[WAM]:
     """A run directory as something that acts. Raises BadInput naming a missing or truncated file."""
-    run = load_run(directory)
+    return load_engine_as(load_run(directory), directory, device)
+
+
+def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[WAM]:
+    """The weights of a run directory, acting as `run` says; see `asked_changes` for what that may change."""
     policy = build_policy(run, load_normalizer(directory))
     policy.load_frozen_encoders()
     policy.load_frozen_backbone()

@@ -43,7 +43,7 @@ def demo(run: Run, out: Path, episodes: int) -> int:
         "check": checked,
         "encode": lambda: stages.encode(run, dataset, cache, device),
         "train": lambda: stages.train(run, dataset, cache, run_dir, device),
-        "evaluate": lambda: stages.evaluate(run_dir, run.suite, 0, run.eval, results_dir),
+        "evaluate": lambda: stages.evaluate(run_dir, run, run.suite, 0, results_dir),
         "report": lambda: stages.report(run_dir, dataset, results_dir, run_dir / "report.html", _times(out)),
     }
     for number, (name, stage) in enumerate(todo.items(), start=1):

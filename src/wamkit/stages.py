@@ -21,8 +21,10 @@ from wamkit.collect import FACTS as COLLECTION
 from wamkit.config import (
     WAM,
     Run,
+    asked_changes,
     build_policy,
     load_engine,
+    load_engine_as,
     load_run,
     read,
     save_normalizer,
@@ -35,7 +37,7 @@ from wamkit.data.canvas import canvas_size
 from wamkit.data.clips import Clips
 from wamkit.data.lerobot import Dataset
 from wamkit.data.normalize import Normalizer, dataset_stats
-from wamkit.evaluate import RESULTS, EvalConfig, differences, like, read_results
+from wamkit.evaluate import RESULTS, differences, like, read_results
 from wamkit.evaluate import evaluate as measure
 from wamkit.plan import parts
 from wamkit.provenance import machine, revision, versions
@@ -128,29 +130,35 @@ def initial_states(dataset: Dataset) -> list[dict[str, Any]]:
     return [json.loads(state) for state in dataset.episode_column("initial_state")]
 
 
-def evaluate(run_dir: Path, suite_name: str, episodes: int, config: EvalConfig, out: Path) -> dict[str, Any]:
-    """Run directory -> results in `out`, on initial states that were not demonstrated."""
+def evaluate(run_dir: Path, asked: Run, suite_name: str, episodes: int, out: Path) -> dict[str, Any]:
+    """Run directory -> results in `out`, on initial states that were not demonstrated.
+
+    asked: the directory's run, or one that differs in what a trained policy can be asked for.
+    """
     suite = find_suite(suite_name)
     if episodes:
         suite = replace(suite, episodes=episodes)
     device = best_device()
-    engine = load_engine(run_dir, device)
-    return measure(engine, suite, config, out, _policy_facts(run_dir, device), _demonstrated(run_dir))
+    facts = _policy_facts(run_dir, asked, device)
+    engine = load_engine_as(asked, run_dir, device)
+    return measure(engine, suite, asked.eval, out, facts, _demonstrated(run_dir))
 
 
-def repeat(run_dir: Path, earlier: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
+def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
     """The evaluation of `earlier` (a results.json) again, and what came out differently."""
     suite, config = like(earlier)
     device = best_device()
-    engine = load_engine(run_dir, device)
-    results = measure(engine, suite, config, out, _policy_facts(run_dir, device), _demonstrated(run_dir))
+    facts = _policy_facts(run_dir, asked, device)
+    engine = load_engine_as(asked, run_dir, device)
+    results = measure(engine, suite, config, out, facts, _demonstrated(run_dir))
     return results, differences(read_results(earlier), results)
 
 
-def _policy_facts(run_dir: Path, device: torch.device) -> dict[str, Any]:
-    """What identifies a policy in its results."""
+def _policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, Any]:
+    """What identifies a policy in its results. BadInput where it cannot do what is asked."""
     run = load_run(run_dir)
-    return {
+    changes = asked_changes(run, asked)
+    return ({"asked": changes} if changes else {}) | {
         "kind": run.policy.kind,
         "recipe": run.recipe,
         **run.policy.identity,

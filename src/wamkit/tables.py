@@ -9,7 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from wamkit.config import Run, build_policy, load_normalizer, load_run, read
+from wamkit.config import Run, load_run, read
 from wamkit.data.canvas import canvas_size
 from wamkit.data.lerobot import Dataset
 from wamkit.data.normalize import dataset_stats
@@ -97,8 +97,7 @@ def run_tables(directory: Path) -> list[Table]:
         "machine": facts["machine"]["cpu"],
         "results": ", ".join(str(path) for path in results) or "none; run `wamkit eval`",
     }
-    policy = build_policy(run, load_normalizer(directory))
-    return [_facts(str(directory), about), parameter_table(run.recipe, parts(policy))]
+    return [_facts(str(directory), about), parameter_table(run.recipe, parts(meta_policy(run)))]
 
 
 def results_table(results: dict[str, Any]) -> Table:

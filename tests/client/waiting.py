@@ -60,7 +60,7 @@ class Waiting(Env):
         return {"display": np.array([[10.0, 0, 0, 5], [0, 10, 0, 5], [0, 0, 0, 1]])}
 
     def chunk_path(self, proprio: np.ndarray, chunk: np.ndarray) -> np.ndarray:
-        return np.zeros((len(chunk), 3)) + (0, 0, 1)
+        return np.tile([0.0, 0.0, 1.0], (len(chunk), 1))
 
     def close(self) -> None:
         pass

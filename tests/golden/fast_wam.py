@@ -1,4 +1,4 @@
-"""Fast-WAM and its variants against vectors of the official modules. Every dimension comes from the file and its JSON."""
+"""Fast-WAM and its variants against vectors of the official modules. Every dimension comes from the files."""
 
 from __future__ import annotations
 

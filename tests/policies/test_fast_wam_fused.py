@@ -149,48 +149,49 @@ def test_a_visibility_that_is_no_stretch_is_refused() -> None:
         places(sees, 2, (2, 3), 4, 20, torch.device("cpu"))
 
 
-# operations, at full size in bfloat16 on the meta device
+# operations; how many there are depends on depth and dtype, not on width, so most are counted on a narrow network
+
+DEPTH = SIZES["5B"].layers
+NARROW = replace(SIZES["5B"], width=48, ffn=32, heads=2, head_dim=20, text_dim=16, time_dim=16)
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Networks:
+    config = FastWAMConfig(size=NARROW, action_width=24, action_ffn=32)
+    return Networks.build(config, DEPTH, torch.device("cpu"), torch.bfloat16)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Operations of a whole query and of its ten action steps."""
+    """Operations of a whole query and of its action steps."""
 
     query: Operations
     steps: Operations
 
 
-@pytest.fixture(scope="module")
-def full_size() -> Networks:
-    return Networks.build(FastWAMConfig(), SIZES["5B"].layers, torch.device("meta"), torch.bfloat16)
+def official(networks: Networks, steps: int) -> Counted:
+    present, context, noise = libero(networks, batch=1)
+    memory = official_sampler.prefill(networks.dit, present, context)
+    with Operations() as query:
+        official_sampler.sample(networks, present, context, noise, steps)
+    with Operations() as chunk:
+        official_sampler.act(networks.action, memory, context, noise.action, steps)
+    return Counted(query, chunk)
 
 
-def count(networks: Networks, name: str) -> Counted:
+def ours(networks: Networks, name: str, steps: int) -> Counted:
     networks = replace(networks, variant=VARIANTS[name])
-    asked = libero(networks, batch=1)
-    sampler = FusedSampler(networks, 10)
-    sampler.sample(*asked)  # tables of positions are made once
-    with Operations() as whole:
+    sampler, asked = FusedSampler(networks, steps), libero(networks, batch=1)
+    kept = sampler.query(*asked)  # tables of positions are made with the first query
+    with Operations() as query:
         sampler.sample(*asked)
-    kept = sampler.query(*asked)
-    with torch.inference_mode(), Operations() as steps:
+    with torch.inference_mode(), Operations() as chunk:
         sampler.chunk(asked[2].action, kept)
-    return Counted(whole, steps)
+    return Counted(query, chunk)
 
 
-@pytest.fixture(scope="module")
-def official(full_size: Networks) -> Counted:
-    asked = libero(full_size, batch=1)
-    with Operations() as whole:
-        official_sampler.sample(full_size, *asked, 10)
-    memory = official_sampler.prefill(full_size.dit, *asked[:2])
-    with Operations() as steps:
-        official_sampler.act(full_size.action, memory, asked[1], asked[2].action, 10)
-    return Counted(whole, steps)
-
-
-def test_the_twin_does_the_official_work(official: Counted) -> None:
-    assert official.steps.total() == pytest.approx(COUNTED_OFFICIALLY, rel=0.02)
+def test_the_twin_does_the_official_work(narrow: Networks) -> None:
+    assert official(narrow, 10).steps.total() == pytest.approx(COUNTED_OFFICIALLY, rel=0.02)
     policy = tiny_policy(tiny_config())
     inputs, context, noise = query(policy, 2)
     with torch.no_grad():
@@ -199,17 +200,24 @@ def test_the_twin_does_the_official_work(official: Counted) -> None:
 
 
 @pytest.mark.parametrize("name", ["fast", "no_video"])
-def test_a_third_of_the_official_operations(full_size: Networks, official: Counted, name: str) -> None:
-    mine = count(full_size, name)
+def test_a_third_of_the_official_operations(narrow: Networks, name: str) -> None:
+    mine = ours(narrow, name, 10)
     assert 3 * mine.steps.total() <= COUNTED_OFFICIALLY
-    assert 3 * mine.query.total() <= official.query.total()
+    assert 3 * mine.query.total() <= official(narrow, 10).query.total()
+    assert mine.steps.total() == 10 * (24 * DEPTH + 5)
 
 
-@pytest.mark.parametrize(("name", "passes"), [("fast", 0), ("no_video", 0), ("joint", 10), ("idm", 11)])
-def test_nothing_is_masked_joined_or_computed_in_vain(full_size: Networks, name: str, passes: int) -> None:
-    counts = count(full_size, name).query.counts
+def test_full_size_has_the_same_operations(narrow: Networks) -> None:
+    meta = Networks.build(FastWAMConfig(), DEPTH, torch.device("meta"), torch.bfloat16)
+    assert ours(meta, "fast", 1).query.counts == ours(narrow, "fast", 1).query.counts
+
+
+@pytest.mark.parametrize(("name", "steps", "encoded"), [("fast", 10, 1), ("joint", 20, 1), ("idm", 20, 2)])
+def test_nothing_is_masked_joined_or_computed_in_vain(
+    narrow: Networks, name: str, steps: int, encoded: int
+) -> None:
+    counts = ours(narrow, name, 10).query.counts
     assert not {"boolean mask", "cat.default"} & counts.keys()
-    layers, encoded = 30, 2 if name == "idm" else 1  # clean frames end with keys and values of the last block
-    blocks = 10 * layers + min(passes, 10) * layers + encoded * (layers - 1)
-    assert counts["gelu.default"] == blocks + 2  # one for each network's context
-    assert counts["attention"] == 2 * blocks
+    finished = steps * DEPTH + encoded * (DEPTH - 1)  # of clean frames the last block's output is not needed
+    assert counts["attention"] == 2 * finished
+    assert counts["gelu.default"] == finished + 2  # and once for the context of each network

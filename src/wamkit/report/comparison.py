@@ -189,7 +189,7 @@ def cost(comparison: Tree) -> Section:
                 whole,
             )
         )
-    heads = ("Policy", "Parameters", "trained", "ms per query", "s per training step", "whole training")
+    heads = ("Policy", "Parameters", "Trained", "ms per query", "s per training step", "Whole training")
     device = where["machine"]
     text = (
         "A query is one observation, from pictures to a chunk of actions; a step is forward, backward and optimizer on "

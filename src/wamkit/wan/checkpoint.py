@@ -8,14 +8,15 @@ named in FRESH; anything else missing, unknown or of another shape is one explai
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.nn.renaming import Renaming
-from wamkit.nn.weights import load_strict, read_tensors
-from wamkit.wan.dit import WanDiT
+from wamkit.nn.weights import load_strict, numbers, read_tensors
+from wamkit.wan.dit import WanDiT, WanSize
 
 FRESH = (r"adapters\..*", r".*\.lora_(down|up)\.weight")
 PREFIXES = ("model.diffusion_model.", "model.")
@@ -54,8 +55,8 @@ def load_wan(dit: WanDiT, path: str | Path) -> None:
     file = inside if inside.is_dir() else path
     if not file.exists():
         raise BadInput(
-            f"{path}: no Wan transformer; download it with `hf download Wan-AI/Wan2.1-T2V-1.3B "
-            "diffusion_pytorch_model.safetensors --local-dir FOLDER` and name FOLDER"
+            f"{path}: no Wan transformer; download it with `hf download REPOSITORY --local-dir FOLDER` and name "
+            "FOLDER (Light-WAM: Wan-AI/Wan2.1-T2V-1.3B, Fast-WAM: Wan-AI/Wan2.2-TI2V-5B)"
         )
     load_strict(dit, original_names(read_tensors(file), str(file)), source=str(file), fresh=FRESH)
 
@@ -79,3 +80,26 @@ def original_names(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tens
 def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A WanDiT's released part (without FRESH) under diffusers' names."""
     return {NAMES.backward(name): tensor for name, tensor in tensors.items()}
+
+
+def size_of(shapes: Mapping[str, tuple[int, ...]], recipe: WanSize, source: str) -> WanSize:
+    """The size of the video model `dit` in a checkpoint; the recipe gives the channels of a head.
+
+    Raises BadInput where the attention width is no multiple of them, KeyError for a missing tensor.
+    """
+    inner = shapes["dit.blocks.0.self_attn.q.weight"][0]
+    if inner % recipe.head_dim:
+        raise BadInput(
+            f"{source}: attention width {inner} is no multiple of the recipe's {recipe.head_dim} channels per head; "
+            "choose the recipe it was trained with"
+        )
+    return replace(
+        recipe,
+        width=shapes["dit.patch_embedding.weight"][0],
+        channels=shapes["dit.patch_embedding.weight"][1],
+        ffn=shapes["dit.blocks.0.ffn.0.weight"][0],
+        heads=inner // recipe.head_dim,
+        layers=len(numbers(shapes, "dit.blocks.")),
+        text_dim=shapes["dit.text_embedding.0.weight"][1],
+        time_dim=shapes["dit.time_embedding.0.weight"][1],
+    )

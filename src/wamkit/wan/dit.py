@@ -160,7 +160,7 @@ class WanDiT(nn.Module):
         context_mask: Bool[Tensor, "b l"] | None = None,
     ) -> Stream:
         """Patches, times and context as the blocks take them. context_mask: True = may attend; None = all may."""
-        tokens = self.patch_embedding(latents)  # b d t h/2 w/2
+        tokens = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))  # b d t h/2 w/2
         rows, columns, dtype = tokens.shape[3], tokens.shape[4], tokens.dtype
         counts = torch.tensor([frames.count for frames in groups], device=latents.device)
         row = torch.arange(len(groups), device=latents.device).repeat_interleave(

@@ -18,7 +18,7 @@ from wamkit_client.types import BadInput
 from wamkit.nn.renaming import Renaming
 from wamkit.nn.weights import Envelope, expect_structure, load_strict, read_tensors
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
-from wamkit.policies.light_wam.convert import video_size
+from wamkit.wan.checkpoint import size_of
 
 NOT_IN_FILE = (r"codec\..*",)
 SECTIONS = ("mot", "proprio_encoder")
@@ -121,7 +121,7 @@ def structure(official: Mapping[str, Any], recipe: FastWAMConfig, source: str = 
     try:
         config = replace(
             recipe,
-            size=video_size(shapes, recipe.size, source),
+            size=size_of(shapes, recipe.size, source),
             action_width=shapes["action.action_encoder.weight"][0],
             action_ffn=shapes["action.blocks.0.ffn.0.weight"][0],
         )

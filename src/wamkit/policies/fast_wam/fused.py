@@ -29,7 +29,7 @@ from wamkit.nn.attention import KV, Visibility
 from wamkit.nn.rope import grid_table, line_table
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
-from wamkit.wan.block import Attention, Block, Rows, embed_times
+from wamkit.wan.block import Block, Rows, embed_times
 from wamkit.wan.dit import PATCH, WanDiT
 
 CLEAN = -1  # the last of the sampler's times is 0
@@ -64,15 +64,14 @@ class FusedBlock:
 
     def __init__(self, block: Block, modulation: Float[Tensor, "r 6 d"]) -> None:
         attention = block.self_attn
-        norms = (attention.norm_q, attention.norm_k)
         self.block, self.eps = block, block.norm1.eps
         self.weight, self.bias = stack((attention.q, attention.k, attention.v))
-        q, k = (root(attention) * norm.weight.to(modulation.dtype) for norm in norms)
-        self.norm = torch.stack([q, k, torch.ones_like(q)])
+        q, k = (norm.weight.to(modulation.dtype) for norm in (attention.norm_q, attention.norm_k))
+        self.norm = torch.stack([len(q) ** 0.5 * q, len(k) ** 0.5 * k, torch.ones_like(q)])
+        self.floor = modulation.new_tensor((len(q) * attention.norm_q.eps) ** 0.5)
         rows = block.modulation + modulation
         rows[:, [1, 4]] += 1  # scales
         self.rows: tuple[Rows, ...] = tuple(row.unbind() for row in rows.to(self.weight.dtype).unbind())
-        self.floor = floor(attention, modulation)
 
     def project(self, x: Float[Tensor, "b s d"], time: int, place: Place, buffer: Tensor) -> None:
         """Queries, keys and values of self-attention, put in their place."""
@@ -118,7 +117,7 @@ class FusedNetwork:
         self.weight, self.bias = stack([layer for each in self.cross for layer in (each.k, each.v)])
         # queries stay without their norm's weight: the keys carry it for them
         norms = [each.norm_q.weight.to(dtype) * each.norm_k.weight.to(dtype) for each in self.cross]
-        self.norm = root(self.cross[0]) ** 2 * torch.stack(norms)
+        self.norm = norms[0].numel() * torch.stack(norms)
 
     def context(self, context: Float[Tensor, "b l text"]) -> tuple[KV, ...]:
         """Keys and values of cross-attention in every block, all by one product."""
@@ -170,11 +169,13 @@ class FusedSampler:
         self, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"], noise: Noise
     ) -> Sample:
         """A chunk for every row, in the way of the policy's variant."""
-        query = self._query(present, context, noise)
+        query = self.query(present, context, noise)
         self.encode("present", present, query)
         return WAYS[self.variant.imagines](self, noise, query)
 
-    def _query(self, present: Tensor, context: Tensor, noise: Noise) -> Query:
+    @torch.inference_mode()
+    def query(self, present: Tensor, context: Tensor, noise: Noise) -> Query:
+        """Everything of a query that is not tokens; the buffers are still empty."""
         size, frames, steps = self.dit.size, noise.video.shape[2], noise.action.shape[1]
         where = places(self.variant.sees, frames, grid(present), steps, size.head_dim, present.device)
         rows = max(place.end for place in where.values())
@@ -284,20 +285,10 @@ def _stack(parameters: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-# A root-mean-square norm is x sqrt(width) / hypot(|x|, sqrt(width eps)), times its weight.
-
-
-def root(attention: Attention) -> float:
-    """sqrt(width)."""
-    return len(attention.norm_q.weight) ** 0.5
-
-
-def floor(attention: Attention, like: Tensor) -> Float[Tensor, ""]:
-    """sqrt(width eps)."""
-    return torch.tensor(root(attention) * attention.norm_q.eps**0.5, dtype=like.dtype, device=like.device)
-
-
 def normalize_(x: Float[Tensor, "..."], floor: Float[Tensor, ""]) -> Float[Tensor, "..."]:
-    """x / hypot(|x|, floor) along the last axis, in place; the length is taken in floor's dtype."""
+    """x / hypot(|x|, floor) along the last axis, in place; the length is taken in floor's dtype.
+
+    A root-mean-square norm is sqrt(width) times this with floor sqrt(width eps), times its weight.
+    """
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=floor.dtype)
     return x.div_(torch.hypot(length, floor))

@@ -98,6 +98,16 @@ class FastWAMConfig:
                 f"policy.sample_steps: a chunk takes at least 1 Euler step, got {self.sample_steps}; published: 10"
             )
 
+    def check_trained_as(self, trained: object) -> None:
+        """BadInput where weights that were trained as `trained` cannot act as this variant."""
+        asked = variant(self.variant)
+        blind = isinstance(trained, FastWAMConfig) and not variant(trained.variant).trains_video
+        if blind and asked.imagines != "nothing":
+            raise BadInput(
+                f"policy.variant: {asked.title} imagines the future, and this policy was trained without video; "
+                f"ask for a variant that imagines nothing, or train {self.variant}"
+            )
+
     @property
     def identity(self) -> dict[str, str]:
         """What tells policies of this kind apart in results."""

@@ -18,7 +18,7 @@ from wamkit_client.types import BadInput
 from wamkit.nn.renaming import Renaming
 from wamkit.nn.weights import Envelope, expect_structure, load_strict, numbers
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig, LoRATuning
-from wamkit.wan.dit import WanSize
+from wamkit.wan.checkpoint import size_of
 
 NOT_IN_FILE = (r"codec\..*",)
 SECTIONS = ("mot", "state_fusion_action_expert", "proprio_encoder")
@@ -131,7 +131,7 @@ def _structure(
     rank = shapes["dit.blocks.0.self_attn.q.lora_down.weight"][0]
     config = replace(
         recipe,
-        size=video_size(shapes, recipe.size, source),
+        size=size_of(shapes, recipe.size, source),
         tuning=replace(lora, rank=rank, alpha=lora.alpha / lora.rank * rank),
         adapters=replace(
             recipe.adapters,
@@ -148,26 +148,3 @@ def _structure(
         ),
     )
     return Structure(config, shapes["proprio_encoder.weight"][1], shapes["expert.output.2.weight"][0])
-
-
-def video_size(shapes: Mapping[str, tuple[int, ...]], recipe: WanSize, source: str) -> WanSize:
-    """The size of the video model in a checkpoint; the recipe gives the channels of a head, which no tensor shows.
-
-    Raises BadInput where the attention width is no multiple of them, KeyError for a missing tensor.
-    """
-    inner = shapes["dit.blocks.0.self_attn.q.weight"][0]
-    if inner % recipe.head_dim:
-        raise BadInput(
-            f"{source}: attention width {inner} is no multiple of the recipe's {recipe.head_dim} channels per head; "
-            "choose the recipe it was trained with"
-        )
-    return replace(
-        recipe,
-        width=shapes["dit.patch_embedding.weight"][0],
-        channels=shapes["dit.patch_embedding.weight"][1],
-        ffn=shapes["dit.blocks.0.ffn.0.weight"][0],
-        heads=inner // recipe.head_dim,
-        layers=len(numbers(shapes, "dit.blocks.")),
-        text_dim=shapes["dit.text_embedding.0.weight"][1],
-        time_dim=shapes["dit.time_embedding.0.weight"][1],
-    )

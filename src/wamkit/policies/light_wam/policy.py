@@ -101,6 +101,9 @@ class LightWAMConfig:
         """What tells policies of this kind apart in results."""
         return {"objective": self.objective}
 
+    def check_trained_as(self, trained: object) -> None:
+        """Whatever was trained acts in the one way there is."""
+
     def __post_init__(self) -> None:
         if self.objective == "cotrain_one_pass" and self.video_pool != 1:
             raise ValueError(
