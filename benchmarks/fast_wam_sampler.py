@@ -4,7 +4,7 @@
     python -m benchmarks.fast_wam_sampler --rounds 1 --layers 1 2 --out /tmp/results      a try
 
 Operations are counted on the meta device in bfloat16, at full depth. Seconds are taken in float32 at full width but
-two small depths, since an observation at full depth needs 24 GB: the time of one more layer, times the layers that are
+two small depths, since the weights at full depth are 24 GB: the time of one more layer, times the layers that are
 missing, gives full depth. Both samplers take turns in every round, so that other work on the machine hits both.
 """
 

@@ -56,6 +56,15 @@ def test_chunks_and_futures_are_those_of_the_plain_sampler(name: str, batch: int
     assert_same(FusedSampler(policy, steps).sample(inputs.present, context, noise), plain)
 
 
+def test_the_small_number_in_every_norm_is_the_same() -> None:
+    config = tiny_config(variant="joint")
+    policy = tiny_policy(replace(config, size=replace(config.size, eps=0.3)))
+    inputs, context, noise = query(policy, 2)
+    with torch.no_grad():
+        plain = sample(policy, inputs.present, context, noise, 3)
+    assert_same(FusedSampler(policy, 3).sample(inputs.present, context, noise), plain)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_one_sampler_answers_queries_of_any_size(name: str) -> None:
     policy = tiny_policy(tiny_config(variant=name))

@@ -119,7 +119,7 @@ def test_other_networks_and_sizes_are_explained(released, tmp_path):
 
 
 def test_missing_truncated_and_unsafe_files_are_explained(released, tmp_path):
-    with pytest.raises(BadInput, match="hf download .*Wan-AI"):
+    with pytest.raises(BadInput, match=r"hf download .*Wan-AI"):
         load_wan(tiny(), tmp_path / "nothing")
     file = tmp_path / "wan.safetensors"
     save_file(released, file)

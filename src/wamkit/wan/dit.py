@@ -96,9 +96,13 @@ class Head(nn.Module):
     def forward(self, x: Float[Tensor, "b s d"], stream: Stream) -> Float[Tensor, "b c t h w"]:
         shift, scale = (self.modulation + stream.time[..., None, :]).unbind(-2)
         patches = self.head(modulate(self.norm(x), shift, scale))  # b s (row column channel), channel fastest
-        frames, rows, columns = stream.grid
-        patches = patches.unflatten(-1, (PATCH, PATCH, -1)).unflatten(1, (frames, rows, columns))
-        return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        return fold(patches, stream.grid)
+
+
+def fold(patches: Float[Tensor, "b s o"], grid: tuple[int, ...]) -> Float[Tensor, "b c t h w"]:
+    """Tokens of a (frames, rows, columns) grid, each (row, column, channel) of its patch, as latents."""
+    patches = patches.unflatten(-1, (PATCH, PATCH, -1)).unflatten(1, grid)  # b t r c row column channel
+    return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
 
 class WanDiT(nn.Module):

@@ -30,7 +30,7 @@ from wamkit.nn.rope import grid_table, line_table
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
 from wamkit.wan.block import Block, Rows, embed_times
-from wamkit.wan.dit import PATCH, WanDiT
+from wamkit.wan.dit import PATCH, WanDiT, fold
 
 CLEAN = -1  # the last of the sampler's times is 0
 
@@ -193,8 +193,7 @@ class FusedSampler:
         tokens = self.video.run(self._tokens(x), "future", step, query, self.dit.size.layers)
         shift, scale = self.head_rows[step]
         patches = self.dit.head.head(F.layer_norm(tokens, shift.shape, scale, shift, self.dit.size.eps))
-        patches = patches.unflatten(-1, (PATCH, PATCH, -1)).unflatten(1, (x.shape[2], *grid(x)))
-        velocity = patches.permute(0, 6, 1, 2, 4, 3, 5).reshape(x.shape)
+        velocity = fold(patches, (x.shape[2], *grid(x)))
         return torch.add(x, velocity.float(), alpha=self.strides[step])
 
     def act(self, x: Float[Tensor, "b k a"], step: int, query: Query) -> Float[Tensor, "b k a"]:
