@@ -192,7 +192,7 @@ def test_a_full_size_run_without_its_weights(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("flag", "value", "says"),
     [
-        ("--policy.variant", "fats", "'fast', 'joint', 'idm', 'no_video'"),
+        ("--policy.variant", "fats", "did you mean 'fast'? There are fast, joint"),
         ("--policy.sample-steps", "0", "at least 1 Euler step, got 0"),
     ],
 )
@@ -219,3 +219,19 @@ def test_weights_of_a_light_wam_under_the_name_of_a_fast_wam(copy, capsys):
     (copy / "run" / "run.json").write_text(to_json(recipe("metaworld3_fast_wam")))
     error = refused(capsys, ["eval", str(copy / "run"), "--episodes", "1"])
     assert "weights.safetensors: does not fit the policy" in error and "action." in error
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (["--policy.variant", "idm"], "trained without video"),
+        (["--data.chunk-seconds", "0.4"], "32 actions are asked for, the policy was trained to predict 16"),
+        (["--data.chunk-seconds", "0.1", "--policy.action-width", "64"], "policy.action_width: 128 -> 64"),
+    ],
+)
+def test_what_a_trained_policy_cannot_be_asked_for(copy, capsys, asked, says):
+    run = str(copy / "blind")
+    words = ["train", "metaworld3_fast_wam_no_video", *where(copy)[:4], "--out", run, *SMALL]
+    assert run_command(words) == 0
+    assert says in refused(capsys, ["eval", run, "--episodes", "1", *asked])
+    assert not (copy / "blind" / "eval").exists()

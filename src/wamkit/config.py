@@ -74,8 +74,8 @@ def from_json(text: str, source: str) -> Run:
 
 def _path(location: tuple[int | str, ...]) -> str:
     """As the command line spells it; pydantic puts the kind of a policy behind `policy`."""
-    section, *rest = location
-    return ".".join(map(str, (section, *(rest[1:] if section == "policy" else rest))))
+    named = location[:1] + location[2:] if location[:1] == ("policy",) else location
+    return ".".join(map(str, named))
 
 
 def save_run(run: Run, directory: Path) -> None:

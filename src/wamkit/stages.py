@@ -139,8 +139,9 @@ def evaluate(run_dir: Path, asked: Run, suite_name: str, episodes: int, out: Pat
     if episodes:
         suite = replace(suite, episodes=episodes)
     device = best_device()
-    facts = _policy_facts(run_dir, asked, device)
+    changes = asked_changes(load_run(run_dir), asked)
     engine = load_engine_as(asked, run_dir, device)
+    facts = _policy_facts(run_dir, changes, device)
     return measure(engine, suite, asked.eval, out, facts, _demonstrated(run_dir))
 
 
@@ -148,16 +149,16 @@ def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[st
     """The evaluation of `earlier` (a results.json) again, and what came out differently."""
     suite, config = like(earlier)
     device = best_device()
-    facts = _policy_facts(run_dir, asked, device)
+    changes = asked_changes(load_run(run_dir), asked)
     engine = load_engine_as(asked, run_dir, device)
+    facts = _policy_facts(run_dir, changes, device)
     results = measure(engine, suite, config, out, facts, _demonstrated(run_dir))
     return results, differences(read_results(earlier), results)
 
 
-def _policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, Any]:
-    """What identifies a policy in its results. BadInput where it cannot do what is asked."""
+def _policy_facts(run_dir: Path, changes: list[str], device: torch.device) -> dict[str, Any]:
+    """What identifies a policy in its results. changes: what was asked of it otherwise than it was trained."""
     run = load_run(run_dir)
-    changes = asked_changes(run, asked)
     return ({"asked": changes} if changes else {}) | {
         "kind": run.policy.kind,
         "recipe": run.recipe,

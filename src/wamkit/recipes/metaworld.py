@@ -12,7 +12,6 @@ from wamkit.config import Normalization, Run
 from wamkit.data.actions import ActionSpace
 from wamkit.evaluate import EvalConfig
 from wamkit.policies.fast_wam.policy import FastWAMConfig, FromScratch
-from wamkit.policies.fast_wam.variants import VariantName
 from wamkit.policies.light_wam.policy import FullTuning, LightWAMConfig, StepWeights
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.train.loop import TrainConfig
@@ -109,7 +108,7 @@ def metaworld3_fast_wam_no_video() -> Run:
     return _fast_wam("metaworld3_fast_wam_no_video", "no_video")
 
 
-def _fast_wam(name: str, variant: VariantName) -> Run:
+def _fast_wam(name: str, variant: str) -> Run:
     train = replace(TRAIN, learning_rate=1.2e-3)
     return replace(metaworld3(), recipe=name, policy=replace(FAST_WAM, variant=variant), train=train)
 

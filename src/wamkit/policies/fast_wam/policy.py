@@ -28,7 +28,7 @@ from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.mixture import blank, run_together
 from wamkit.policies.fast_wam.sampling import Noise, Sample, imagine, sample
-from wamkit.policies.fast_wam.variants import Variant, VariantName, variant
+from wamkit.policies.fast_wam.variants import Variant, variant
 from wamkit.types import Actor, Batch, Clip, DataSpec, Inputs, PartTable
 from wamkit.wan.block import Stream, TransformerSize, open_gates
 from wamkit.wan.checkpoint import load_wan
@@ -85,7 +85,7 @@ class FastWAMConfig:
     action_width: int = 1024
     action_ffn: int = 4096
     start: FromVideoModel | FromScratch = field(default_factory=FromVideoModel)
-    variant: VariantName = "fast"
+    variant: str = "fast"
     video_weight: float = 1.0
     action_weight: float = 1.0
     sample_steps: int = 10

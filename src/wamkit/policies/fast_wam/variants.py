@@ -15,8 +15,6 @@ from wamkit_client.types import BadInput
 
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL, Visibility
 
-VariantName = Literal["fast", "joint", "idm", "no_video"]
-
 
 @dataclass(frozen=True)
 class Variant:
