@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -
 PINS := constraints.txt pyproject.toml packages/wamkit-client/pyproject.toml
 CLIENT := packages/wamkit-client
 
-.PHONY: help demo test test-lerobot lint install install-dev system apt clean
+.PHONY: help demo test test-lerobot bench lint install install-dev system apt clean
 .NOTPARALLEL:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make demo DEMO=smoke   the same stages with seconds of training;  DEMO=fast_wam: Fast-WAM in place of Light-WAM"
 	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"
 	@echo "make lint          ruff, mypy"
+	@echo "make bench         speed, side by side; writes benchmarks/results (about 10 minutes)"
 	@echo "make test-lerobot  our datasets read by the real lerobot package, in an environment of its own (1.6 GB)"
 	@echo "make system        what headless rendering needs, and what of it is missing"
 
@@ -36,6 +37,9 @@ test: install-dev system
 test-lerobot: install-dev
 	$(BIN)/python tests/data/lerobot_oracle/build.py
 	$(BIN)/python -m pytest -m lerobot tests/data
+
+bench: install-dev
+	$(BIN)/python -m benchmarks.fast_wam_sampler
 
 lint: install-dev
 	$(BIN)/ruff check .

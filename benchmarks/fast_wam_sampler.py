@@ -33,7 +33,7 @@ from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise
-from wamkit.policies.fast_wam.variants import VARIANTS, Variant, VariantName
+from wamkit.policies.fast_wam.variants import VARIANTS, Variant
 from wamkit.provenance import machine, revision, versions
 from wamkit.recipes.metaworld import metaworld3_fast_wam
 from wamkit.types import Actor, Clip, Inputs
@@ -162,7 +162,7 @@ def _act(actor: Actor, inputs: Inputs, batch: int) -> None:
     actor(inputs, ("robot",) * batch, [torch.Generator().manual_seed(i) for i in range(batch)])
 
 
-def demo_policy(variant: VariantName) -> FastWAM:
+def demo_policy(variant: str) -> FastWAM:
     """The small preset with random weights."""
     run = metaworld3_fast_wam()
     dims = {"action": run.data.action_dim, "proprio": run.data.proprio_dim}

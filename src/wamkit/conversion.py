@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,38 +36,8 @@ FACTS = ("step", "torch_dtype")
 MEASURES = ("min", "max", "mean", "std")
 
 
-@dataclass(frozen=True)
-class Format:
-    """The released files of a policy.
-
-    kind: of its config. read: a file -> its checkpoint dict {..., "step", "torch_dtype"}. structure: that dict and a
-    config -> the config in the file's sizes, and dimensions. load: fill a policy from a file, return the step.
-    write: a policy and its step -> checkpoint dict.
-    """
-
-    kind: str
-    read: Callable[[Path], dict[str, Any]]
-    structure: Callable[[Mapping[str, Any], Any, str], fast_wam.Structure | light_wam.Structure]
-    load: Callable[[Any, Path], int]
-    write: Callable[[Any, int], dict[str, Any]]
-
-
-FORMATS = {
-    "fast-wam": Format(
-        "fast_wam",
-        fast_wam.read_official,
-        fast_wam.structure,
-        fast_wam.load_official,
-        fast_wam.to_official,
-    ),
-    "light-wam": Format(
-        "light_wam",
-        light_wam.read_official,
-        light_wam.structure,
-        light_wam.load_official,
-        light_wam.to_official,
-    ),
-}
+# name on the command line -> kind of the policy's config, and its files
+FORMATS = {"fast-wam": ("fast_wam", fast_wam.FORMAT), "light-wam": ("light_wam", light_wam.FORMAT)}
 
 
 @dataclass(frozen=True)
@@ -90,8 +60,9 @@ def from_official(model: str, file: Path, run: Run, statistics: Path, robot: str
     if out.exists():
         raise BadInput(f"{out} exists; choose another name for the run directory")
     known = read_statistics(statistics, run.data)
-    official = FORMATS[model].read(file)
-    found = FORMATS[model].structure(official, run.policy, str(file))
+    _, form = FORMATS[model]
+    official = form.read(file)
+    found = form.structure(official, run.policy, str(file))
     _expect_dims(found.action_dim, found.proprio_dim, run.data, f"{file}: its policy")
     # LeRobot's files do not tell their step; the recipe's then stands.
     train = replace(run.train, steps=official["step"]) if official["step"] else run.train
@@ -102,7 +73,7 @@ def from_official(model: str, file: Path, run: Run, statistics: Path, robot: str
             f"{file}: its video model takes {run.policy.size.channels} latent channels, the codec of recipe "
             f"{run.recipe} gives {policy.codec.channels}; choose the recipe it was trained with"
         )
-    FORMATS[model].load(policy, file)
+    form.load(policy, file)
     modes = {"action": run.normalization.action, "proprio": run.normalization.proprio}
     facts = _provenance(policy, run, robot, known)
     facts["released"] = {"file": file.name} | {name: official[name] for name in FACTS}
@@ -126,7 +97,7 @@ def to_official(model: str, run_dir: Path, file: Path) -> int:
     load_strict(policy, read_tensors(run_dir / WEIGHTS), str(run_dir / WEIGHTS), fresh=frozen)
     # A run that came from a released file goes back with the facts of that file.
     released = json.loads(read(run_dir, PROVENANCE)).get("released", {})
-    official = FORMATS[model].write(policy, run.train.steps)
+    official = FORMATS[model][1].write(policy, run.train.steps)
     official |= {name: released[name] for name in FACTS if name in released}
     partial = file.with_name(f".{file.name}.tmp")
     try:
@@ -172,8 +143,8 @@ def _stats(saved: Mapping[str, list[float]], count: int) -> Stats:
 
 
 def _expect_kind(model: str, run: Run, what: str) -> None:
-    if run.policy.kind != FORMATS[model].kind:
-        right = next(name for name, form in FORMATS.items() if form.kind == run.policy.kind)
+    if run.policy.kind != FORMATS[model][0]:
+        right = next(name for name, (kind, _) in FORMATS.items() if kind == run.policy.kind)
         raise BadInput(f"{what} is of {right}, not of {model}; use `wamkit convert {right}`, or name another")
 
 

@@ -17,7 +17,7 @@ from wamkit.data.normalize import Normalizer, Stats
 from wamkit.nn.attention import visibility_matrix
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
-from wamkit.policies.fast_wam.convert import from_official
+from wamkit.policies.fast_wam.convert import ENVELOPE
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.mixture import blank
 from wamkit.policies.fast_wam.policy import LOSSES, FastWAM, FastWAMConfig, FromScratch, Noised, clean
@@ -69,7 +69,7 @@ def golden_policy(golden: Golden, variant: str) -> FastWAM:
     fields = {"action": data.action_dim, "proprio": data.proprio_dim}
     stats = {name: Stats.of(np.array([[-1.0] * dim, [1.0] * dim])) for name, dim in fields.items()}
     policy = FastWAM(config, data, Normalizer.fit({ROBOT: stats}, dict.fromkeys(fields, "min_max")))
-    policy.load_state_dict(from_official(_official(golden)))
+    policy.load_state_dict(ENVELOPE.ours(_official(golden), "golden"))
     return policy
 
 
@@ -171,7 +171,7 @@ def _gradients(
 ) -> None:
     """Of the total loss; a parameter that it does not reach has gradient 0."""
     official = _official(golden)
-    ours = {id(tensor): name for name, tensor in from_official(official).items()}
+    ours = {id(tensor): name for name, tensor in ENVELOPE.ours(official, "golden").items()}
     names = {key: ours[id(x)] for key, x in official["mot"].items()}
     names |= {f"proprio_encoder.{key}": ours[id(x)] for key, x in official["proprio_encoder"].items()}
     for group in [key for key in golden.about if key.startswith(GRADIENTS)]:

@@ -11,7 +11,7 @@ from wamkit import flow
 from wamkit.data.normalize import Normalizer, Stats
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL, visibility_matrix
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss_per_sample
-from wamkit.policies.light_wam.convert import from_official
+from wamkit.policies.light_wam.convert import ENVELOPE
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig, LoRATuning
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.types import DataSpec, Inputs
@@ -65,7 +65,7 @@ def golden_policy(golden: Golden) -> LightWAM:
     fields = {"action": data.action_dim, "proprio": data.proprio_dim}
     stats = {"golden": {name: Stats.of(np.zeros((2, dim))) for name, dim in fields.items()}}
     policy = LightWAM(config, data, Normalizer.fit(stats, {"action": "min_max", "proprio": "min_max"}))
-    policy.load_state_dict(from_official(_official(golden)))
+    policy.load_state_dict(ENVELOPE.ours(_official(golden), "golden"))
     return policy
 
 
@@ -237,7 +237,7 @@ _GRADIENT_PREFIXES = {
 def _our_names(golden: Golden) -> dict[str, str]:
     """Names as the gradient list spells them (`video_expert.` for the checkpoint's `mixtures.video.`) -> ours."""
     official = _official(golden)
-    ours = {id(tensor): name for name, tensor in from_official(official).items()}
+    ours = {id(tensor): name for name, tensor in ENVELOPE.ours(official, "golden").items()}
     names = {}
     for part, prefix in _GRADIENT_PREFIXES.items():
         for name, tensor in official[part].items():

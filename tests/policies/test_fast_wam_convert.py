@@ -24,7 +24,7 @@ from wamkit.config import Run, load_run, new_policy
 from wamkit.conversion import read_statistics
 from wamkit.data.normalize import Normalizer
 from wamkit.infer.engine import Engine
-from wamkit.policies.fast_wam.convert import SECTIONS, load_official, structure, to_official
+from wamkit.policies.fast_wam.convert import FORMAT, SECTIONS, structure
 from wamkit.policies.fast_wam.policy import FastWAM
 from wamkit.policies.light_wam import convert as light_convert
 from wamkit.policies.light_wam.policy import LightWAM, LoRATuning
@@ -73,16 +73,16 @@ def filled(policy: FastWAM, seed: int) -> FastWAM:
 @pytest.mark.parametrize("config", [TINY, OTHER])
 def test_round_trip_is_bit_exact(config, dtype, tmp_path):
     policy, other = (filled(tiny_policy(config).to(dtype), seed) for seed in (1, 2))
-    torch.save(to_official(policy, step=20_000), tmp_path / "a.pt")
-    assert load_official(other, tmp_path / "a.pt") == 20_000
+    torch.save(FORMAT.write(policy, step=20_000), tmp_path / "a.pt")
+    assert FORMAT.load(other, tmp_path / "a.pt") == 20_000
     assert all(equal(x, other.state_dict()[name]) for name, x in policy.state_dict().items())
     again = torch.load(tmp_path / "a.pt", weights_only=True)
     assert again["torch_dtype"] == str(dtype)
-    assert same(to_official(other, step=20_000), again)
+    assert same(FORMAT.write(other, step=20_000), again)
 
 
 def test_structure_is_read_off_the_file():
-    found = structure(to_official(tiny_policy(OTHER), step=0), recipe=replace(TINY, variant="idm"))
+    found = structure(FORMAT.write(tiny_policy(OTHER), step=0), replace(TINY, variant="idm"), "a.pt")
     assert found.config == replace(OTHER, variant="idm")
     assert (found.proprio_dim, found.action_dim) == (SPEC.proprio_dim, SPEC.action_dim)
 
@@ -98,7 +98,9 @@ def test_a_checkpoint_of_the_released_code(tmp_path):
         start = f"weights.{section}."
         official[section] = {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
     dims = about["config"]
-    found = structure(official, replace(TINY, size=replace(TINY.size, head_dim=dims["head_dim"])))
+    found = structure(
+        official, replace(TINY, size=replace(TINY.size, head_dim=dims["head_dim"])), "golden.pt"
+    )
     size = found.config.size
     assert (size.width, size.ffn, size.heads, size.layers) == (64, 96, 2, 3)
     assert (size.channels, size.text_dim, size.time_dim) == (dims["cin"], dims["text"], dims["freq"])
@@ -108,8 +110,8 @@ def test_a_checkpoint_of_the_released_code(tmp_path):
     torch.save(official, tmp_path / "golden.pt")
     data = replace(SPEC, proprio_dim=found.proprio_dim, action_dim=found.action_dim)
     policy = FastWAM(found.config, data, tiny_normalizer())
-    assert load_official(policy, tmp_path / "golden.pt") == 7
-    assert same(to_official(policy, 7), official)
+    assert FORMAT.load(policy, tmp_path / "golden.pt") == 7
+    assert same(FORMAT.write(policy, 7), official)
 
 
 def lerobot_names(official: dict[str, Any], legacy: bool) -> dict[str, Tensor]:
@@ -129,19 +131,19 @@ def lerobot_names(official: dict[str, Any], legacy: bool) -> dict[str, Tensor]:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_lerobots_names_are_the_same_policy(legacy, tmp_path):
     policy, other = (filled(tiny_policy(TINY).bfloat16(), seed) for seed in (1, 2))
-    tensors = lerobot_names(to_official(policy, 0), legacy)
+    tensors = lerobot_names(FORMAT.write(policy, 0), legacy)
     assert ("model.mot.layers.2.blocks.action.norm3.bias" in tensors) != legacy
     save_file(tensors, tmp_path / "model.safetensors")
     for path in (tmp_path, tmp_path / "model.safetensors"):
-        assert load_official(other, path) == 0
+        assert FORMAT.load(other, path) == 0
         assert all(equal(x, other.state_dict()[name]) for name, x in policy.state_dict().items())
     save_file(tensors | {"extra": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(BadInput, match="not a LeRobot fastwam policy: tensor 'extra' is unknown"):
-        load_official(other, tmp_path)
+        FORMAT.load(other, tmp_path)
     tensors.pop("model.proprio_encoder.weight")
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(BadInput, match=r"'model.proprio_encoder.weight' is unknown or missing"):
-        load_official(other, tmp_path)
+        FORMAT.load(other, tmp_path)
 
 
 def drop(name: str) -> Callable[[dict[str, Any]], object]:
@@ -178,22 +180,22 @@ def put(name: str, shape: tuple[int, ...]) -> Callable[[dict[str, Any]], object]
     ],
 )
 def test_misfits_are_named(change, message, tmp_path):
-    official = to_official(tiny_policy(TINY), step=1)
+    official = FORMAT.write(tiny_policy(TINY), step=1)
     change(official)
     torch.save(official, tmp_path / "a.pt")
     with pytest.raises(BadInput, match=message):
-        load_official(tiny_policy(TINY), tmp_path / "a.pt")
+        FORMAT.load(tiny_policy(TINY), tmp_path / "a.pt")
 
 
 def test_an_optimizer_in_the_file_is_passed_over(tmp_path):
-    torch.save(to_official(tiny_policy(TINY), step=3) | {"optimizer": {}}, tmp_path / "a.pt")
-    assert load_official(tiny_policy(TINY), tmp_path / "a.pt") == 3
+    torch.save(FORMAT.write(tiny_policy(TINY), step=3) | {"optimizer": {}}, tmp_path / "a.pt")
+    assert FORMAT.load(tiny_policy(TINY), tmp_path / "a.pt") == 3
 
 
 def test_another_structure_is_named_leaf_by_leaf(tmp_path):
-    torch.save(to_official(tiny_policy(OTHER), step=1), tmp_path / "a.pt")
+    torch.save(FORMAT.write(tiny_policy(OTHER), step=1), tmp_path / "a.pt")
     with pytest.raises(BadInput) as error:
-        load_official(tiny_policy(TINY), tmp_path / "a.pt")
+        FORMAT.load(tiny_policy(TINY), tmp_path / "a.pt")
     for leaf in (
         "size.layers is 4 in the file and 3 in the policy",
         "action_width is 28",
@@ -204,12 +206,12 @@ def test_another_structure_is_named_leaf_by_leaf(tmp_path):
 
 def test_each_systems_file_is_told_from_the_others(tmp_path):
     fast, other = tiny_policy(TINY), light.tiny_policy(light.tiny_config(LoRATuning(rank=2, alpha=4.0)))
-    torch.save(to_official(fast, 1), tmp_path / "fast.pt")
-    torch.save(light_convert.to_official(other, 1), tmp_path / "light.pt")
+    torch.save(FORMAT.write(fast, 1), tmp_path / "fast.pt")
+    torch.save(light_convert.FORMAT.write(other, 1), tmp_path / "light.pt")
     with pytest.raises(BadInput, match=r"light\.pt: not a Fast-WAM checkpoint; it is a Light-WAM checkpoint"):
-        load_official(fast, tmp_path / "light.pt")
+        FORMAT.load(fast, tmp_path / "light.pt")
     with pytest.raises(BadInput, match=r"fast\.pt: not a Light-WAM checkpoint; it is a Fast-WAM checkpoint"):
-        light_convert.load_official(other, tmp_path / "fast.pt")
+        light_convert.FORMAT.load(other, tmp_path / "fast.pt")
 
 
 def test_a_legacy_file_is_a_video_model(tmp_path):
@@ -218,7 +220,7 @@ def test_a_legacy_file_is_a_video_model(tmp_path):
     legacy = {"dit": policy.dit.state_dict(), "step": 1, "torch_dtype": "torch.float32"}
     torch.save(legacy, tmp_path / "a.pt")
     with pytest.raises(BadInput, match=r'video model only: save its "dit" alone and name that file'):
-        load_official(policy, tmp_path / "a.pt")
+        FORMAT.load(policy, tmp_path / "a.pt")
 
     torch.save(torch.load(tmp_path / "a.pt", weights_only=True)["dit"], tmp_path / "dit.pt")  # as it says
     dit = WanDiT(TINY.size, NO_ADAPTERS)
@@ -262,7 +264,7 @@ def released(tmp_path) -> Path:
     """A folder with a released checkpoint in bfloat16 and its statistics."""
     (tmp_path / "stats.json").write_text(json.dumps(statistics(SMALL)))
     policy = new_policy(SMALL, tiny_normalizer())
-    torch.save(to_official(shaken(policy).bfloat16(), step=20_000), tmp_path / "official.pt")
+    torch.save(FORMAT.write(shaken(policy).bfloat16(), step=20_000), tmp_path / "official.pt")
     return tmp_path
 
 
@@ -283,7 +285,7 @@ def test_a_released_file_becomes_a_run_that_acts_and_comes_back_identical(releas
     modes = {"action": "min_max", "proprio": "min_max"}
     stats = read_statistics(released / "stats.json", SMALL.data).fields
     policy = new_policy(SMALL, Normalizer.fit({ROBOT: stats}, modes)).eval()
-    load_official(policy, released / "official.pt")
+    FORMAT.load(policy, released / "official.pt")
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     views = dict.fromkeys(SMALL.data.views, image)
     seen = Observation(views, np.zeros(4, np.float32), "Open a drawer", ROBOT, noise_seed=3)
@@ -368,7 +370,7 @@ def _refused_file(released: Path, capsys: pytest.CaptureFixture[str], config: An
     """The error for a checkpoint of that config (in the dimensions of its own data)."""
     data = SPEC if config is TINY else SMALL.data
     policy = FastWAM(config, data, tiny_normalizer())
-    torch.save(to_official(policy, 1), released / "other.pt")
+    torch.save(FORMAT.write(policy, 1), released / "other.pt")
     heads = ["--policy.size.head-dim", str(config.size.head_dim)]
     return refused(capsys, convert(released, "other.pt", *heads))
 
@@ -402,7 +404,7 @@ def test_light_wam_goes_the_same_way(tmp_path, monkeypatch):
         expert=replace(run.policy.expert, queries=3, level_dim=16, trunk_dim=20, trunk_blocks=1, step_dim=8),
     )
     policy = shaken(LightWAM(config, run.data, tiny_normalizer())).bfloat16()
-    official = light_convert.to_official(policy, step=60_000)
+    official = light_convert.FORMAT.write(policy, step=60_000)
     torch.save(official, tmp_path / "official.pt")
     (tmp_path / "stats.json").write_text(json.dumps(statistics(run)))
     assert convert(tmp_path, "official.pt", model="light-wam", run="libero_spatial") == 0

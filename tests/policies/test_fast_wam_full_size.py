@@ -11,7 +11,7 @@ import pytest
 from wamkit.cli import run_command
 from wamkit.config import diff
 from wamkit.plan import meta_batch, meta_policy
-from wamkit.policies.fast_wam.convert import structure, to_official
+from wamkit.policies.fast_wam.convert import FORMAT, structure
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.recipes import recipe
 from wamkit.wan.vae import WAN22
@@ -64,7 +64,7 @@ def test_every_name_and_shape_of_the_released_files(policies, published, name):
         for key, row in published["mot"].items()
         for i in range(row["count"])
     }
-    official = to_official(policies[name], step=1)
+    official = FORMAT.write(policies[name], step=1)
     assert {key: list(x.shape) for key, x in official["mot"].items()} == expected
     assert len(expected) == 825 + 824
     assert {key: list(x.shape) for key, x in official["proprio_encoder"].items()} == {
@@ -75,7 +75,7 @@ def test_every_name_and_shape_of_the_released_files(policies, published, name):
 
 @pytest.mark.parametrize("name", DIMS)
 def test_structure_is_read_off_the_file(policies, name):
-    found = structure(to_official(policies[name], step=1), FastWAMConfig())
+    found = structure(FORMAT.write(policies[name], step=1), FastWAMConfig(), "a.pt")
     assert (found.config, found.proprio_dim, found.action_dim) == (policies[name].config, *DIMS[name])
 
 

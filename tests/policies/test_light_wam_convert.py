@@ -16,7 +16,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
-from wamkit.policies.light_wam.convert import SECTIONS, from_official, load_official, structure, to_official
+from wamkit.policies.light_wam.convert import ENVELOPE, FORMAT, SECTIONS, structure
 from wamkit.policies.light_wam.policy import FullTuning, LightWAM, LightWAMConfig, LoRATuning
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.types import DataSpec
@@ -69,22 +69,22 @@ def make(config: LightWAMConfig, seed: int, proprio_dim: int = 5, action_dim: in
 @pytest.mark.parametrize("config", [TINY, OTHER])
 def test_round_trip_is_bit_exact(config, dtype, tmp_path):
     policy, other = make(config, 1).to(dtype), make(config, 2).to(dtype)
-    torch.save(to_official(policy, step=12_500), tmp_path / "step_012500.pt")
-    assert load_official(other, tmp_path / "step_012500.pt") == 12_500
+    torch.save(FORMAT.write(policy, step=12_500), tmp_path / "step_012500.pt")
+    assert FORMAT.load(other, tmp_path / "step_012500.pt") == 12_500
     expected, got = policy.state_dict(), other.state_dict()
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
     again = torch.load(tmp_path / "step_012500.pt", weights_only=True)
     assert again["torch_dtype"] == str(dtype)
-    back = to_official(other, step=12_500)
+    back = FORMAT.write(other, step=12_500)
     for section in SECTIONS:
         assert list(back[section]) == list(again[section])
         assert all(torch.equal(back[section][name], again[section][name]) for name in again[section])
 
 
 def test_structure_is_read_off_the_file():
-    found = structure(to_official(make(OTHER, 1, proprio_dim=7, action_dim=3), step=0), recipe=TINY)
+    found = structure(FORMAT.write(make(OTHER, 1, proprio_dim=7, action_dim=3), step=0), TINY, "a.pt")
     assert (found.config, found.proprio_dim, found.action_dim) == (OTHER, 7, 3)
 
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_of_the_released_code(tmp_path):
         tuning=LoRATuning(rank=1, alpha=about["lora_alpha"] / about["lora_rank"]),
         expert=replace(TINY.expert, heads=about["sf"]["token_pooling_num_heads"]),
     )
-    found = structure(official, recipe)
+    found = structure(official, recipe, "golden.pt")
     size, expert = found.config.size, found.config.expert
     assert (size.width, size.ffn, size.heads, size.layers) == (64, 112, 2, 4)
     assert (size.channels, size.text_dim, size.time_dim) == (4, 40, about["freq_dim"])
@@ -118,10 +118,10 @@ def test_a_checkpoint_of_the_released_code(tmp_path):
 
     torch.save(official, tmp_path / "golden.pt")
     policy = make(found.config, 3, found.proprio_dim, found.action_dim)
-    assert load_official(policy, tmp_path / "golden.pt") == 7
-    assert to_official(policy, 7).keys() == official.keys()
+    assert FORMAT.load(policy, tmp_path / "golden.pt") == 7
+    assert FORMAT.write(policy, 7).keys() == official.keys()
     for section in SECTIONS:
-        back = to_official(policy, 7)[section]
+        back = FORMAT.write(policy, 7)[section]
         assert back.keys() == official[section].keys()
         assert all(torch.equal(back[name], x) for name, x in official[section].items())
 
@@ -131,10 +131,10 @@ def test_the_codec_is_no_part_of_the_file(tmp_path):
     policy, other = make(TINY, 1), make(TINY, 2)
     policy.codec, other.codec = WanVAE(size), WanVAE(size)
     before = other.codec.fingerprint
-    official = to_official(policy, step=1)
+    official = FORMAT.write(policy, step=1)
     assert not any("codec" in name or "module" in name for section in SECTIONS for name in official[section])
     torch.save(official, tmp_path / "a.pt")
-    load_official(other, tmp_path / "a.pt")
+    FORMAT.load(other, tmp_path / "a.pt")
     assert other.codec.fingerprint == before != policy.codec.fingerprint
 
 
@@ -167,35 +167,35 @@ def add(section: str, name: str) -> Callable[[dict[str, Any]], object]:
     ],
 )
 def test_misfits_are_named(change, message, tmp_path):
-    official = to_official(make(TINY, 1), step=1)
+    official = FORMAT.write(make(TINY, 1), step=1)
     change(official)
     torch.save(official, tmp_path / "a.pt")
     with pytest.raises(BadInput, match=message):
-        load_official(make(TINY, 2), tmp_path / "a.pt")
+        FORMAT.load(make(TINY, 2), tmp_path / "a.pt")
 
 
 def test_another_structure_is_named_leaf_by_leaf(tmp_path):
-    torch.save(to_official(make(OTHER, 1), step=1), tmp_path / "a.pt")
+    torch.save(FORMAT.write(make(OTHER, 1), step=1), tmp_path / "a.pt")
     with pytest.raises(BadInput) as error:
-        load_official(make(TINY, 2), tmp_path / "a.pt")
+        FORMAT.load(make(TINY, 2), tmp_path / "a.pt")
     for leaf in (
         "size.layers is 4 in the file and 3 in the policy",
         "tuning.rank is 3",
         "expert.queries is 4",
     ):
         assert leaf in str(error.value)
-    torch.save(to_official(make(TINY, 1, action_dim=6), step=1), tmp_path / "b.pt")
+    torch.save(FORMAT.write(make(TINY, 1, action_dim=6), step=1), tmp_path / "b.pt")
     with pytest.raises(
         BadInput, match="structure than the policy: action_dim is 6 in the file and 4 in the policy"
     ):
-        load_official(make(TINY, 2), tmp_path / "b.pt")
+        FORMAT.load(make(TINY, 2), tmp_path / "b.pt")
 
 
 def test_a_recipe_without_lora_cannot_take_a_released_file():
     with pytest.raises(BadInput, match='the recipe has tuning "full"'):
-        structure(to_official(make(TINY, 1), step=0), replace(TINY, tuning=FullTuning()))
+        structure(FORMAT.write(make(TINY, 1), step=0), replace(TINY, tuning=FullTuning()), "a.pt")
 
 
 def test_names_of_neither_side_are_refused():
     with pytest.raises(BadInput, match=r"'mot.blocks.0.weight' is no part"):
-        from_official({"mot": {"blocks.0.weight": torch.ones(1)}, "state_fusion_action_expert": {}})
+        ENVELOPE.ours({"mot": {"blocks.0.weight": torch.ones(1)}, "state_fusion_action_expert": {}}, "a")

@@ -13,7 +13,7 @@ import torch
 
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
-from wamkit.policies.light_wam.convert import NAMES, SECTIONS, structure, to_official
+from wamkit.policies.light_wam.convert import FORMAT, NAMES, SECTIONS, structure
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig
 from wamkit.types import DataSpec
 
@@ -110,7 +110,7 @@ def shapes(official: dict[str, Any]) -> dict[str, dict[str, list[int]]]:
 
 
 def test_every_name_and_shape_of_the_released_files(policies, published):
-    libero = shapes(to_official(policies[LIBERO], step=60_000))
+    libero = shapes(FORMAT.write(policies[LIBERO], step=60_000))
     assert libero["mot"] == published["mot"]
     assert libero["state_fusion_action_expert"] == published["state_fusion_action_expert"]
     assert libero["proprio_encoder"] == published["proprio_encoder"]["libero_8d"]
@@ -119,7 +119,7 @@ def test_every_name_and_shape_of_the_released_files(policies, published):
         "state_fusion_action_expert": 70,
         "proprio_encoder": 2,
     }
-    robotwin = shapes(to_official(policies[ROBOTWIN], step=460_000))
+    robotwin = shapes(FORMAT.write(policies[ROBOTWIN], step=460_000))
     assert robotwin["mot"] == published["mot"]
     assert robotwin["state_fusion_action_expert"] == (
         published["state_fusion_action_expert"] | published["state_fusion_action_expert_action14"]
@@ -137,5 +137,5 @@ def test_what_is_trained(policies, published):
 
 def test_structure_is_read_off_the_file(policies):
     for (proprio_dim, action_dim), policy in policies.items():
-        found = structure(to_official(policy, step=0), LightWAMConfig())
+        found = structure(FORMAT.write(policy, step=0), LightWAMConfig(), "a.pt")
         assert (found.config, found.proprio_dim, found.action_dim) == (policy.config, proprio_dim, action_dim)

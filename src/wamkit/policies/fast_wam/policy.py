@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.data.canvas import tile
 from wamkit.data.normalize import Normalizer
 from wamkit.flow import interpolate, loss_weight, noise_like, noise_rows, sample_times
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
+from wamkit.policies import observing
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
@@ -42,7 +42,6 @@ from wamkit.wan.encoders import (
     build_codec,
     build_text,
 )
-from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,7 @@ class FastWAM(nn.Module):
 
     def load_frozen_encoders(self) -> None:
         """Read the video codec's weights, where it has any. Raises BadInput naming a missing file."""
-        match self.config.codec:
-            case WanVAEConfig(path=path, size=size):
-                self.codec = WanVAE.load(Path(path), VAE_SIZES[size]).to(self.proprio_encoder.weight.device)
+        observing.load_codec(self, self.config.codec)
 
     def load_frozen_backbone(self) -> None:
         """Nothing: all of it is trained and lies in the run directory."""
@@ -209,17 +206,9 @@ class FastWAM(nn.Module):
 
     # the frozen half
 
-    @torch.no_grad()
     def encode(self, clip: Clip) -> Inputs:
         """Pixels and words -> latents and context; training sends whole clips, acting clips of one frame."""
-        device = self.proprio_encoder.weight.device
-        latents = self.codec.encode(tile({k: v.to(device) for k, v in clip.views.items()}, self.data))
-        return Inputs(
-            present=latents[:, :, :1],
-            future=latents[:, :, 1:],
-            context=self.text.encode(clip.instructions).to(device),
-            proprio=clip.proprio.to(device),
-        )
+        return observing.encode(self, clip)
 
     # the learned half
 
@@ -254,10 +243,8 @@ class FastWAM(nn.Module):
         return self.normalizer.to_physical("action", unit, embodiments)
 
     def context(self, inputs: Inputs, embodiments: tuple[str, ...]) -> Float[Tensor, "b rows text"]:
-        """Text rows and, last, the proprio token. All rows stay visible, padding too (spec 1.6)."""
-        proprio = self.normalizer.to_unit("proprio", inputs.proprio, embodiments)
-        token = self.proprio_encoder(proprio.to(self.proprio_encoder.weight.dtype))
-        return torch.cat([inputs.context.to(token.dtype), token[:, None]], dim=1)
+        """Text rows and, last, the proprio token. All rows stay visible, padding too."""
+        return observing.context(self, inputs, embodiments)
 
     def add_noise(self, batch: Batch, generator: torch.Generator) -> dict[str, Noised]:
         """Every group of the variant's sequence; the actions' noise is drawn first, so that variants share it."""

@@ -8,19 +8,18 @@ What the file does not say (LoRA alpha, adapter gamma, numbers of heads) comes f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.nn.renaming import Renaming
-from wamkit.nn.weights import Envelope, expect_structure, load_strict, numbers
-from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig, LoRATuning
+from wamkit.nn.weights import Envelope, numbers
+from wamkit.policies.light_wam.policy import LightWAMConfig, LoRATuning
+from wamkit.policies.released import Released, Structure
 from wamkit.wan.checkpoint import size_of
 
-NOT_IN_FILE = (r"codec\..*",)
 SECTIONS = ("mot", "state_fusion_action_expert", "proprio_encoder")
 VIDEO_ONLY = "a video model alone is read by wan/checkpoint.py"
 
@@ -68,46 +67,14 @@ ENVELOPE = Envelope(
 )
 
 
-@dataclass(frozen=True)
-class Structure:
-    """What a released file says about its policy: config (codec, text and recipe values as given) and dimensions."""
-
-    config: LightWAMConfig
-    proprio_dim: int
-    action_dim: int
-
-
 def read_official(path: str | Path) -> dict[str, Any]:
     """The checkpoint dict of a released file (tensors memory-mapped). Raises BadInput where it is something else."""
     return ENVELOPE.read(Path(path))
 
 
-def load_official(policy: LightWAM, path: str | Path) -> int:
-    """Fill `policy` with a released checkpoint and return its training step; the codec stays as it is.
-
-    Raises BadInput where the file is missing, broken or of another structure, saying which part differs.
-    """
-    official = read_official(path)
-    found = structure(official, policy.config, str(path))
-    expected = Structure(policy.config, policy.data.proprio_dim, policy.data.action_dim)
-    expect_structure(asdict(expected), asdict(found), str(path))
-    load_strict(policy, from_official(official, str(path)), source=str(path), fresh=NOT_IN_FILE)
-    return int(official["step"])
-
-
-def from_official(official: Mapping[str, Any], source: str = "checkpoint") -> dict[str, Tensor]:
-    """The checkpoint's tensors under our names, not copied. Raises BadInput for a name of neither."""
-    return ENVELOPE.ours(official, source)
-
-
-def to_official(policy: LightWAM, step: int) -> dict[str, Any]:
-    """The checkpoint dict of a policy, as the released code reads it; tensors are not copied or cast."""
-    tensors = {name: x for name, x in policy.state_dict().items() if not name.startswith("codec.")}
-    dtype = str(policy.proprio_encoder.weight.dtype)
-    return ENVELOPE.official(tensors) | {"step": step, "torch_dtype": dtype}
-
-
-def structure(official: Mapping[str, Any], recipe: LightWAMConfig, source: str = "checkpoint") -> Structure:
+def structure(
+    official: Mapping[str, Any], recipe: LightWAMConfig, source: str = "checkpoint"
+) -> Structure[LightWAMConfig]:
     """Read a policy's structure off the tensors of a checkpoint.
 
     recipe gives what no tensor shows: LoRA alpha per rank, adapter gamma, head width of the video model, heads of
@@ -117,7 +84,7 @@ def structure(official: Mapping[str, Any], recipe: LightWAMConfig, source: str =
         raise BadInput(
             f'{source}: released checkpoints hold LoRA; the recipe has tuning "{recipe.tuning.kind}"'
         )
-    shapes = {name: tuple(tensor.shape) for name, tensor in from_official(official, source).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in ENVELOPE.ours(official, source).items()}
     try:
         return _structure(shapes, recipe, recipe.tuning, source)
     except (KeyError, IndexError) as error:
@@ -126,7 +93,7 @@ def structure(official: Mapping[str, Any], recipe: LightWAMConfig, source: str =
 
 def _structure(
     shapes: Mapping[str, tuple[int, ...]], recipe: LightWAMConfig, lora: LoRATuning, source: str
-) -> Structure:
+) -> Structure[LightWAMConfig]:
     adapted = numbers(shapes, "dit.adapters.")
     rank = shapes["dit.blocks.0.self_attn.q.lora_down.weight"][0]
     config = replace(
@@ -148,3 +115,6 @@ def _structure(
         ),
     )
     return Structure(config, shapes["proprio_encoder.weight"][1], shapes["expert.output.2.weight"][0])
+
+
+FORMAT = Released(ENVELOPE, read_official, structure)

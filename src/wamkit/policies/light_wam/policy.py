@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wamkit.data.canvas import tile
 from wamkit.data.normalize import Normalizer
 from wamkit.flow import integrate, interpolate, noise_like, sample_times
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
+from wamkit.policies import observing
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
 from wamkit.types import Actor, Batch, Clip, DataSpec, Inputs, PartTable
 from wamkit.wan.checkpoint import load_wan
@@ -36,7 +36,6 @@ from wamkit.wan.encoders import (
     build_codec,
     build_text,
 )
-from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 LORA_LAYERS = (
     *(f"{attention}.{layer}" for attention in ("self_attn", "cross_attn") for layer in "qkvo"),
@@ -176,9 +175,7 @@ class LightWAM(nn.Module):
 
     def load_frozen_encoders(self) -> None:
         """Read the video codec's weights, where it has any. Raises BadInput naming a missing file."""
-        match self.config.codec:
-            case WanVAEConfig(path=path, size=size):
-                self.codec = WanVAE.load(Path(path), VAE_SIZES[size]).to(self.proprio_encoder.weight.device)
+        observing.load_codec(self, self.config.codec)
 
     def initialize(self) -> None:
         """Nothing: what is trained starts from its random weights."""
@@ -191,17 +188,9 @@ class LightWAM(nn.Module):
 
     # the frozen half
 
-    @torch.no_grad()
     def encode(self, clip: Clip) -> Inputs:
         """Pixels and words -> latents and context; training sends whole clips, acting clips of one frame."""
-        device = self.proprio_encoder.weight.device
-        latents = self.codec.encode(tile({k: v.to(device) for k, v in clip.views.items()}, self.data))
-        return Inputs(
-            present=latents[:, :, :1],
-            future=self.pool(latents[:, :, 1:]),
-            context=self.text.encode(clip.instructions).to(device),
-            proprio=clip.proprio.to(device),
-        )
+        return observing.encode(self, clip)
 
     def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f hp wp"]:
         """Latents at the resolution of the video loss."""
@@ -227,10 +216,8 @@ class LightWAM(nn.Module):
         return self.act
 
     def context(self, inputs: Inputs, embodiments: tuple[str, ...]) -> Float[Tensor, "b rows text"]:
-        """Text rows and, last, the proprio token. All rows stay visible, padding too (spec 1.7)."""
-        proprio = self.normalizer.to_unit("proprio", inputs.proprio, embodiments)
-        token = self.proprio_encoder(proprio.to(self.proprio_encoder.weight.dtype))
-        return torch.cat([inputs.context.to(token.dtype), token[:, None]], dim=1)
+        """Text rows and, last, the proprio token. All rows stay visible, padding too."""
+        return observing.context(self, inputs, embodiments)
 
     def look(
         self, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"]
