@@ -18,7 +18,7 @@ from shutil import copytree
 import pytest
 import tyro
 
-from wamkit.cli import Command, changed, split_overrides
+from wamkit.cli import Command, Compare, Encode, Eval, Train, changed, split_overrides
 from wamkit.recipes import recipe
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +100,20 @@ def parse(words: list[str]) -> None:
     own, overrides = split_overrides(words)
     command = tyro.cli(Command, args=own, config=(tyro.conf.OmitArgPrefixes,))
     if overrides:
-        changed(recipe(command.recipe), overrides)
+        for name in recipes_of(command):
+            changed(recipe(name), overrides)
+
+
+def recipes_of(command: object) -> tuple[str, ...]:
+    """Whose values a command's overrides change."""
+    match command:
+        case Compare(recipes=names):
+            return names
+        case Eval():
+            return ("metaworld3_fast_wam",)  # the only values that the pages ask a trained policy for
+        case Train(recipe=name) | Encode(recipe=name):
+            return (name,)
+    raise AssertionError(f"{command} takes no recipe values")
 
 
 def check_make(words: list[str]) -> None:
