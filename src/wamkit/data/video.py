@@ -29,6 +29,9 @@ SEEK_FRAMES = 16
 ENCODERS = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "av1"}
 """Encoders that can write, and the names of their formats."""
 
+REPEATABLE = {"libx264": {"x264-params": "mbtree=0:rc-lookahead=0"}, "libx265": {}, "libsvtav1": {}}
+"""Options by which the same frames give the same file; with its macroblock tree x264 does not always (docs/log.md)."""
+
 
 @dataclass(frozen=True)
 class VideoCodec:
@@ -177,7 +180,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, codec: VideoCodec) -
             f"{path}: frames are {height}x{width}; {codec.pix_fmt} takes even sizes only, render others"
         )
     # One thread each: with more, the colour conversion now and then gives other pixels on a busy machine.
-    options = {"crf": str(codec.crf), "g": str(codec.g), "preset": codec.preset}
+    options = {"crf": str(codec.crf), "g": str(codec.g), "preset": codec.preset, **REPEATABLE[codec.name]}
     reformatter = VideoReformatter()
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(codec.name, rate=rate(fps), options=options)
