@@ -117,7 +117,9 @@ def smaller_pictures(root: Path) -> None:
 def damage(root: Path) -> None:
     content = bytearray((root / VIDEO).read_bytes())
     middle = content.index(b"moov") // 2
-    content[middle : middle + middle // 2] = bytes(middle // 2)  # several pictures, lengths of their parts too
+    content[middle : middle + middle // 2] = bytes(
+        middle // 2
+    )  # several pictures, lengths of their parts too
     (root / VIDEO).write_bytes(bytes(content))
 
 
