@@ -29,6 +29,7 @@ WAM = LightWAM | FastWAM
 
 RUN_FILE = "run.json"
 NORMALIZER_FILE = "normalizer.json"
+PROVENANCE_FILE = "provenance.json"
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,17 @@ import torch
 from safetensors.torch import save_file
 from wamkit_client.types import BadInput
 
-from wamkit.config import WAM, Run, load_run, read, save_normalizer, save_run
+from wamkit.config import PROVENANCE_FILE, WAM, Run, load_run, read, save_normalizer, save_run
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import QUANTILES, Stats
 from wamkit.nn.weights import load_strict, read_tensors
 from wamkit.plan import meta_policy, parts
 from wamkit.policies.fast_wam import convert as fast_wam
 from wamkit.policies.light_wam import convert as light_wam
-from wamkit.provenance import machine, revision, versions
+from wamkit.provenance import record
 from wamkit.train.checkpoint import WEIGHTS, trained_tensors
 from wamkit.types import DataSpec
 
-PROVENANCE = "provenance.json"
 FACTS = ("step", "torch_dtype")
 MEASURES = ("min", "max", "mean", "std")
 
@@ -73,7 +72,7 @@ def from_official(model: str, file: Path, run: Run, statistics: Path, robot: str
             f"{file}: its video model takes {run.policy.size.channels} latent channels, the codec of recipe "
             f"{run.recipe} gives {policy.codec.channels}; choose the recipe it was trained with"
         )
-    form.load(policy, file)
+    form.fill(policy, official, str(file))
     modes = {"action": run.normalization.action, "proprio": run.normalization.proprio}
     facts = _provenance(policy, run, robot, known)
     facts["released"] = {"file": file.name} | {name: official[name] for name in FACTS}
@@ -96,7 +95,7 @@ def to_official(model: str, run_dir: Path, file: Path) -> int:
     frozen = tuple(re.escape(name) for name in policy.state_dict() if name not in trained)
     load_strict(policy, read_tensors(run_dir / WEIGHTS), str(run_dir / WEIGHTS), fresh=frozen)
     # A run that came from a released file goes back with the facts of that file.
-    released = json.loads(read(run_dir, PROVENANCE)).get("released", {})
+    released = json.loads(read(run_dir, PROVENANCE_FILE)).get("released", {})
     official = FORMATS[model][1].write(policy, run.train.steps)
     official |= {name: released[name] for name in FACTS if name in released}
     partial = file.with_name(f".{file.name}.tmp")
@@ -158,20 +157,14 @@ def _expect_dims(action: int, proprio: int, data: DataSpec, what: str) -> None:
 
 def _provenance(policy: WAM, run: Run, robot: str, statistics: Statistics) -> dict[str, Any]:
     """As training writes it; where the demonstrations began is not known."""
-    return {
-        "revision": revision(),
-        "versions": versions(),
-        "machine": machine() | {"device": "cpu"},
-        "parameters": {part.name: part.parameters for part in parts(policy)},
-        "dataset": {
-            "fingerprint": "unknown",
-            "robot": robot,
-            "episodes": statistics.episodes,
-            "steps": statistics.steps,
-            "fps": run.data.hz,
-        },
-        "initial_states": [],
+    about = {
+        "fingerprint": "unknown",
+        "robot": robot,
+        "episodes": statistics.episodes,
+        "steps": statistics.steps,
+        "fps": run.data.hz,
     }
+    return record("cpu", {part.name: part.parameters for part in parts(policy)}, about, initial_states=[])
 
 
 def _write_run(out: Path, run: Run, normalizer: Normalizer, policy: WAM, facts: Mapping[str, Any]) -> None:
@@ -181,7 +174,7 @@ def _write_run(out: Path, run: Run, normalizer: Normalizer, policy: WAM, facts: 
     try:
         save_run(run, partial)
         save_normalizer(normalizer, partial)
-        (partial / PROVENANCE).write_text(json.dumps(facts, indent=1))
+        (partial / PROVENANCE_FILE).write_text(json.dumps(facts, indent=1))
         weights = {name: tensor.contiguous() for name, tensor in trained_tensors(policy).items()}
         save_file(weights, partial / WEIGHTS)
         os.rename(partial, out)

@@ -17,9 +17,7 @@ from wamkit_client.types import Observation
 
 from wamkit.infer.engine import Engine
 from wamkit.progress import bar
-from wamkit.train.checkpoint import State
-from wamkit.train.loop import TrainConfig, optimize
-from wamkit.train.optim import MovingAverage, parameter_groups
+from wamkit.train.loop import TrainConfig, initial_state, optimize
 from wamkit.types import Batch
 
 WARM_UP, QUERY_ROUNDS, STEP_ROUNDS = 1, 15, 5
@@ -73,11 +71,8 @@ def asking(engine: Engine[Any], observation: Observation) -> Callable[[], object
 
 def training(engine: Engine[Any], config: TrainConfig, batch: Batch) -> Callable[[], object]:
     """A step of training as the run did it; returns when the device has done it."""
-    module = engine.policy.train()
-    groups = parameter_groups(module, config.weight_decay, config.decayed, config.undecayed_names)
-    optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, fused=True)
-    state = State(engine.policy, optimizer, MovingAverage(module, config.average_decay))
-    forward = torch.compile(module) if config.compile else module
+    state = initial_state(engine.policy, config)
+    forward = torch.compile(state.module) if config.compile else state.module
 
     def step() -> None:
         optimize(forward, batch, 0, state, config)

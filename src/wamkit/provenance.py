@@ -57,3 +57,21 @@ def revision() -> str:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def record(
+    device: str, parameters: dict[str, int], dataset: dict[str, Any], initial_states: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What a run directory's provenance.json says.
+
+    device: its name. parameters: by part. dataset: fingerprint, robot, episodes, steps, fps. initial_states: where
+    the demonstrations began, empty where that is not known.
+    """
+    return {
+        "revision": revision(),
+        "versions": versions(),
+        "machine": machine() | {"device": device},
+        "parameters": parameters,
+        "dataset": dataset,
+        "initial_states": initial_states,
+    }

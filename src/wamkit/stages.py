@@ -19,6 +19,7 @@ from wamkit_client.suites import suite as find_suite
 
 from wamkit.collect import FACTS as COLLECTION
 from wamkit.config import (
+    PROVENANCE_FILE,
     WAM,
     Run,
     asked_changes,
@@ -40,12 +41,11 @@ from wamkit.data.normalize import Normalizer, dataset_stats
 from wamkit.evaluate import RESULTS, differences, like, read_results
 from wamkit.evaluate import evaluate as measure
 from wamkit.plan import parts
-from wamkit.provenance import machine, revision, versions
+from wamkit.provenance import record
 from wamkit.train.checkpoint import WEIGHTS
 from wamkit.train.loop import train as fit
 
 CODE_VERSION = "1"  # of what encoding means; raise it when cached latents of older code must not be used
-PROVENANCE = "provenance.json"
 
 
 def best_device() -> torch.device:
@@ -100,27 +100,22 @@ def train(run: Run, dataset_path: Path, cache_path: Path, run_dir: Path, device:
     policy.initialize()
     save_run(run, run_dir)
     save_normalizer(policy.normalizer, run_dir)
-    if not (run_dir / PROVENANCE).exists():  # where a run began, not where it was looked at again
+    if not (run_dir / PROVENANCE_FILE).exists():  # where a run began, not where it was looked at again
         _write_provenance(run_dir, policy, dataset, device)
     fit(policy, source, run.train, run_dir, device)
 
 
 def _write_provenance(run_dir: Path, policy: WAM, dataset: Dataset, device: torch.device) -> None:
-    facts = {
-        "revision": revision(),
-        "versions": versions(),
-        "machine": machine() | {"device": device_name(device)},
-        "parameters": {part.name: part.parameters for part in parts(policy)},
-        "dataset": {
-            "fingerprint": dataset.fingerprint(),
-            "robot": dataset.robot_type,
-            "episodes": len(dataset.episodes),
-            "steps": dataset.total_steps,
-            "fps": dataset.fps,
-        },
-        "initial_states": initial_states(dataset),
+    about = {
+        "fingerprint": dataset.fingerprint(),
+        "robot": dataset.robot_type,
+        "episodes": len(dataset.episodes),
+        "steps": dataset.total_steps,
+        "fps": dataset.fps,
     }
-    (run_dir / PROVENANCE).write_text(json.dumps(facts, indent=1))
+    parameters = {part.name: part.parameters for part in parts(policy)}
+    facts = record(device_name(device), parameters, about, initial_states(dataset))
+    (run_dir / PROVENANCE_FILE).write_text(json.dumps(facts, indent=1))
 
 
 def initial_states(dataset: Dataset) -> list[dict[str, Any]]:
@@ -172,7 +167,8 @@ def _policy_facts(run_dir: Path, changes: list[str], device: torch.device) -> di
 
 def _demonstrated(run_dir: Path) -> Sequence[InitialState]:
     return [
-        InitialState.from_json(state) for state in json.loads(read(run_dir, PROVENANCE))["initial_states"]
+        InitialState.from_json(state)
+        for state in json.loads(read(run_dir, PROVENANCE_FILE))["initial_states"]
     ]
 
 
@@ -185,7 +181,7 @@ def report(
     from wamkit.report.facts import Facts
     from wamkit.report.run_page import ALL, RunPage, write_run_page
 
-    run, facts = load_run(run_dir), json.loads(read(run_dir, PROVENANCE))
+    run, facts = load_run(run_dir), json.loads(read(run_dir, PROVENANCE_FILE))
     results = read_results(results_dir / RESULTS)
     policy = load_engine(run_dir, best_device()).policy
     sections = [name for name in ALL if name not in policy.cannot_show]

@@ -9,7 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from wamkit.config import Run, load_run, read
+from wamkit.config import PROVENANCE_FILE, Run, load_run, read
 from wamkit.data.canvas import canvas_size
 from wamkit.data.lerobot import Dataset
 from wamkit.data.normalize import dataset_stats
@@ -86,7 +86,7 @@ def parameter_table(title: str, rows: list[Part]) -> Table:
 def run_tables(directory: Path) -> list[Table]:
     """What a run directory is."""
     run = load_run(directory)
-    facts: dict[str, Any] = json.loads(read(directory, "provenance.json"))
+    facts: dict[str, Any] = json.loads(read(directory, PROVENANCE_FILE))
     results = sorted(directory.glob("eval/*/results.json"))
     about = {
         "recipe": run.recipe,

@@ -58,12 +58,15 @@ class Released:
 
         Raises BadInput where the file is missing, broken or of another structure, saying which part differs.
         """
-        official = self.read(Path(path))
-        found = self.structure(official, policy.config, str(path))
+        return self.fill(policy, self.read(Path(path)), str(path))
+
+    def fill(self, policy: Convertible, official: Mapping[str, Any], source: str) -> int:
+        """`load` from a checkpoint dict that was read already; source: its file, for messages."""
+        found = self.structure(official, policy.config, source)
         expected = Structure(policy.config, policy.data.proprio_dim, policy.data.action_dim)
-        expect_structure(asdict(expected), asdict(found), str(path))
-        tensors = self.envelope.ours(official, str(path))
-        load_strict(cast(nn.Module, policy), tensors, source=str(path), fresh=NOT_IN_FILE)
+        expect_structure(asdict(expected), asdict(found), source)
+        tensors = self.envelope.ours(official, source)
+        load_strict(cast(nn.Module, policy), tensors, source=source, fresh=NOT_IN_FILE)
         return int(official["step"])
 
     def write(self, policy: Convertible, step: int) -> dict[str, Any]:

@@ -97,10 +97,8 @@ def train(
     a checkpoint is saved (a second Ctrl-C does not wait).
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    module = cast(nn.Module, policy).to(device).train()
-    groups = parameter_groups(module, config.weight_decay, config.decayed, config.undecayed_names)
-    optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, fused=True)
-    state = State(policy, optimizer, MovingAverage(module, config.average_decay))
+    cast(nn.Module, policy).to(device)
+    state = initial_state(policy, config)
     with _only_trainer(run_dir), _full_disk_explained(run_dir, state):
         start, rows = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(source)))
         if start.step < config.steps:
@@ -114,6 +112,14 @@ def train(
             ):
                 _run_steps(state, config, run_dir, start=start, stream=stream, metrics=metrics, stop=stop)
         checkpoint.write_weights(run_dir, state)
+
+
+def initial_state(policy: Trainable, config: TrainConfig) -> State:
+    """Where training begins, with `policy` (an nn.Module) as it is and in training mode."""
+    module = cast(nn.Module, policy).train()
+    groups = parameter_groups(module, config.weight_decay, config.decayed, config.undecayed_names)
+    optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, fused=True)
+    return State(policy, optimizer, MovingAverage(module, config.average_decay))
 
 
 def _run_steps(

@@ -27,12 +27,12 @@ from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.mixture import blank, run_together
-from wamkit.policies.fast_wam.sampling import Noise, Sample, imagine, sample
+from wamkit.policies.fast_wam.sampling import Noise, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, variant
 from wamkit.types import Actor, Batch, Clip, DataSpec, Inputs, PartTable
 from wamkit.wan.block import Stream, TransformerSize, open_gates
 from wamkit.wan.checkpoint import load_wan
-from wamkit.wan.dit import NO_ADAPTERS, SIZES, Frames, WanDiT, WanSize
+from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT, WanSize
 from wamkit.wan.encoders import (
     Codec,
     CodecConfig,
@@ -249,14 +249,14 @@ class FastWAM(nn.Module):
     def add_noise(self, batch: Batch, generator: torch.Generator) -> dict[str, Noised]:
         """Every group of the variant's sequence; the actions' noise is drawn first, so that variants share it."""
         inputs = batch.inputs
-        clean = {
+        known = {
             "action": self.normalizer.to_unit("action", batch.actions, batch.embodiments),
             "future": inputs.future,
             "given": inputs.future,
             "present": inputs.present,
         }
         groups = self.variant.groups
-        return {group: NOISE[group](x, generator) for group, x in clean.items() if group in groups}
+        return {group: NOISE[group](x, generator) for group, x in known.items() if group in groups}
 
     def look(self, noised: Mapping[str, Noised], context: Float[Tensor, "b l text"]) -> States:
         """One pass of both networks over the variant's sequence."""
@@ -307,11 +307,6 @@ class FastWAM(nn.Module):
         return self.codec.decode(torch.cat([inputs.present, future], dim=2)).clamp(-1, 1)
 
 
-def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
-    """Where a group of latents stands in time; `given` takes the positions of the future it copies."""
-    return Frames(group, 0 if group == "present" else 1, latents.shape[2])
-
-
 # how each group of a training sequence is noised (spec 3.2, 3.3)
 
 
@@ -322,16 +317,17 @@ def clean(x: Tensor, generator: torch.Generator) -> Noised:
 
 def at_random_time(x: Tensor, generator: torch.Generator) -> Noised:
     """Noised at a time of its own per sample."""
-    t = sample_times(len(x), generator, x.device)
-    noisy, velocity = interpolate(x, noise_like(x, generator), t)
-    return Noised(noisy, t, velocity)
+    return _at(sample_times(len(x), generator, x.device), x, generator)
 
 
 def clean_or_noised(x: Tensor, generator: torch.Generator) -> Noised:
     """The condition of IDM: with probability 1/2 clean at time 0, else noised, so that it forgives imagined futures."""
     t = sample_times(len(x), generator, x.device)
     noised = torch.rand(len(x), generator=generator, device=generator.device).to(x.device) < 0.5
-    t = torch.where(noised, t, 0.0)
+    return _at(torch.where(noised, t, 0.0), x, generator)
+
+
+def _at(t: Float[Tensor, " b"], x: Tensor, generator: torch.Generator) -> Noised:
     noisy, velocity = interpolate(x, noise_like(x, generator), t)
     return Noised(noisy, t, velocity)
 
@@ -352,10 +348,8 @@ def _video_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], b
 
 def _action_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], batch: Batch) -> Tensor:
     action = noised["action"]
-    predicted, every = (
-        policy.action.head(states.action),
-        torch.ones(action.x.shape[1], device=action.x.device),
-    )
+    predicted = policy.action.head(states.action)
+    every = torch.ones(action.x.shape[1], device=action.x.device)
     error = action_loss_per_sample(predicted, action.velocity, batch.action_is_pad, every)
     return (loss_weight(action.t) * error).mean()
 

@@ -83,8 +83,12 @@ def encode_frames(
 
 
 def _embed(policy: Networks, group: str, latents: Tensor, t: Float[Tensor, " _"], context: Tensor) -> Stream:
-    first = 0 if group == "present" else 1
-    return policy.dit.embed(latents, t[:, None], context, (Frames(group, first, latents.shape[2]),))
+    return policy.dit.embed(latents, t[:, None], context, (frames(group, latents),))
+
+
+def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
+    """Where a group of latents stands in time; `given` takes the positions of the future it copies."""
+    return Frames(group, 0 if group == "present" else 1, latents.shape[2])
 
 
 def _nothing(policy: Networks, memory: Memory, context: Tensor, noise: Noise, steps: int) -> Sample:
