@@ -82,7 +82,7 @@ $(VENV)/.installed-libero: $(VENV)/.installed-torch $(PINS)
 	@$(PIP) --no-deps hf-libero robosuite
 	@mkdir -p $(VENV)/libero
 	@$(PIP) --editable $(CLIENT)[libero-assets] || \
-	  $(BIN)/python -c "from wamkit_client.envs.libero_install import download; download()"
+	  $(BIN)/python -c "from wamkit_client.envs.libero.install import download; download()"
 	@$(BIN)/wamkit inspect libero
 	@touch $@
 

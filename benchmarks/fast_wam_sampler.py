@@ -31,12 +31,12 @@ from benchmarks.operations import Operations
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
 from wamkit.flow import Grid, Shift, euler_grid
+from wamkit.io.provenance import machine, revision, versions
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise
 from wamkit.policies.fast_wam.variants import VARIANTS, Variant
-from wamkit.provenance import machine, revision, versions
 from wamkit.recipes.metaworld import metaworld3_fast_wam
 from wamkit.types import Actor, Clip, Inputs
 from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT

@@ -3,9 +3,9 @@
     python -m benchmarks.full_size          writes benchmarks/results; needs 20 GB of memory and 9 GB of disk
 
 Weights are random, everything else is as on LIBERO: the recipe, its canvas, frames, text rows and precision. Every
-stage is what the command of its name does (wamkit/stages.py, wamkit/conversion.py) and runs in a process of its own, so
-that its peak of memory is its own. Memory is told apart into anonymous (must stay in memory) and file-backed (mapped
-weight files; the system takes it back when it needs it).
+stage is what the command of its name does (wamkit/stages/run.py, wamkit/convert/released.py) and runs in a process of
+its own, so that its peak of memory is its own. Memory is told apart into anonymous (must stay in memory) and
+file-backed (mapped weight files; the system takes it back when it needs it).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from wamkit_client.types import Observation
 
 from benchmarks.fast_wam_sampler import table
 from wamkit.config import Run, build_policy, load_engine, load_normalizer, to_json
-from wamkit.conversion import from_official
-from wamkit.plan import meta_policy
+from wamkit.convert.released import from_official
+from wamkit.io.provenance import machine, revision, versions
 from wamkit.policies.light_wam.convert import FORMAT
 from wamkit.policies.light_wam.policy import LightWAMConfig, LoRATuning
-from wamkit.provenance import machine, revision, versions
 from wamkit.recipes.libero import libero_spatial
+from wamkit.stages.plan import meta_policy
 from wamkit.train.loop import initial_state, optimize
 from wamkit.types import Batch, Clip, Inputs
 from wamkit.wan.encoders import StoredTextConfig, WanVAEConfig

@@ -19,11 +19,11 @@ from own_robot import SIZE, Table
 from wamkit.config import Run
 from wamkit.data.actions import ActionSpace
 from wamkit.data.check import check
-from wamkit.data.lerobot import Writer
-from wamkit.evaluate import EvalConfig
+from wamkit.data.lerobot.dataset import Writer
+from wamkit.eval.evaluate import EvalConfig
 from wamkit.policies.light_wam.policy import StepWeights
 from wamkit.recipes import recipe
-from wamkit.stages import encode, train
+from wamkit.stages.run import encode, train
 from wamkit.types import DataSpec
 
 FEATURES = {

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from wamkit.data.canvas import tile
 from wamkit.data.clips import Clips
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.loader import Fresh
 from wamkit.data.normalize import Normalizer
 from wamkit.infer.engine import Engine
-from wamkit.stages import fit_normalizer
+from wamkit.stages.run import fit_normalizer
 from wamkit.train.loop import TrainConfig, train
 from wamkit.types import Actor, Batch, Clip, DataSpec
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wamkit.cli import run_command
-from wamkit.data.lerobot import Writer
+from wamkit.data.lerobot.dataset import Writer
 
 CAMERAS = ("corner2", "gripperPOV")
 STEPS = 24
@@ -177,9 +177,9 @@ def test_a_full_size_run_without_its_weights(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from wamkit_client.types import BadInput
 
-    from wamkit.plan import meta_policy
     from wamkit.policies.light_wam.policy import LightWAM
     from wamkit.recipes import recipe
+    from wamkit.stages.plan import meta_policy
 
     policy = meta_policy(recipe("libero_spatial"))
     assert isinstance(policy, LightWAM)

@@ -12,7 +12,7 @@ import pytest
 from tests.test_bad_input import record
 from wamkit.cli import run_command
 from wamkit.config import to_json
-from wamkit.progress import MESSAGE_LENGTH, shortened
+from wamkit.io.progress import MESSAGE_LENGTH, shortened
 from wamkit.recipes import recipe
 
 HELP = ["--help"]

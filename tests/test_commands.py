@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from wamkit_client.suites import suite
 
-from wamkit import collect, robotwin, stages, tables
+from wamkit import robotwin
 from wamkit.cli import run_command
 from wamkit.commands.converting import HDF5
 from wamkit.config import load_run
-from wamkit.hdf5 import RobotHDF5
+from wamkit.convert.robot_hdf5 import RobotHDF5
+from wamkit.stages import collect, tables
+from wamkit.stages import run as stages
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "metaworld3"
 TASKS = ["drawer-open-v3", "window-open-v3"]

@@ -22,8 +22,8 @@ from wamkit.config import (
     to_json,
 )
 from wamkit.data.normalize import Normalizer
-from wamkit.plan import activations, memory, meta_batch, meta_policy, parts
 from wamkit.recipes import RECIPES, recipe
+from wamkit.stages.plan import activations, memory, meta_batch, meta_policy, parts
 from wamkit.types import Inputs
 
 

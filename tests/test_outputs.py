@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.data import robot_hdf5
+from tests.convert import robot_hdf5
 from tests.test_bad_input import SMALL, record, where
-from wamkit import demo, stages
 from wamkit.cli import run_command
-from wamkit.files import replace_text
+from wamkit.io.files import replace_text
+from wamkit.stages import demo
+from wamkit.stages import run as stages
 
 ROOT = Path(__file__).parents[1]
 PRETRAINED = ROOT / "pretrained" / "metaworld3"
@@ -228,7 +229,7 @@ def test_the_times_of_a_demo_survive_a_disk_that_refuses(tmp_path):
 def test_small_files_have_one_writer():
     """In place of `write_text`, which leaves half a file where a disk refuses the rest."""
     drafts = {
-        "data/lerobot_writer.py",
+        "data/lerobot/writer.py",
         "robotwin/checkout.py",
     }  # folders that take their name when complete; a file for one call
     source = ROOT / "src" / "wamkit"

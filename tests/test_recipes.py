@@ -10,9 +10,9 @@ import pytest
 from wamkit.config import diff, load_run
 from wamkit.data.canvas import canvas_size
 from wamkit.flow import Shift
-from wamkit.plan import memory, meta_batch, meta_policy
 from wamkit.recipes import OURS, PUBLISHED, recipe
-from wamkit.tables import deviation_tables
+from wamkit.stages.plan import memory, meta_batch, meta_policy
+from wamkit.stages.tables import deviation_tables
 
 # Light-WAM spec 3 and 4, Fast-WAM spec 4 and 5: steps, samples of a step, parts, peak rate, warm-up; canvas, proprio,
 # action, normalisation; executed actions. All chunks have 32 actions.

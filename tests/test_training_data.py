@@ -15,9 +15,9 @@ from tests import tiny_dataset
 from tests.official_run import statistics
 from tests.tiny_dataset import RUN
 from wamkit.config import Normalization, load_normalizer, load_run
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.official_statistics import window_stats
-from wamkit.stages import encode, train
+from wamkit.stages.run import encode, train
 
 CPU = torch.device("cpu")
 Z_SCORE = replace(RUN, normalization=Normalization("z_score", "z_score"))

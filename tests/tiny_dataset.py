@@ -1,4 +1,4 @@
-"""Small LeRobot data sets of a square that moves over a gradient, and a run that fits them."""
+"""Small LeRobot datasets of a square that moves over a gradient, and a run that fits them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from tests.policies.tiny_policy import SPEC, tiny_config
 from wamkit.config import Run
 from wamkit.data.actions import ActionSpace
-from wamkit.data.lerobot import Writer
-from wamkit.evaluate import EvalConfig
+from wamkit.data.lerobot.dataset import Writer
+from wamkit.eval.evaluate import EvalConfig
 from wamkit.train.loop import TrainConfig
 
 RUN = Run(
@@ -38,7 +38,7 @@ def write(
     fps: float = SPEC.hz,
     last_look: bool = False,
 ) -> Path:
-    """A data set with an episode of each length, as `SPEC` asks for it; its folder.
+    """A dataset with an episode of each length, as `SPEC` asks for it; its folder.
 
     last_look: the last step of each was recorded after its last action.
     """

@@ -23,8 +23,8 @@ from wamkit.commands.data import Data
 from wamkit.commands.inspecting import Inspect
 from wamkit.commands.overrides import split_overrides
 from wamkit.commands.running import Collect, Compare, Demo, Encode, Eval, Report, Train
-from wamkit.files import AGAIN, DISK_ERRORS, explained
-from wamkit.progress import shortened
+from wamkit.io.files import AGAIN, DISK_ERRORS, explained
+from wamkit.io.progress import shortened
 
 Command = (
     Annotated[Demo, subcommand("demo")]

@@ -16,14 +16,14 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.actions import ActionSpace
 from wamkit.data.normalize import Mode, Normalizer
-from wamkit.evaluate import EvalConfig
-from wamkit.files import replace_text
+from wamkit.eval.evaluate import EvalConfig
 from wamkit.infer.engine import Engine
-from wamkit.nn.weights import read_tensors
+from wamkit.io.differences import differing
+from wamkit.io.files import replace_text
+from wamkit.io.provenance import Provenance
+from wamkit.io.tensors import read_tensors
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig
-from wamkit.provenance import Provenance
-from wamkit.settings import differing
 from wamkit.train.checkpoint import WEIGHTS, read_weights
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
@@ -169,7 +169,7 @@ def check_together(given: Run, asked: Run) -> None:
 
 
 # What a trained policy may be asked for otherwise than it was trained; `eval` is free.
-ASKABLE = (
+INFERENCE_OVERRIDES = (
     "policy.variant",
     "policy.mode",
     "policy.sample_steps",
@@ -180,21 +180,21 @@ ASKABLE = (
 )
 
 
-def asked_changes(trained: Run, asked: Run) -> list[str]:
+def inference_overrides(trained: Run, asked: Run) -> list[str]:
     """What is asked of a trained policy otherwise than it was trained. Raises BadInput where it cannot do that."""
     changes = [change for change in diff(trained, asked) if not change.startswith("eval.")]
-    fixed = [change for change in changes if not change.startswith(ASKABLE)]
+    fixed = [change for change in changes if not change.startswith(INFERENCE_OVERRIDES)]
     if fixed:
         raise BadInput(
-            f"{fixed[0]}: what was trained cannot be changed now; only eval.* and {', '.join(ASKABLE)} can. "
-            "Train another run"
+            f"{fixed[0]}: what was trained cannot be changed now; only eval.* and "
+            f"{', '.join(INFERENCE_OVERRIDES)} can. Train another run"
         )
     if asked.data.horizon > trained.data.horizon:
         raise BadInput(
             f"data.chunk_seconds: {asked.data.horizon} actions are asked for, the policy was trained to predict "
             f"{trained.data.horizon}; ask for at most {trained.data.chunk_seconds} s, or train with longer chunks"
         )
-    asked.policy.check_trained_as(trained.policy)
+    asked.policy.validate(trained.policy)
     return changes
 
 
@@ -230,7 +230,7 @@ def load_engine(directory: Path, device: torch.device) -> Engine[WAM]:
 
 
 def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[WAM]:
-    """The weights of a run directory, acting as `run` says; see `asked_changes` for what that may change.
+    """The weights of a run directory, acting as `run` says; see `inference_overrides` for what that may change.
 
     Nothing is drawn, and no weight is held in another precision than it acts in: the policy is built without memory and
     takes the tensors of the files as they are, memory-mapped, or cast one after the other.

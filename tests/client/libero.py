@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wamkit_client.envs.libero_install import find_installation
+from wamkit_client.envs.libero.install import find_installation
 from wamkit_client.types import BadInput
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wamkit_client.envs import libero_install
 from wamkit_client.envs.base import Task, project
 from wamkit_client.envs.foreign import PYTHON_VARIABLE
-from wamkit_client.envs.libero import PUBLISHED_STATES, Libero, LiberoConfig, rotation_vector
-from wamkit_client.envs.libero_expert import matrix, rotation_between
-from wamkit_client.envs.libero_tasks import LIBERO_TASKS
+from wamkit_client.envs.libero import install as libero_install
+from wamkit_client.envs.libero.env import PUBLISHED_STATES, Libero, LiberoConfig, rotation_vector
+from wamkit_client.envs.libero.expert import matrix, rotation_between
+from wamkit_client.envs.libero.tasks import LIBERO_TASKS
 from wamkit_client.envs.vector import describe, env_processes
 from wamkit_client.suites import suite, suite_from_json
 from wamkit_client.types import BadInput

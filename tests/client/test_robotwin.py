@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from wamkit_client.robotwin import TASKS, Layout, RoboTwinConfig, for_simulator, from_simulator, layout
+from wamkit_client.envs.robotwin.conventions import (
+    TASKS,
+    Layout,
+    RoboTwinConfig,
+    for_simulator,
+    from_simulator,
+    layout,
+)
 from wamkit_client.types import BadInput
 
 from wamkit.recipes.robotwin import ACTIONS

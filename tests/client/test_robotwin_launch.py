@@ -51,5 +51,5 @@ def test_a_script_and_the_processes_it_spawns(tmp_path: Path) -> None:
         return found
 
     plain = run("scripts/run.py", "--url", "u=ws://h:1/abc")
-    assert run("-m", "wamkit_client.robotwin_launch", "scripts/run.py", "--url", "u=$SECRET") == plain
+    assert run("-m", "wamkit_client.envs.robotwin.launch", "scripts/run.py", "--url", "u=$SECRET") == plain
     assert plain[0] == ["scripts/run.py", "--url", "u=ws://h:1/abc"]

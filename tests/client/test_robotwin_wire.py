@@ -9,7 +9,7 @@ import tracemalloc
 import msgpack
 import numpy as np
 import pytest
-from wamkit_client.robotwin_wire import MOST_VALUES, Frame, WireError, pack, unpack
+from wamkit_client.envs.robotwin.wire import MOST_VALUES, Frame, WireError, pack, unpack
 
 
 def message(payload: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The small recording as a data set: one to read, and a copy to break."""
+"""The small recording as a dataset: one to read, and a copy to break."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.data import recording
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound data set; do not change it."""
+    """A sound dataset; do not change it."""
     return recording.write(tmp_path_factory.mktemp("recorded") / "dataset")
 
 
 @pytest.fixture
 def breakable(recorded: Path, tmp_path: Path) -> Path:
-    """A copy of the sound data set."""
+    """A copy of the sound dataset."""
     return Path(shutil.copytree(recorded, tmp_path / "breakable"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wamkit.data.lerobot_writer import Writer
+from wamkit.data.lerobot.writer import Writer
 
 FPS = 10
 HEIGHT, WIDTH = 32, 48
@@ -50,7 +50,7 @@ def add(writer: Writer, episode: int) -> None:
 
 
 def write(root: Path, episodes: int = len(LENGTHS)) -> Path:
-    """Write the recording as a data set."""
+    """Write the recording as a dataset."""
     writer = Writer.create(root, FPS, "testbot", FEATURES)
     for episode in range(episodes):
         add(writer, episode)

@@ -30,8 +30,8 @@ from wamkit.data.cache import Cache, encode
 from wamkit.data.claims import Claim, claimed_jobs
 from wamkit.data.loader import Fresh, batches
 from wamkit.data.shards import Table
-from wamkit.files import sha256
-from wamkit.nn.weights import read_tensors
+from wamkit.io.files import sha256
+from wamkit.io.tensors import read_tensors
 from wamkit.types import Batch, Inputs
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Each fault is found, by file, and nothing else is reported; a broken data set never makes the check fail."""
+"""Each fault is found, by file, and nothing else is reported; a broken dataset never makes the check fail."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from wamkit_client.types import BadInput
 
 from tests.data import recording
 from wamkit.data.check import check
-from wamkit.data.lerobot import Dataset
-from wamkit.data.video import VideoCodec, write_video
+from wamkit.data.lerobot.dataset import Dataset
+from wamkit.data.lerobot.video import VideoCodec, write_video
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"

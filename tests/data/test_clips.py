@@ -15,7 +15,7 @@ from wamkit_client.types import BadInput
 from tests.data import recording
 from wamkit.data.actions import ActionSpace
 from wamkit.data.clips import Clips
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.types import DataSpec
 
 SPEC = DataSpec(
@@ -93,7 +93,7 @@ def test_order_does_not_matter(clips: Clips, recorded: Path) -> None:
 
 def test_one_dimension_is_still_a_row(tmp_path: Path) -> None:
     """LeRobot stores vectors of length one as plain numbers."""
-    from wamkit.data.lerobot_writer import Writer
+    from wamkit.data.lerobot.writer import Writer
 
     features = {
         "action": {"dtype": "float32", "shape": [1]},
@@ -113,7 +113,7 @@ def test_one_dimension_is_still_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"views": ("front", "top")}, r"camera 'front' is missing; the data set has \['top', 'wrist'\]"),
+        ({"views": ("front", "top")}, r"camera 'front' is missing; the dataset has \['top', 'wrist'\]"),
         ({"hz": 20}, "10 frames per second, the recipe asks for 20 Hz"),
         ({"action_dim": 4}, r"action has 3 dimension\(s\), the recipe expects 4"),
         ({"proprio_dim": 4}, r"observation.state has 2 dimension\(s\), the recipe expects 4"),

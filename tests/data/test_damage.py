@@ -1,6 +1,6 @@
-"""Data sets written by the real LeRobot, every file of them damaged in turn: a sentence comes out, never a traceback.
+"""Datasets written by the real LeRobot, every file of them damaged in turn: a sentence comes out, never a traceback.
 
-Whoever checks, opens and reads such a data set to its end sees nothing but `Broken`.
+Whoever checks, opens and reads such a dataset to its end sees nothing but `Broken`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from wamkit_client.types import BadInput
 
 from wamkit.data.check import check
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 
 FIXTURES = Path(__file__).parent / "fixtures"
 Damage = Callable[[Path, np.random.Generator], None]
@@ -97,7 +97,7 @@ UNREAD = ("meta/stats.json", "meta/episodes_stats.jsonl")
 
 
 def files(root: Path) -> list[str]:
-    """What wamkit reads of a data set; of two files of a kind the last."""
+    """What wamkit reads of a dataset; of two files of a kind the last."""
     found = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
     kinds = {(Path(file).parts[0], Path(file).suffix, Path(file).parts[-2]): file for file in found}
     meta = {file for file in found if file.startswith("meta/")}

@@ -1,4 +1,4 @@
-"""Several data sets of one robot as one: their samples in a row, one normaliser, and what does not go together."""
+"""Several datasets of one robot as one: their samples in a row, one normaliser, and what does not go together."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from wamkit.config import load_normalizer
 from wamkit.data.cache import Cache, read_fingerprint
 from wamkit.data.clips import Clips
 from wamkit.data.joined import Joined, open_datasets
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.normalize import dataset_stats
 from wamkit.data.official_statistics import window_stats
-from wamkit.inspection import inspect
-from wamkit.progress import console
+from wamkit.io.progress import console
 from wamkit.report.distributions import distributions_of
-from wamkit.stages import encode, train
-from wamkit.tables import plan_tables
+from wamkit.stages.inspection import inspect
+from wamkit.stages.run import encode, train
+from wamkit.stages.tables import plan_tables
 from wamkit.types import Inputs
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ SPEC = RUN.data
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two data sets; do not change them."""
+    """Two datasets; do not change them."""
     root = tmp_path_factory.mktemp("joined")
     return [
         tiny_dataset.write(root / name, lengths, seed=seed)

@@ -1,4 +1,4 @@
-"""Reading: data sets written by the real LeRobot, item by item as the real LeRobot reads them."""
+"""Reading: datasets written by the real LeRobot, item by item as the real LeRobot reads them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from wamkit_client.types import BadInput
 
-from wamkit.data import lerobot
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot import dataset as lerobot
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.normalize import dataset_stats
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -23,7 +23,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 @dataclass(frozen=True)
 class Case:
-    """A data set, and what the real LeRobot reads from it."""
+    """A dataset, and what the real LeRobot reads from it."""
 
     root: Path
     version: str

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from tests.data import recording
-from wamkit.data import lerobot
 from wamkit.data.check import check
-from wamkit.data.lerobot import Dataset
-from wamkit.data.lerobot_disk import Broken, expect, sizes
+from wamkit.data.lerobot import dataset as lerobot
+from wamkit.data.lerobot.dataset import Dataset
+from wamkit.data.lerobot.disk import Broken, expect, sizes
 
 DATA = "data/chunk-000/file-000.parquet"
 TOP = "videos/observation.images.top"
@@ -99,7 +99,7 @@ EPISODES, LENGTH, SIZE = 12, 20, 64
 
 
 def with_pictures(root: Path, row_group: int) -> Path:
-    """A data set whose camera is an image feature: noise, which does not compress; many episodes in one file."""
+    """A dataset whose camera is an image feature: noise, which does not compress; many episodes in one file."""
     random = np.random.default_rng(0)
     recording.write(root, episodes=1)
     shutil.rmtree(root / "videos")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wamkit.data.lerobot_files import dimension_labels, dimension_names
+from wamkit.data.lerobot.files import dimension_labels, dimension_names
 
 NONE = ("", "")
 

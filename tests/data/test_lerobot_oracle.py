@@ -12,7 +12,7 @@ import pytest
 from tests.data import recording
 from tests.data.lerobot_oracle import build
 from wamkit.data.check import check
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 
 pytestmark = pytest.mark.lerobot
 
@@ -25,7 +25,7 @@ def environment() -> None:
 
 
 def items(root: Path, folder: Path) -> dict[str, np.ndarray]:
-    """Every item of a data set as the real LeRobot hands it out, stacked."""
+    """Every item of a dataset as the real LeRobot hands it out, stacked."""
     print(build.run(LEROBOT, "read_items.py", root, folder / "items.npz"))
     return dict(np.load(folder / "items.npz"))
 

@@ -19,11 +19,11 @@ import pytest
 from wamkit_client.types import BadInput
 
 from tests.data import recording
-from wamkit.data import lerobot_writer
 from wamkit.data.check import check
-from wamkit.data.lerobot import Dataset
-from wamkit.data.lerobot_writer import Writer
-from wamkit.files import LOCK
+from wamkit.data.lerobot import writer as lerobot_writer
+from wamkit.data.lerobot.dataset import Dataset
+from wamkit.data.lerobot.writer import Writer
+from wamkit.io.files import LOCK
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +69,7 @@ def test_tasks_are_the_pandas_index(recorded: Path) -> None:
 
 
 def test_same_meta_columns_and_keys_as_the_real_lerobot(recorded: Path) -> None:
-    """Against the data set the real LeRobot wrote, for the features both have."""
+    """Against the dataset the real LeRobot wrote, for the features both have."""
     real = Path(__file__).parent / "fixtures/v3.0/meta"
     own = recorded / "meta"
     file = "episodes/chunk-000/file-000.parquet"
@@ -130,7 +130,7 @@ def test_large_recordings_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 KILLED = """
 import sys
 from tests.data import recording
-from wamkit.data.lerobot_writer import Writer
+from wamkit.data.lerobot.writer import Writer
 writer = Writer.create(sys.argv[1], recording.FPS, "testbot", recording.FEATURES)
 for episode in range(10_000):
     recording.add(writer, episode)
@@ -239,7 +239,7 @@ def test_a_full_disk_costs_nothing_that_was_written(disk: Callable[[str], Path])
 
 
 def test_a_kill_while_finalizing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each of the renames that make the data set appear."""
+    """After each of the renames that make the dataset appear."""
     root = tmp_path / "dataset"
     writer = Writer.create(root, recording.FPS, "testbot", recording.FEATURES)
     recording.add(writer, 0)

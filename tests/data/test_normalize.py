@@ -14,7 +14,7 @@ import torch
 from wamkit_client.types import BadInput
 
 from tests.data import recording
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.normalize import Normalizer, Stats, dataset_stats
 from wamkit.data.statistics import QUANTILES
 

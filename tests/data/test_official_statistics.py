@@ -13,7 +13,7 @@ from wamkit_client.types import BadInput
 from tests import tiny_dataset
 from tests.official_run import statistics
 from tests.policies.tiny_policy import SPEC
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.normalize import SOURCES, dataset_stats
 from wamkit.data.official_statistics import read_statistics, window_stats
 

@@ -10,8 +10,16 @@ import pytest
 from wamkit_client.types import BadInput
 
 from tests.data.recording import pictures
-from wamkit.data import video
-from wamkit.data.video import BrokenVideo, VideoCodec, join_videos, parameters, read_frames, scan, write_video
+from wamkit.data.lerobot import video
+from wamkit.data.lerobot.video import (
+    BrokenVideo,
+    VideoCodec,
+    join_videos,
+    parameters,
+    read_frames,
+    scan,
+    write_video,
+)
 
 FPS = 12.5
 

@@ -11,10 +11,10 @@ import pytest
 
 from wamkit.cli import run_command
 from wamkit.config import diff
-from wamkit.plan import meta_batch, meta_policy
 from wamkit.policies.fast_wam.convert import FORMAT, structure
 from wamkit.policies.fast_wam.policy import FastWAM
 from wamkit.recipes import recipe
+from wamkit.stages.plan import meta_batch, meta_policy
 from wamkit.wan.vae import WAN22
 
 # recipe -> (proprio and action dims)

@@ -11,7 +11,7 @@ from wamkit_client.types import BadInput
 from tests.policies.test_fast_wam_fused import assert_same
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import batch_of, clip
-from wamkit.config import asked_changes
+from wamkit.config import inference_overrides
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.sampling import sample
 from wamkit.recipes import recipe
@@ -103,10 +103,10 @@ def test_a_mode_that_a_policy_has_not_is_refused():
 def test_the_mode_is_asked_of_a_trained_policy_and_told_in_its_results():
     trained = recipe("metaworld3_fast_wam_optional_idm")
     asked = replace(trained, policy=replace(trained.policy, mode="first_frame"))
-    assert asked_changes(trained, asked) == ["policy.mode:  -> first_frame"]
+    assert inference_overrides(trained, asked) == ["policy.mode:  -> first_frame"]
     assert asked.policy.identity["mode"] == "first_frame"
     assert "mode" not in recipe("metaworld3_fast_wam").policy.identity
     blind = recipe("metaworld3_fast_wam_no_video")
     imagining = replace(blind, policy=replace(blind.policy, variant="optional_idm"))
     with pytest.raises(BadInput, match="trained without video"):
-        asked_changes(blind, imagining)
+        inference_overrides(blind, imagining)

@@ -11,7 +11,7 @@ from tests.policies.plain_fast_wam import masked_attend, sample_by_looking, velo
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import batch_of
 from wamkit.policies.fast_wam import mixture
-from wamkit.policies.fast_wam.mixture import blank, run_together
+from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import Noised, clean
 from wamkit.policies.fast_wam.sampling import Noise, imagine, sample
 from wamkit.policies.fast_wam.variants import VARIANTS
@@ -136,7 +136,7 @@ def test_a_second_copy_of_the_present_changes_nothing():
         )
         action = policy.action.embed(noised["action"].x, noised["action"].t, context)
         parts = [(policy.dit.blocks, video), (policy.action.blocks, action)]
-        tokens = run_together(parts, sees, blank(policy.dit.blocks))
+        tokens = run_together(parts, sees, empty_cache(policy.dit.blocks))
         dropped = policy.look(noised, context)
     kept = dict(zip(groups, tokens[0].split(list(video.sizes.values()), dim=1), strict=True))
     assert close(kept["copy"], kept["present"])

@@ -15,12 +15,12 @@ import torch
 from tests.official_run import LIBERO as LIBERO_FILE
 from tests.official_run import ROBOTWIN as ROBOTWIN_FILE
 from tests.official_run import config, put, write_config
+from wamkit.convert.official_config import read_config
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
-from wamkit.official_config import read_config
-from wamkit.plan import meta_policy
 from wamkit.policies.light_wam.convert import FORMAT, NAMES, SECTIONS, structure
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig
+from wamkit.stages.plan import meta_policy
 from wamkit.types import DataSpec
 
 # (proprio and action dims, canvas views) of the two published settings

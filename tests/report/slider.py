@@ -17,8 +17,8 @@ from wamkit_client.suites import Suite
 from wamkit_client.types import ActionChunk, Observation
 
 from tests.policies.tiny_policy import SPEC
-from wamkit.evaluate import EvalConfig
-from wamkit.scores import summary
+from wamkit.eval.evaluate import EvalConfig
+from wamkit.eval.scores import summary
 
 LENGTH = 24
 REPLAN = 4

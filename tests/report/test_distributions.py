@@ -1,4 +1,4 @@
-"""A histogram for every dimension of a data set, however it names them."""
+"""A histogram for every dimension of a dataset, however it names them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from tests.data import recording
 from wamkit.data.check import check
-from wamkit.data.lerobot import Dataset
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.normalize import Normalizer, dataset_stats
 from wamkit.report.distributions import distributions, distributions_of
 from wamkit.report.page import Header, write_page
-from wamkit.tables import dataset_table
+from wamkit.stages.tables import dataset_table
 
 NAMES = {
     "list": (["x", "y", "grip"], ("x", "y", "grip")),
@@ -29,7 +29,7 @@ NAMES = {
 def named(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, tuple[str, ...]]:
-    """A data set whose action names are written as the parameter says, and what a reader is to see."""
+    """A dataset whose action names are written as the parameter says, and what a reader is to see."""
     written, expected = NAMES[request.param]
     root = recording.write(tmp_path_factory.mktemp("named") / "dataset")
     info = json.loads((root / "meta/info.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 from wamkit_client.envs.base import Task
 
 from tests.report.slider import DISPLAY, LENGTH, record
-from wamkit.data.video import read_frames
+from wamkit.data.lerobot.video import read_frames
 from wamkit.report.recordings import Recording, read_recording
 from wamkit.report.video import EXECUTED, PREDICTED, FilmConfig, film, film_frames
 

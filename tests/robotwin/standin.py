@@ -12,13 +12,13 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from wamkit_client.robotwin import Layout
+from wamkit_client.envs.robotwin.conventions import Layout
 
 from tests.policies.tiny_policy import shaken, tiny_config
 from wamkit.config import Run, build_policy, save_normalizer, save_run
 from wamkit.data.actions import ActionSpace
 from wamkit.data.normalize import Normalizer, Stats
-from wamkit.evaluate import EvalConfig
+from wamkit.eval.evaluate import EvalConfig
 from wamkit.policies.light_wam.policy import StepWeights
 from wamkit.recipes import robotwin as recipes
 from wamkit.train import checkpoint

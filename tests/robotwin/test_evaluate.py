@@ -22,7 +22,7 @@ from wamkit_client.types import BadInput, Observation
 from tests.robotwin.standin import HERE, SUITE, behave, checkout, executed, module, run_directory, tiny_run
 from wamkit.cli import run_command
 from wamkit.config import Run, load_engine, load_engine_as, load_run
-from wamkit.evaluate import read_results
+from wamkit.eval.evaluate import read_results
 from wamkit.robotwin import SUITES, evaluate, evaluation, find_suite
 
 FIRST = 4_300_000

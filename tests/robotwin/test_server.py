@@ -11,9 +11,9 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
-from wamkit_client.robotwin import Layout
-from wamkit_client.robotwin_adapter import Model, get_model
-from wamkit_client.robotwin_wire import Frame, WireError, pack, unpack
+from wamkit_client.envs.robotwin.adapter import Model, get_model
+from wamkit_client.envs.robotwin.conventions import Layout
+from wamkit_client.envs.robotwin.wire import Frame, WireError, pack, unpack
 from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -338,7 +338,7 @@ def test_close_and_other_origins(server: PolicyServer) -> None:
 
 
 def test_xpolicylabs_folder(server: PolicyServer, policy: Echo) -> None:
-    """policy/wamkit/model.py is `from wamkit_client.robotwin_adapter import Model`."""
+    """policy/wamkit/model.py is `from wamkit_client.envs.robotwin.adapter import Model`."""
     config = {"server": server.url, "task_name": "place_fan", "action_type": "joint"}
     model = Model({**config, "port": None, "ckpt_name": "x"})
     model.prepare_case({"seed": 11, "task_name": "place_fan"})

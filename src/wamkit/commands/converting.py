@@ -12,7 +12,7 @@ from wamkit_client.types import BadInput
 from wamkit.commands.datasets import Datasets
 from wamkit.commands.outputs import CACHE, DATASET, output_folder
 from wamkit.commands.overrides import Recipe, changed, refuse
-from wamkit.progress import command, say
+from wamkit.io.progress import command, say
 from wamkit.recipes import recipe
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Released:
 
     def __call__(self, overrides: list[str]) -> int:
         output_folder(self.target.parent)
-        from wamkit.conversion import from_official, to_official
+        from wamkit.convert.released import from_official, to_official
 
         if self.to == "official":
             refuse(overrides)
@@ -103,7 +103,7 @@ class LightWAM(Released):
             return super().trained_with()
         if self.recipe:
             raise BadInput("--recipe and --config both say what the file was trained with; give one of them")
-        from wamkit.official_config import read_config
+        from wamkit.convert.official_config import read_config
 
         return read_config(self.config)
 
@@ -126,8 +126,8 @@ class Latents:
     def __call__(self, overrides: list[str]) -> int:
         run = changed(recipe(self.recipe), overrides, "convert latents")
         output_folder(self.target, becomes=CACHE)
-        from wamkit.official_cache import import_latents
-        from wamkit.stages import best_device
+        from wamkit.convert.official_cache import import_latents
+        from wamkit.stages.run import best_device
 
         import_latents(run, self.dataset, self.source, self.target, best_device())
         folders = ("--dataset", *self.dataset, "--cache", self.target)
@@ -158,7 +158,7 @@ class HDF5:
     def __call__(self, overrides: list[str]) -> int:
         refuse(overrides)
         output_folder(self.target, becomes=DATASET)
-        from wamkit.hdf5 import RobotHDF5, robot_to_lerobot
+        from wamkit.convert.robot_hdf5 import RobotHDF5, robot_to_lerobot
 
         settings = RobotHDF5(self.fps, self.robot, self.swap_red_blue, self.cut_to_shortest)
         robot_to_lerobot(self.source, self.target, settings)
@@ -185,7 +185,7 @@ class LiberoHDF5:
     def __call__(self, overrides: list[str]) -> int:
         refuse(overrides)
         output_folder(self.target, becomes=DATASET)
-        from wamkit.libero_hdf5 import libero_to_lerobot
+        from wamkit.convert.libero_hdf5 import libero_to_lerobot
 
         libero_to_lerobot(self.source, self.target, self.suite, self.workers)
         say(f"{self.target}: done. Next: {command('wamkit', 'data', 'check', self.target)}")

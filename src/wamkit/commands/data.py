@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, subcommand
 
 from wamkit.commands.overrides import refuse
-from wamkit.progress import console, say
+from wamkit.io.progress import console, say
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class DataInfo:
 
     def __call__(self, overrides: list[str]) -> int:
         refuse(overrides)
-        from wamkit.tables import dataset_table
+        from wamkit.stages.tables import dataset_table
 
         console.print(dataset_table(self.path))
         return 0

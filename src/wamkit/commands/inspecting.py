@@ -11,7 +11,7 @@ from wamkit_client.types import BadInput
 from wamkit.commands.datasets import Datasets
 from wamkit.commands.outputs import output_file
 from wamkit.commands.overrides import Recipe, changed, refuse
-from wamkit.progress import console, say
+from wamkit.io.progress import console, say
 from wamkit.recipes import recipe
 
 PAGE = "inspection.html"
@@ -58,13 +58,13 @@ class Inspect:
             raise BadInput(f"{path} is a run directory and has its own recipe; leave --recipe away")
         if not self.dataset:
             self._expect_no_page("--dataset")
-            from wamkit.tables import run_tables
+            from wamkit.stages.tables import run_tables
 
             for table in run_tables(path):
                 console.print(table)
             return 0
         from wamkit.config import load_run
-        from wamkit.inspection import inspect
+        from wamkit.stages.inspection import inspect
 
         page = path / PAGE if self.out == Path() else self.out
         output_file(page)
@@ -75,11 +75,11 @@ class Inspect:
             raise BadInput(f"{path} is a dataset; leave --dataset away, or name a run directory before it")
         if not self.recipe:
             self._expect_no_page("--recipe")
-            from wamkit.tables import dataset_table
+            from wamkit.stages.tables import dataset_table
 
             console.print(dataset_table(path))
             return 0
-        from wamkit.inspection import inspect
+        from wamkit.stages.inspection import inspect
 
         run = changed(recipe(self.recipe), overrides, "inspect")
         page = Path(PAGE) if self.out == Path() else self.out
@@ -100,7 +100,7 @@ class Inspect:
     def _libero(self) -> int:
         from wamkit_client.suites import suite
 
-        from wamkit.progress import announce
+        from wamkit.io.progress import announce
 
         env = suite("libero").env
         announce(env.facts(), env.warnings())

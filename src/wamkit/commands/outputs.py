@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wamkit_client.types import BadInput
 
-from wamkit.files import expect_writable
+from wamkit.io.files import expect_writable
 
 MARKERS = {"dataset": "meta/info.json", "latent cache": "fingerprint.json"}
 DATASET, CACHE = MARKERS

@@ -13,7 +13,7 @@ from wamkit_client.types import BadInput
 from wamkit.commands.datasets import Datasets
 from wamkit.commands.outputs import CACHE, DATASET, output_file, output_folder
 from wamkit.commands.overrides import ListedRecipe, changed, refuse, refuse_seed
-from wamkit.progress import command, console, say
+from wamkit.io.progress import command, console, say
 from wamkit.recipes import DEMOS, recipe
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SimulatorPython = Annotated[Path, arg(help="The Python of a simulator with an en
 def use_simulator(python: Path, libero_assets: Path) -> None:
     """For this process and those it starts. Path(): this Python, and the assets that are found."""
     from wamkit_client.envs.foreign import PYTHON_VARIABLE
-    from wamkit_client.envs.libero_install import ASSETS_VARIABLE
+    from wamkit_client.envs.libero.install import ASSETS_VARIABLE
 
     for variable, path in ((PYTHON_VARIABLE, python), (ASSETS_VARIABLE, libero_assets)):
         if path != Path():
@@ -55,8 +55,8 @@ class Demo:
     """Of training: data order and noise."""
 
     def __call__(self, overrides: list[str]) -> int:
-        from wamkit.demo import demo
         from wamkit.recipes.metaworld import smoke
+        from wamkit.stages.demo import demo
 
         refuse_seed(overrides, "--seed")
         run = recipe(DEMOS[self.policy])
@@ -90,7 +90,7 @@ class Collect:
         use_simulator(self.simulator_python, self.libero_assets)
         from wamkit_client.suites import suite
 
-        from wamkit.collect import CollectConfig, collect
+        from wamkit.stages.collect import CollectConfig, collect
 
         chosen = suite(self.suite).only(self.tasks) if self.tasks else suite(self.suite)
         output_folder(self.out, becomes=DATASET)
@@ -114,7 +114,7 @@ class Encode:
     def __call__(self, overrides: list[str]) -> int:
         run = changed(recipe(self.recipe), overrides, "encode")
         output_folder(self.cache, becomes=CACHE)
-        from wamkit.stages import best_device, encode
+        from wamkit.stages.run import best_device, encode
 
         encode(run, self.dataset, self.cache, best_device())
         return 0
@@ -140,13 +140,13 @@ class Train:
     def __call__(self, overrides: list[str]) -> int:
         run = changed(recipe(self.recipe), overrides, "train")
         if self.plan:
-            from wamkit.tables import plan_tables
+            from wamkit.stages.tables import plan_tables
 
             for table in plan_tables(run, self.dataset):
                 console.print(table)
             return 0
         output_folder(self.out)
-        from wamkit.stages import best_device, train
+        from wamkit.stages.run import best_device, train
 
         train(run, self.dataset, self.cache, self.out, best_device(), self.stats)
         say(f"{self.out}: done. Next: {command('wamkit', 'eval', self.out)}")
@@ -184,9 +184,9 @@ class Eval:
 
     def __call__(self, overrides: list[str]) -> int:
         use_simulator(self.simulator_python, self.libero_assets)
-        from wamkit import stages
         from wamkit.config import load_run
-        from wamkit.tables import results_table
+        from wamkit.stages import run as stages
+        from wamkit.stages.tables import results_table
 
         asked = [*overrides, "--eval.precision", self.precision] if self.precision else overrides
         run = changed(load_run(self.run), asked, "eval")
@@ -198,7 +198,7 @@ class Eval:
             console.print(results_table(self._results(run, name, out)))
             return 0
         if self.suite or self.tasks or self.episodes:
-            raise BadInput("--like repeats suite, tasks and episodes of a result; leave the other flags away")
+            raise BadInput("--like repeats suite, tasks and episodes of a result; omit the other flags")
         out = out.with_name(f"{name}-again") if self.out == Path() else out
         output_folder(out)
         results, changes = stages.repeat(self.run, run, self.like, out)
@@ -216,7 +216,7 @@ class Eval:
             return robotwin.evaluate(self.run, run, name, self.episodes, out, self.robotwin)
         if self.robotwin != Path():
             raise BadInput(f"--robotwin: suite {name} is none of RoboTwin's; choose one with --suite")
-        from wamkit import stages
+        from wamkit.stages import run as stages
 
         return stages.evaluate(self.run, run, name, self.episodes, out, self.tasks)
 
@@ -237,8 +237,8 @@ class Report:
 
     def __call__(self, overrides: list[str]) -> int:
         refuse(overrides)
-        from wamkit import stages
         from wamkit.config import load_run
+        from wamkit.stages import run as stages
 
         results = self.run / "eval" / load_run(self.run).suite if self.results == Path() else self.results
         page = self.run / "report.html" if self.out == Path() else self.out
@@ -272,8 +272,8 @@ class Compare:
     def __call__(self, overrides: list[str]) -> int:
         refuse_seed(overrides, "--seeds")
         runs = tuple(changed(recipe(name), overrides, "compare") for name in self.recipes)
-        from wamkit.compare import Comparison, compare
-        from wamkit.tables import comparison_table
+        from wamkit.stages.compare import Comparison, compare
+        from wamkit.stages.tables import comparison_table
 
         output_folder(self.out)
         output_folder(self.cache, becomes=CACHE)

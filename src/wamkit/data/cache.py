@@ -24,10 +24,10 @@ from wamkit_client.types import BadInput
 from wamkit.data.claims import Claim, claimed_jobs
 from wamkit.data.loader import Clips, Fresh, Source
 from wamkit.data.shards import BATCH_FIELDS, Content, Manifest, Shard, shards_of
-from wamkit.files import NO_SPACE, create_file, disk_full
-from wamkit.nn.weights import read_tensors
-from wamkit.progress import Advance, bar
-from wamkit.records import read_record
+from wamkit.io.files import NO_SPACE, create_file, disk_full
+from wamkit.io.progress import Advance, bar
+from wamkit.io.records import read_record
+from wamkit.io.tensors import read_tensors
 from wamkit.types import Batch, Trainable
 
 FORMAT = "1"

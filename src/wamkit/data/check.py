@@ -1,4 +1,4 @@
-"""What is wrong with a data set, found before a training run finds it: everything is read, every frame decoded.
+"""What is wrong with a dataset, found before a training run finds it: everything is read, every frame decoded.
 
 Each problem names the file, what is wrong and the remedy. It repairs nothing and does not know about policies.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wamkit.data.lerobot import first_users, picture, to_numpy
-from wamkit.data.lerobot_disk import Broken, expect, group_ends, read_group, read_parquet, sizes
-from wamkit.data.lerobot_files import (
+from wamkit.data.lerobot.dataset import first_users, picture, to_numpy
+from wamkit.data.lerobot.disk import Broken, expect, group_ends, read_group, read_parquet, sizes
+from wamkit.data.lerobot.files import (
     NUMBERS,
     STAGING,
     TEXT_COLUMNS,
@@ -27,9 +27,9 @@ from wamkit.data.lerobot_files import (
     read_info,
     read_tasks,
 )
+from wamkit.data.lerobot.video import TOLERANCE, BrokenVideo, scan
 from wamkit.data.statistics import STILL
-from wamkit.data.video import TOLERANCE, BrokenVideo, scan
-from wamkit.progress import bar
+from wamkit.io.progress import bar
 
 AGAIN = "copy or record it again"
 FEW = 5
@@ -40,7 +40,7 @@ Columns = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Problem:
-    """where: file, relative to the data set. what: what is wrong. remedy: what to do."""
+    """where: file, relative to the dataset. what: what is wrong. remedy: what to do."""
 
     where: str
     what: str
@@ -51,7 +51,7 @@ class Problem:
 
 
 def check(path: str | Path) -> list[Problem]:
-    """Every problem of the data set at `path`; an empty list where it is sound. Raises nothing on a broken one."""
+    """Every problem of the dataset at `path`; an empty list where it is sound. Raises nothing on a broken one."""
     root = Path(path)
     problems: list[Problem] = []
     try:
@@ -256,9 +256,7 @@ def _episode(
             where, f"frame_index of {name} is not 0, 1, 2, ...", "sort the rows, or record it again"
         )
     elif (columns["index"][rows] != first + np.arange(len(rows))).any():
-        yield Problem(
-            where, f"index of {name} does not count from {first}", "number the rows of the data set"
-        )
+        yield Problem(where, f"index of {name} does not count from {first}", "number the rows of the dataset")
     timestamps = columns["timestamp"][rows].astype(np.float64)
     gaps = np.flatnonzero(np.abs(np.diff(timestamps, prepend=-1 / info.fps) - 1 / info.fps) > TOLERANCE)
     if len(gaps):

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wamkit.files import create_file
+from wamkit.io.files import create_file
 
 STALE_AFTER_SECONDS = 1800.0
 

@@ -1,7 +1,7 @@
-"""A data set as training samples: a clip, an action chunk and pad flags for every step of every episode, or for those
+"""A dataset as training samples: a clip, an action chunk and pad flags for every step of every episode, or for those
 alone whose window ends inside it (DataSpec.whole_windows); no sample of an episode that is held out.
 
-Sample i is a pure function of the data set, the spec and i; nothing is random, skipped or substituted.
+Sample i is a pure function of the dataset, the spec and i; nothing is random, skipped or substituted.
 It does not know about latents, normalisation or batches.
 """
 
@@ -21,7 +21,7 @@ from wamkit_client.types import BadInput
 from wamkit.data.actions import ActionSpace, pad_actions
 from wamkit.data.hold_out import kept_episodes
 from wamkit.data.joined import AnyDataset
-from wamkit.data.lerobot import Dataset, Episode
+from wamkit.data.lerobot.dataset import Dataset, Episode
 from wamkit.data.windows import window
 from wamkit.types import Clip, DataSpec
 
@@ -57,7 +57,7 @@ def sample_numbers(episodes: Sequence[Episode], spec: DataSpec) -> list[range]:
 class Clips(torch.utils.data.Dataset[ClipSample]):
     """Samples in the order of the episodes and their steps; reading in order decodes every frame once.
 
-    dataset: an open data set. spec: what the policy asks of it. space: what the action dimensions mean.
+    dataset: an open dataset. spec: what the policy asks of it. space: what the action dimensions mean.
     episodes: those that samples are taken of. numbers: of each of them, the numbers of its samples.
     Raises BadInput where they do not fit together: camera, dimension, rate or instruction.
     """
@@ -129,7 +129,7 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
         for view in spec.views:
             if view not in dataset.cameras:
                 raise BadInput(
-                    f"{dataset.root}: camera {view!r} is missing; the data set has {list(dataset.cameras)}. "
+                    f"{dataset.root}: camera {view!r} is missing; the dataset has {list(dataset.cameras)}. "
                     "Name one of these in the recipe's views"
                 )
         if abs(dataset.fps - spec.hz) > 1e-6:

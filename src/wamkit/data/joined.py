@@ -1,4 +1,4 @@
-"""Several data sets of one robot, read as one: their episodes one after the other, in the order of the folders.
+"""Several datasets of one robot, read as one: their episodes one after the other, in the order of the folders.
 
 A single folder is a `Dataset`, as ever. It does not know about weights of a mixture: every step counts once.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from wamkit_client.types import BadInput
 
-from wamkit.data.lerobot import Dataset, Episode
+from wamkit.data.lerobot.dataset import Dataset, Episode
 
 AGREED = ("action", "observation.state")
 """Columns that must be as wide everywhere."""
@@ -24,7 +24,7 @@ AGREED = ("action", "observation.state")
 class Joined:
     """As `Dataset`, but for what a folder has of its own. Episodes are numbered on.
 
-    parts: the data sets. features, info: of the first. tasks: of all, numbered on.
+    parts: the datasets. features, info: of the first. tasks: of all, numbered on.
     Raises BadInput where they do not agree in rate, robot, cameras or dimensions.
     """
 
@@ -76,7 +76,7 @@ AnyDataset = Dataset | Joined
 
 
 def open_datasets(paths: Sequence[Path]) -> AnyDataset:
-    """The data set at a path, or those at several as one. Raises BadInput as both do, and for a folder named twice."""
+    """The dataset at a path, or those at several as one. Raises BadInput as both do, and for a folder named twice."""
     if not paths:
         raise BadInput("no dataset; name at least one folder with --dataset")
     resolved = [path.resolve() for path in paths]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.data.joined import AnyDataset
-from wamkit.data.lerobot import Episode
+from wamkit.data.lerobot.dataset import Episode
 from wamkit.data.statistics import RESTORE, STILL, Stats
 
 __all__ = ["Normalizer", "Stats", "dataset_stats"]
@@ -32,7 +32,7 @@ Mode = Literal["min_max", "z_score"]
 LIMIT = 5.0
 FORMAT = "wamkit normalizer 1"
 SOURCES = {"action": "action", "proprio": "observation.state"}
-"""Column of the data set behind each field."""
+"""Column of the dataset behind each field."""
 
 
 def dataset_stats(dataset: AnyDataset, episodes: Sequence[Episode]) -> dict[str, Stats]:
@@ -65,7 +65,7 @@ class Normalizer(nn.Module):
         self.modes = dict(modes)
         self._row = {name: row for row, name in enumerate(stats)}
         if not stats:
-            raise BadInput("normalizer: no embodiment; give the statistics of at least one data set")
+            raise BadInput("normalizer: no embodiment; give the statistics of at least one dataset")
         for field, mode in modes.items():
             maps = [_scale_and_offset(_field(stats, name, field), mode) for name in stats]
             if len({scale.shape for scale, _ in maps}) != 1:

@@ -18,9 +18,9 @@ from pydantic import ConfigDict
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from wamkit.files import refuse_pointer, sha256
-from wamkit.nn.weights import write_tensors
-from wamkit.records import read_record, write_record
+from wamkit.io.files import refuse_pointer, sha256
+from wamkit.io.records import read_record, write_record
+from wamkit.io.tensors import write_tensors
 from wamkit.types import Batch
 
 BATCH_FIELDS = ("actions", "action_is_pad", "frame_is_pad")

@@ -1,6 +1,6 @@
 """Statistics of a column, dimension by dimension, computed from its rows in float64.
 
-It does not read the statistics that data sets carry: their quantiles are averages or extremes of the
+It does not read the statistics that datasets carry: their quantiles are averages or extremes of the
 episodes' quantiles, and which of the two depends on the version that wrote them.
 """
 

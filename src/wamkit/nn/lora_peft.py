@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.files import replace_text
+from wamkit.io.files import replace_text
+from wamkit.io.renaming import Renaming
+from wamkit.io.tensors import read_tensors, write_tensors
 from wamkit.nn.lora import LoRALinear, add_lora
-from wamkit.nn.renaming import Renaming
-from wamkit.nn.weights import read_tensors, write_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # PEFT's name <-> LoRALinear's

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from torch import Tensor, nn
 
-from wamkit.nn.weights import Envelope, expect_structure, load_strict
+from wamkit.io.tensors import Envelope, expect_structure, load_strict
 from wamkit.types import DataSpec
 
 # The files hold the frozen video model too, but never the VAE.

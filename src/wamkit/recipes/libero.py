@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from wamkit.config import Normalization, Run
 from wamkit.data.actions import ActionSpace
-from wamkit.evaluate import EvalConfig
+from wamkit.eval.evaluate import EvalConfig
 from wamkit.flow import Shift
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAMConfig, StepWeights

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from wamkit.config import Normalization, Run
 from wamkit.data.actions import ActionSpace
-from wamkit.evaluate import EvalConfig
+from wamkit.eval.evaluate import EvalConfig
 from wamkit.policies.fast_wam.policy import FastWAMConfig, FromScratch
 from wamkit.policies.light_wam.policy import FullTuning, LightWAMConfig, StepWeights
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig

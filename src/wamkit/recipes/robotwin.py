@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from wamkit.config import Normalization, Run
 from wamkit.data.actions import ActionSpace
-from wamkit.evaluate import EvalConfig
+from wamkit.eval.evaluate import EvalConfig
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAMConfig, StepWeights
 from wamkit.train.loop import TrainConfig

@@ -1,6 +1,6 @@
 """How actions and proprio are spread in the data, and the range the policy's normaliser maps to [-1, 1].
 
-Knows data sets and normalisers, no policy.
+Knows datasets and normalisers, no policy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from wamkit.data.joined import AnyDataset
-from wamkit.data.lerobot_files import dimension_labels
+from wamkit.data.lerobot.files import dimension_labels
 from wamkit.data.normalize import SOURCES, Normalizer, field_rows
 from wamkit.report.markup import Section, escape, figures, paragraphs
 from wamkit.report.plots import histogram
@@ -33,7 +33,7 @@ class Distribution:
 
 
 def distributions_of(dataset: AnyDataset, normalizer: Normalizer) -> list[Distribution]:
-    """Every frame's actions and proprio of a data set. BadInput where the normaliser does not know its robot."""
+    """Every frame's actions and proprio of a dataset. BadInput where the normaliser does not know its robot."""
     found = []
     for field, column in SOURCES.items():
         values = field_rows(dataset, field, dataset.episodes)

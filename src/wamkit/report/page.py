@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from wamkit.files import replace_file
+from wamkit.io.files import replace_file
 from wamkit.report.markup import Section, escape
 
 # Videos play while they are in sight, unless the reader has asked for less motion; all still have their controls.

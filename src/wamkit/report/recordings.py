@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from wamkit_client.types import BadInput
 
-from wamkit.files import explained
+from wamkit.io.files import explained
 from wamkit.types import Clip
 
 REMEDY = "evaluate again with recording on"

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from wamkit_client.types import BadInput
 
-from wamkit.progress import bar
+from wamkit.io.progress import bar
 from wamkit.report.attention import AttendingPolicy, attention
 from wamkit.report.distributions import Distribution, distributions
 from wamkit.report.facts import Facts, facts

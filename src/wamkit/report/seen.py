@@ -1,6 +1,7 @@
 """What a policy is shown of a dataset, as values: pictures, numbers, words and action chunks.
 
-Measured by wamkit/inspection.py, judged by report/findings.py, shown by report/inspection.py. Nothing is read here.
+Measured by wamkit/stages/inspection.py, judged by report/findings.py, shown by report/inspection.py. Nothing is read
+here.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wamkit.data.video import VideoCodec, write_video
+from wamkit.data.lerobot.video import VideoCodec, write_video
 from wamkit.report.recordings import Recording
 
 EXECUTED = (255, 170, 40)

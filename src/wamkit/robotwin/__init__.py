@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wamkit_client.envs.base import Task
-from wamkit_client.robotwin import TASKS, RoboTwinConfig
+from wamkit_client.envs.robotwin.conventions import TASKS, RoboTwinConfig
 from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 

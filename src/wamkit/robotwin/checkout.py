@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import wamkit_client
-from wamkit_client.robotwin import RoboTwinConfig
-from wamkit_client.robotwin_launch import SERVER_VARIABLE
+from wamkit_client.envs.robotwin.conventions import RoboTwinConfig
+from wamkit_client.envs.robotwin.launch import SERVER_VARIABLE
 from wamkit_client.types import BadInput
 
 PYTHON = ".venv/bin/python"
 GUIDE = "see docs/robotwin.md"
-ADAPTER = "wamkit_client.robotwin_adapter"
-LAUNCHER = "wamkit_client.robotwin_launch"
+ADAPTER = "wamkit_client.envs.robotwin.adapter"
+LAUNCHER = "wamkit_client.envs.robotwin.launch"
 POLICY_NAME = "wamkit"
 LISTED = ("sapien", "mplib", "numpy", "torch", "msgpack", "websockets")
 LIST_VERSIONS = """

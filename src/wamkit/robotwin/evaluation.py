@@ -1,6 +1,6 @@
 """Evaluating a run with RoboTwin's evaluator: one process per task, against the run served here.
 
-The folder of one evaluation is that of wamkit/evaluate.py, with the evaluators' output in logs/<task>.log and no
+The folder of one evaluation is that of wamkit/eval/evaluate.py, with the evaluators' output in logs/<task>.log and no
 recordings (RoboTwin keeps videos of its own). results.partial.jsonl holds the rows of whole tasks, because the
 evaluator cannot begin in the middle of one. In results.json besides: simulator.step_limits {task: control steps} and
 `instruction` per episode; `vector` is empty; `steps` count whole chunks where the evaluator does not tell them. Outcome
@@ -20,22 +20,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wamkit_client.robotwin import CAMERAS, RoboTwinConfig, layout
+from wamkit_client.envs.robotwin.conventions import CAMERAS, RoboTwinConfig, layout
 from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 
-from wamkit import stages
-from wamkit.config import Run, asked_changes, load_engine_as, load_normalizer, load_run
+from wamkit.config import Run, inference_overrides, load_engine_as, load_normalizer, load_run
 from wamkit.data.normalize import Normalizer
-from wamkit.evaluate import PARTIAL, begin_partial, finished_results, write_partial, write_results
-from wamkit.files import AGAIN, only_writer
-from wamkit.interrupt import stop_request, stopped
-from wamkit.progress import bar
+from wamkit.eval.evaluate import PARTIAL, begin_partial, finished_results, write_partial, write_results
+from wamkit.eval.scores import Row
+from wamkit.io.files import AGAIN, only_writer
+from wamkit.io.interrupt import stop_request, stopped
+from wamkit.io.progress import bar
 from wamkit.robotwin.checkout import Checkout, find_checkout
 from wamkit.robotwin.evaluator import Ended, Evaluator
 from wamkit.robotwin.matching import matched
 from wamkit.robotwin.server import HERE, PolicyServer, Trial
-from wamkit.scores import Row
+from wamkit.stages import run as stages
 
 SILENT_SECONDS = 1800.0  # seeds that the expert cannot solve are passed over without a word
 POLL_SECONDS = 0.2
@@ -50,7 +50,7 @@ def serve(run_dir: Path, asked: Run, host: str, port: int, token: str = "") -> P
     Raises BadInput where the policy's cameras, actions or horizon are not what RoboTwin gives and takes.
     """
     shape = layout(asked.actions.names)
-    asked_changes(load_run(run_dir), asked)
+    inference_overrides(load_run(run_dir), asked)
     strangers = [view for view in asked.data.views if view not in CAMERAS]
     if strangers:
         raise BadInput(

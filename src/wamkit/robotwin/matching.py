@@ -1,8 +1,8 @@
 """Which of the server's trials was which episode that the evaluator printed: by what the evaluator told both.
 
-With a reset it tells the simulator's seed, or the episode's number (wamkit_client/robotwin_adapter.py), and it prints
-both when the episode is over. Order and count of resets mean nothing: a connection that breaks repeats one, and an
-evaluator may warm up, or try a seed again.
+With a reset it tells the simulator's seed, or the episode's number (wamkit_client/envs/robotwin/adapter.py), and it
+prints both when the episode is over. Order and count of resets mean nothing: a connection that breaks repeats one,
+and an evaluator may warm up, or try a seed again.
 """
 
 from __future__ import annotations

@@ -28,8 +28,16 @@ from types import TracebackType
 from typing import Any
 
 from wamkit_client.chunk import ChunkExecutor
-from wamkit_client.robotwin import Layout, observation
-from wamkit_client.robotwin_wire import ANSWERS, LARGEST_FRAME, Frame, WireError, error_frame, pack, unpack
+from wamkit_client.envs.robotwin.conventions import Layout, observation
+from wamkit_client.envs.robotwin.wire import (
+    ANSWERS,
+    LARGEST_FRAME,
+    Frame,
+    WireError,
+    error_frame,
+    pack,
+    unpack,
+)
 from wamkit_client.rollout import noise_seed
 from wamkit_client.types import BadInput, Policy
 from websockets.asyncio.server import ServerConnection, serve

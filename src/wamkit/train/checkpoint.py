@@ -20,9 +20,9 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.files import refuse_pointer, sha256, sync
-from wamkit.nn.weights import not_finite, read_tensors, write_tensors
-from wamkit.records import read_record, write_record
+from wamkit.io.files import refuse_pointer, sha256, sync
+from wamkit.io.records import read_record, write_record
+from wamkit.io.tensors import not_finite, read_tensors, write_tensors
 from wamkit.train.optim import MovingAverage, trained_parameters
 from wamkit.types import Trainable
 

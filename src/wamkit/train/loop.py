@@ -22,10 +22,10 @@ from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, DECAY, FRACTION, NOT_NEGATIVE, POSITIVE, Bound, check, each
 from wamkit.data.loader import Source, batches
-from wamkit.files import NO_SPACE, disk_full, only_writer
-from wamkit.interrupt import stop_request, stopped
+from wamkit.io.files import NO_SPACE, disk_full, only_writer
+from wamkit.io.interrupt import stop_request, stopped
+from wamkit.io.progress import bar, warn
 from wamkit.nn.frozen import store_frozen_linears
-from wamkit.progress import bar, warn
 from wamkit.train import checkpoint
 from wamkit.train.checkpoint import Progress, State
 from wamkit.train.metrics import FILE, Metrics, Row, Stopwatch, Window, read_rows, sentence

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from wamkit.files import replace_file
+from wamkit.io.files import replace_file
 
 FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

@@ -15,8 +15,8 @@ from pathlib import Path
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from wamkit.nn.renaming import Renaming
-from wamkit.nn.weights import load_strict, numbers, read_tensors
+from wamkit.io.renaming import Renaming
+from wamkit.io.tensors import load_strict, numbers, read_tensors
 from wamkit.wan.dit import WanDiT, WanSize
 
 FRESH = (r"adapters\..*", r".*\.lora_(down|up)\.weight")

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from wamkit.files import replace_file
-from wamkit.nn.weights import digest, load_strict, read_tensors
+from wamkit.io.files import replace_file
+from wamkit.io.tensors import digest, load_strict, read_tensors
 
 PROMPT = "A video recorded from a robot's point of view executing the following instruction: {task}"
 LENGTH = 128

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.nn.weights import digest, load_strict, read_tensors
+from wamkit.io.tensors import digest, load_strict, read_tensors
 
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 

@@ -3,8 +3,8 @@
     python tests/data/lerobot_oracle/build.py              makes .venv-lerobot at the repository's root
     python tests/data/lerobot_oracle/build.py fixtures     and writes tests/data/fixtures anew
 
-Two versions live in it, each in a folder of its own: 0.4.4 (data sets v3.0, the newest for Python 3.11) and
-0.3.3 (v2.1). Their pins cannot be resolved beside ours, so both go in without dependencies, and what the data set
+Two versions live in it, each in a folder of its own: 0.4.4 (datasets v3.0, the newest for Python 3.11) and
+0.3.3 (v2.1). Their pins cannot be resolved beside ours, so both go in without dependencies, and what the dataset
 half needs is named below. Building again does nothing. It takes about 2 minutes and 1.7 GB (with a CPU torch; pip
 takes torch from wherever it is configured to).
 """
@@ -100,7 +100,7 @@ def run(version: str, script: str, *arguments: str | Path) -> str:
 
 
 def write_fixtures() -> None:
-    """Small data sets written by the real LeRobot, and beside each what the real LeRobot reads from it."""
+    """Small datasets written by the real LeRobot, and beside each what the real LeRobot reads from it."""
     folder = HERE.parents[1] / "fixtures"
     for name, (version, kind) in FIXTURES.items():
         shutil.rmtree(folder / name, ignore_errors=True)

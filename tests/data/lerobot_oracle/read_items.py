@@ -1,4 +1,4 @@
-"""Read a data set with the real LeRobot and save every item (run in the oracle environment).
+"""Read a dataset with the real LeRobot and save every item (run in the oracle environment).
 
     python read_items.py DATASET OUT.npz
 

@@ -1,7 +1,7 @@
 """Import before lerobot: lets torchvision's build from PyPI be imported beside a CPU-only torch.
 
 Its compiled operators do not load there, and its import fails on their missing schemas. Defining the schemas
-is enough: nothing of the data set half calls the operators.
+is enough: nothing of the dataset half calls the operators.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Write a small data set with the real LeRobot of either version (run by build.py in its environment).
+"""Write a small dataset with the real LeRobot of either version (run by build.py in its environment).
 
     python write_fixture.py TARGET video|image
 

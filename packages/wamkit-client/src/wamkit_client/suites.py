@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
 from wamkit_client.envs.base import EnvConfig, Task
-from wamkit_client.envs.libero import LiberoConfig
-from wamkit_client.envs.libero_tasks import LIBERO_TASKS
-from wamkit_client.envs.metaworld import MetaWorldConfig
-from wamkit_client.robotwin import RoboTwinConfig
+from wamkit_client.envs.libero.env import LiberoConfig
+from wamkit_client.envs.libero.tasks import LIBERO_TASKS
+from wamkit_client.envs.metaworld.env import MetaWorldConfig
+from wamkit_client.envs.robotwin.conventions import RoboTwinConfig
 from wamkit_client.types import BadInput
 
 EVALUATION_SEED = 1_000_000

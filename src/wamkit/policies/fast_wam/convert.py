@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from wamkit.nn.renaming import Renaming
-from wamkit.nn.weights import Envelope, read_tensors
+from wamkit.io.renaming import Renaming
+from wamkit.io.tensors import Envelope, read_tensors
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.released import Released, Structure
 from wamkit.wan.checkpoint import size_of

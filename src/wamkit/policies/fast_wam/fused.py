@@ -4,7 +4,7 @@ Known from the weights alone, so computed once: what every block makes of the sa
 share them, so a modulation row is one vector, and norm and modulation are one layer norm whose weights are that row.
 Known from the observation, so computed once per query: embedded context, its keys and values in every block, and the
 present frame. What is left of a step is 24 operations a block: one product makes queries, keys and values, which are
-normed, turned and laid down together behind those of the groups they look at. So whatever a group sees is one stretch
+normed, rotated and laid down together behind those of the groups they look at. So whatever a group sees is one stretch
 of one buffer: nothing is concatenated or masked.
 
 It knows nothing about units, observations or where noise comes from.
@@ -36,11 +36,11 @@ CLEAN = -1  # the last of the sampler's times is 0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a group lies in the buffers (it sees all up to its own end), and how its q, k and v are turned."""
+    """Where a group lies in the buffers (it sees all up to its own end), and how its q, k and v are rotated."""
 
     start: int
     end: int
-    turn: Complex[Tensor, "s 3 1 half"]
+    rotary: Complex[Tensor, "s 3 1 half"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class FusedBlock:
         qkv = F.linear(u, self.weight, self.bias).unflatten(-1, (3, -1))
         normalize_(qkv[..., :2, :], self.floor)
         pairs = (qkv * self.norm).unflatten(-1, (self.block.self_attn.heads, -1, 2))
-        torch.view_as_complex(pairs).mul_(place.turn)
+        torch.view_as_complex(pairs).mul_(place.rotary)
         buffer[:, :, place.start : place.end].copy_(pairs.flatten(-2).transpose(1, 2))
 
     def finish(
@@ -136,7 +136,7 @@ class FusedNetwork:
             x = block.finish(x, time, query.places[group], buffer, context)
         return x
 
-    def remember(self, x: Float[Tensor, "b s d"], group: str, time: int, query: Query) -> None:
+    def prefill(self, x: Float[Tensor, "b s d"], group: str, time: int, query: Query) -> None:
         """Put keys and values of a group in their place. The last block's output is not computed."""
         *_, last = self.blocks
         x = self.run(x, group, time, query, len(self.blocks) - 1)
@@ -170,7 +170,7 @@ class FusedSampler:
         """A chunk for every row, in the way the policy acts."""
         query = self.query(present, context, noise)
         self.encode("present", present, query)
-        return WAYS[self.acting.imagines](self, noise, query)
+        return SAMPLERS[self.acting.imagines](self, noise, query)
 
     @torch.inference_mode()
     def query(self, present: Tensor, context: Tensor, noise: Noise) -> Query:
@@ -185,7 +185,7 @@ class FusedSampler:
 
     def encode(self, group: str, latents: Float[Tensor, "b c f h w"], query: Query) -> None:
         """Put keys and values of clean frames in their place."""
-        self.video.remember(self._tokens(latents), group, CLEAN, query)
+        self.video.prefill(self._tokens(latents), group, CLEAN, query)
 
     def imagine(self, x: Float[Tensor, "b c f h w"], step: int, query: Query) -> Float[Tensor, "b c f h w"]:
         """One step of the future. Its keys and values before the step stay in their place."""
@@ -232,7 +232,7 @@ def _alongside(sampler: FusedSampler, noise: Noise, query: Query) -> Sample:
 
 
 # by Variant.imagines
-WAYS: Mapping[str, Callable[[FusedSampler, Noise, Query], Sample]] = {
+SAMPLERS: Mapping[str, Callable[[FusedSampler, Noise, Query], Sample]] = {
     "nothing": _nothing,
     "alongside": _alongside,
     "first": _first,
@@ -260,9 +260,9 @@ def places(
             assert found[other].start == start, f"{group} sees {seen}, which do not lie side by side"
             start = found[other].end
         assert itself == group, f"{group} sees {itself} last"
-        turn = torch.view_as_complex(tables[group])
-        turns = torch.stack([turn, turn, torch.ones_like(turn)], dim=1)[:, :, None]  # s 3 1 e/2
-        found[group] = Place(start, start + len(turn), turns)
+        rotary = torch.view_as_complex(tables[group])
+        rotaries = torch.stack([rotary, rotary, torch.ones_like(rotary)], dim=1)[:, :, None]  # s 3 1 e/2
+        found[group] = Place(start, start + len(rotary), rotaries)
     return found
 
 

@@ -2,7 +2,7 @@
 attention runs over all groups, and each goes on with its own share (Fast-WAM spec 1.4).
 
 Visibility is groups, evaluated as dense attention calls; there is no mask. Keys and values of groups that no longer
-change (the present frame, an imagined future) are kept in a Memory and used again.
+change (the present frame, an imagined future) are kept in a KVCache and used again.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor, nn
 from wamkit.nn.attention import KV, Visibility, attend
 from wamkit.wan.block import Block, Stream
 
-Memory = tuple[dict[str, KV], ...]  # per layer: keys and values by group
+KVCache = tuple[dict[str, KV], ...]  # per layer: keys and values by group
 
 
-def blank(blocks: nn.ModuleList) -> Memory:
-    """A memory of nothing."""
+def empty_cache(blocks: nn.ModuleList) -> KVCache:
+    """No keys and values yet."""
     return tuple({} for _ in blocks)
 
 
 def run_together(
-    parts: Sequence[tuple[nn.ModuleList, Stream]], visibility: Visibility, memory: Memory
+    parts: Sequence[tuple[nn.ModuleList, Stream]], visibility: Visibility, cache: KVCache
 ) -> list[Tensor]:
     """Final tokens [b s d] of every network. parts: blocks and stream of each."""
     tokens = [stream.tokens for _, stream in parts]
     streams = [stream for _, stream in parts]
-    for blocks, known in zip(_layers(parts), memory, strict=True):
+    for blocks, known in zip(_layers(parts), cache, strict=True):
         rows = [block.rows(stream) for block, stream in zip(blocks, streams, strict=True)]
         q: dict[str, Tensor] = {}
         kv = dict(known)
@@ -44,10 +44,10 @@ def run_together(
     return tokens
 
 
-def remember(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, memory: Memory) -> Memory:
-    """The memory with the groups of `stream` added. The last block's output is not computed."""
+def prefill(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, cache: KVCache) -> KVCache:
+    """The cache with the groups of `stream` added. The last block's output is not computed."""
     x, known = stream.tokens, []
-    for number, (block, before) in enumerate(zip(_blocks(blocks), memory, strict=True), start=1):
+    for number, (block, before) in enumerate(zip(_blocks(blocks), cache, strict=True), start=1):
         rows = block.rows(stream)
         q, kv = block.project(x, rows, stream)
         known.append(before | kv)

@@ -35,7 +35,7 @@ from wamkit.policies import observing
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
-from wamkit.policies.fast_wam.mixture import blank, run_together
+from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE, Noised
 from wamkit.policies.fast_wam.sampling import DRAWS, Noise, NoiseProtocol, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
@@ -116,7 +116,7 @@ class FastWAMConfig:
         acting(self.variant, self.mode)
         check("policy", self, BOUNDS)
 
-    def check_trained_as(self, trained: object) -> None:
+    def validate(self, trained: object) -> None:
         """BadInput where weights that were trained as `trained` cannot act as this variant."""
         asked = acting(self.variant, self.mode)
         blind = isinstance(trained, FastWAMConfig) and not variant(trained.variant).trains_video
@@ -200,7 +200,7 @@ class FastWAM(nn.Module):
         return euler_grid(steps, shift.sample, self.config.time_precision)
 
     @property
-    def cannot_show(self) -> tuple[str, ...]:
+    def unsupported_sections(self) -> tuple[str, ...]:
         """Sections of a run's page that it has nothing for."""
         return ("attention",) if self.variant.trains_video else ("future", "attention")
 
@@ -318,7 +318,7 @@ class FastWAM(nn.Module):
         )
         action = self.action.embed(noised["action"].x, noised["action"].t, context)
         parts = [(self.dit.blocks, video), (self.action.blocks, action)]
-        tokens = run_together(parts, sees, blank(self.dit.blocks))
+        tokens = run_together(parts, sees, empty_cache(self.dit.blocks))
         return States(video=tokens[0], action=tokens[1], stream=video)
 
     def draw_noise(self, present: Float[Tensor, "b c 1 h w"], generators: Sequence[torch.Generator]) -> Noise:

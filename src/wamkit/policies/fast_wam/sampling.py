@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wamkit.flow import Grid, integrate, noise_rows
 from wamkit.policies.fast_wam.action_dit import ActionDiT
-from wamkit.policies.fast_wam.mixture import Memory, blank, remember, run_together
+from wamkit.policies.fast_wam.mixture import KVCache, empty_cache, prefill, run_together
 from wamkit.policies.fast_wam.variants import Variant
 from wamkit.wan.block import Stream
 from wamkit.wan.dit import Frames, WanDiT
@@ -62,8 +62,8 @@ def sample(
     steps: int,
 ) -> Sample:
     """A chunk for every row, in the way the policy acts."""
-    memory = encode_frames(policy, "present", present, context, blank(policy.dit.blocks))
-    return WAYS[policy.acting.imagines](policy, memory, context, noise, steps)
+    cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
+    return SAMPLERS[policy.acting.imagines](policy, cache, context, noise, steps)
 
 
 def imagine(
@@ -74,16 +74,16 @@ def imagine(
     steps: int,
 ) -> Float[Tensor, "b c f h w"]:
     """The future alone."""
-    memory = encode_frames(policy, "present", present, context, blank(policy.dit.blocks))
-    return _future(policy, memory, context, noise, steps)
+    cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
+    return _future(policy, cache, context, noise, steps)
 
 
 def encode_frames(
-    policy: Networks, group: str, latents: Float[Tensor, "b c f h w"], context: Tensor, memory: Memory
-) -> Memory:
-    """Keys and values of clean frames, added to the memory."""
+    policy: Networks, group: str, latents: Float[Tensor, "b c f h w"], context: Tensor, cache: KVCache
+) -> KVCache:
+    """Keys and values of clean frames, added to the cache."""
     stream = _embed(policy, group, latents, torch.zeros(1, device=latents.device), context)
-    return remember(policy.dit.blocks, stream, policy.acting.sees, memory)
+    return prefill(policy.dit.blocks, stream, policy.acting.sees, cache)
 
 
 def _embed(policy: Networks, group: str, latents: Tensor, t: Float[Tensor, " _"], context: Tensor) -> Stream:
@@ -95,17 +95,17 @@ def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
     return Frames(group, 0 if group == "present" else 1, latents.shape[2])
 
 
-def _nothing(policy: Networks, memory: Memory, context: Tensor, noise: Noise, steps: int) -> Sample:
-    return Sample(_chunk(policy, memory, context, noise.action, steps), noise.video)
+def _nothing(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int) -> Sample:
+    return Sample(_chunk(policy, cache, context, noise.action, steps), noise.video)
 
 
-def _first(policy: Networks, memory: Memory, context: Tensor, noise: Noise, steps: int) -> Sample:
-    future = _future(policy, memory, context, noise.video, steps)
-    memory = encode_frames(policy, "given", future, context, memory)
-    return Sample(_chunk(policy, memory, context, noise.action, steps), future)
+def _first(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int) -> Sample:
+    future = _future(policy, cache, context, noise.video, steps)
+    cache = encode_frames(policy, "given", future, context, cache)
+    return Sample(_chunk(policy, cache, context, noise.action, steps), future)
 
 
-def _alongside(policy: Networks, memory: Memory, context: Tensor, noise: Noise, steps: int) -> Sample:
+def _alongside(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int) -> Sample:
     x, future = noise.action, noise.video
     grids = [policy.grid(network, steps).to(x.device) for network in ("video", "action")]
     for step in range(steps):
@@ -113,25 +113,25 @@ def _alongside(policy: Networks, memory: Memory, context: Tensor, noise: Noise, 
         video = _embed(policy, "future", future, t, context)
         action = policy.action.embed(x, t_action, context)
         parts = [(policy.dit.blocks, video), (policy.action.blocks, action)]
-        video_tokens, action_tokens = run_together(parts, policy.acting.sees, memory)
+        video_tokens, action_tokens = run_together(parts, policy.acting.sees, cache)
         future = future + stride * policy.dit.head(video_tokens, video).float()
         x = x + stride_action * policy.action.head(action_tokens).float()
     return Sample(x, future)
 
 
-def _chunk(policy: Networks, memory: Memory, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+def _chunk(policy: Networks, cache: KVCache, context: Tensor, noise: Tensor, steps: int) -> Tensor:
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         stream = policy.action.embed(x, t[:1], context)
-        (tokens,) = run_together([(policy.action.blocks, stream)], policy.acting.sees, memory)
+        (tokens,) = run_together([(policy.action.blocks, stream)], policy.acting.sees, cache)
         return policy.action.head(tokens).float()
 
     return integrate(noise, velocity, policy.grid("action", steps))
 
 
-def _future(policy: Networks, memory: Memory, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+def _future(policy: Networks, cache: KVCache, context: Tensor, noise: Tensor, steps: int) -> Tensor:
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         stream = _embed(policy, "future", x, t[:1], context)
-        (tokens,) = run_together([(policy.dit.blocks, stream)], policy.acting.sees, memory)
+        (tokens,) = run_together([(policy.dit.blocks, stream)], policy.acting.sees, cache)
         return policy.dit.head(tokens, stream).float()
 
     return integrate(noise, velocity, policy.grid("video", steps))
@@ -174,7 +174,7 @@ DRAWS: Mapping[NoiseProtocol, Draw] = {"per_query": drawn_per_query, "published"
 
 
 # by Variant.imagines
-WAYS: Mapping[str, Callable[[Networks, Memory, Tensor, Noise, int], Sample]] = {
+SAMPLERS: Mapping[str, Callable[[Networks, KVCache, Tensor, Noise, int], Sample]] = {
     "nothing": _nothing,
     "alongside": _alongside,
     "first": _first,

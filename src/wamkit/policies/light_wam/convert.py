@@ -14,8 +14,8 @@ from typing import Any
 
 from wamkit_client.types import BadInput
 
-from wamkit.nn.renaming import Renaming
-from wamkit.nn.weights import Envelope, numbers
+from wamkit.io.renaming import Renaming
+from wamkit.io.tensors import Envelope, numbers
 from wamkit.policies.light_wam.policy import LightWAMConfig, LoRATuning
 from wamkit.policies.released import Released, Structure
 from wamkit.wan.checkpoint import size_of

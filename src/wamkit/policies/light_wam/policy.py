@@ -121,7 +121,7 @@ class LightWAMConfig:
         """What tells policies of this kind apart in results."""
         return {"objective": self.objective}
 
-    def check_trained_as(self, trained: object) -> None:
+    def validate(self, trained: object) -> None:
         """Whatever was trained acts in the one way there is."""
 
     def __post_init__(self) -> None:
@@ -194,7 +194,7 @@ class LightWAM(nn.Module):
             add_lora(self.dit, layers, config.tuning.rank, config.tuning.alpha)
 
     @property
-    def cannot_show(self) -> tuple[str, ...]:
+    def unsupported_sections(self) -> tuple[str, ...]:
         """Sections of a run's page that it has nothing for."""
         return () if "video" in self.loss_weights else ("future",)
 
@@ -215,7 +215,7 @@ class LightWAM(nn.Module):
         observing.load_codec(self, self.config.codec)
 
     def initialize(self) -> None:
-        """Nothing: what is trained starts from its random weights."""
+        """No-op: what is trained starts from its random weights."""
 
     def load_frozen_backbone(self) -> None:
         """Read the video model a LoRA run stands on. Raises BadInput naming a missing file or key."""

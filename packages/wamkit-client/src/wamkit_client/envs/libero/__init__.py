@@ -1,0 +1,1 @@
+"""LIBERO: environment, tasks, scripted expert, installation, replay of recorded demonstrations."""

@@ -1,0 +1,27 @@
+"""Run a script as `python SCRIPT ARGUMENTS` does, with $VARIABLES of the environment put into its arguments.
+
+    python -m wamkit_client.envs.robotwin.launch \
+        scripts/eval_policy_xpolicylab.py --additional_info 'server=$WAMKIT_SERVER'
+
+Every user of a machine sees the arguments of every process, but its environment is its owner's: so the token in the
+server's URL reaches an evaluator that takes it as an argument only. Needs nothing but Python.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+
+SERVER_VARIABLE = "WAMKIT_SERVER"
+
+
+def main() -> None:
+    """sys.argv[1:] is the command line of the script."""
+    sys.argv = [os.path.expandvars(word) for word in sys.argv[1:]]
+    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

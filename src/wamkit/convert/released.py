@@ -1,0 +1,178 @@
+"""Released checkpoints <-> run directories.
+
+A released file holds weights; a recipe (or its run's config.yaml, official_config.py) and the statistics file beside it
+say the rest. Every tensor keeps its value and dtype both ways. Spec: Fast-WAM 4.3 and 5, Light-WAM 4.1. It knows no
+tensor names (policies/*/convert.py do).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from wamkit_client.types import BadInput
+
+from wamkit.config import (
+    PROVENANCE_FILE,
+    WAM,
+    Run,
+    diff,
+    load_provenance,
+    load_run,
+    save_normalizer,
+    save_run,
+)
+from wamkit.data.normalize import Normalizer
+from wamkit.data.official_statistics import Statistics, read_statistics
+from wamkit.io.files import replace_text
+from wamkit.io.provenance import record
+from wamkit.io.tensors import digest, load_strict, write_torch
+from wamkit.policies.fast_wam import convert as fast_wam
+from wamkit.policies.light_wam import convert as light_wam
+from wamkit.recipes import RECIPES
+from wamkit.stages.plan import meta_policy, parts
+from wamkit.train.checkpoint import WEIGHTS, run_weights, save_weights, trained_tensors
+from wamkit.types import DataSpec
+
+FACTS = ("step", "torch_dtype")
+
+
+# name on the command line -> kind of the policy's config, and its files
+FORMATS = {"fast-wam": ("fast_wam", fast_wam.FORMAT), "light-wam": ("light_wam", light_wam.FORMAT)}
+
+
+def from_official(model: str, file: Path, run: Run, statistics: Path, robot: str, out: Path) -> Run:
+    """A released file -> a run directory that acts; its run, which has the file's sizes and step.
+
+    model: a row of FORMATS. run: what it was trained with. A recipe says what no tensor shows, and the file may have
+    another structure than its; any other run states the structure, and must be right. statistics: the official JSON;
+    robot: whose they are, as observations name it. What a run does not hold (frozen encoders, the video model under
+    LoRA) is read where the recipe says, as ever. Raises BadInput where a file is no such file, does not fit the run, or
+    `out` exists.
+    """
+    _expect_kind(model, run, f"recipe {run.recipe}")
+    if out.exists():
+        raise BadInput(f"{out} exists; choose another name for the run directory")
+    known = read_statistics(statistics, run.data)
+    _, form = FORMATS[model]
+    official = form.read(file)
+    found = form.structure(official, run.policy, str(file))
+    _expect_dims(found.action_dim, found.proprio_dim, run.data, f"{file}: its policy")
+    # LeRobot's files do not tell their step; the recipe's then stands.
+    train = replace(run.train, steps=official["step"]) if official["step"] else run.train
+    normalization = replace(run.normalization, statistics="file")
+    stated, run = run, replace(run, policy=found.config, train=train, normalization=normalization)
+    _expect_as_stated(stated, run, file)
+    policy = meta_policy(run)
+    if policy.codec.channels != run.policy.size.channels:
+        raise BadInput(
+            f"{file}: its video model takes {run.policy.size.channels} latent channels, the codec of recipe "
+            f"{run.recipe} gives {policy.codec.channels}; choose the recipe it was trained with"
+        )
+    form.fill(policy, official, str(file))
+    facts = _provenance(policy, run, robot, known)
+    facts["released"] = {"file": file.name, "frozen": digest(_frozen(policy).items())}
+    facts["released"] |= {name: official[name] for name in FACTS}
+    _write_run(out, run, Normalizer.fit({robot: known.fields}, run.normalization.modes), policy, facts)
+    return run
+
+
+def to_official(model: str, run_dir: Path, file: Path) -> int:
+    """A run directory -> a file as the released code reads it, in the dtype of the weights; its training step.
+
+    Raises BadInput where the run is of another policy, incomplete, or `file` exists; and where the frozen video model
+    that the run names is not the one its released file held.
+    """
+    run = load_run(run_dir)
+    _expect_kind(model, run, str(run_dir))
+    if file.exists():
+        raise BadInput(f"{file} exists; choose another name")
+    policy = meta_policy(run)
+    policy.load_frozen_backbone()
+    trained = trained_tensors(policy)
+    frozen = tuple(re.escape(name) for name in policy.state_dict() if name not in trained)
+    load_strict(policy, run_weights(run_dir), str(run_dir / WEIGHTS), fresh=frozen)
+    # A released file is of one dtype; the frozen video model beside a run may be stored in a wider one.
+    policy.to(policy.proprio_encoder.weight.dtype)
+    # A run that came from a released file goes back with the facts of that file.
+    released = load_provenance(run_dir).get("released", {})
+    if "frozen" in released and released["frozen"] != digest(_frozen(policy).items()):
+        raise BadInput(
+            f"{run_dir}: its frozen video model is not the one that {released['file']} held; name that one in "
+            "policy.tuning.base of run.json"
+        )
+    official = FORMATS[model][1].write(policy, run.train.steps)
+    official |= {name: released[name] for name in FACTS if name in released}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_torch(file, official)
+    return int(official["step"])
+
+
+def _expect_kind(model: str, run: Run, what: str) -> None:
+    if run.policy.kind != FORMATS[model][0]:
+        right = next(name for name, (kind, _) in FORMATS.items() if kind == run.policy.kind)
+        raise BadInput(f"{what} is of {right}, not of {model}; use `wamkit convert {right}`, or name another")
+
+
+def _expect_dims(action: int, proprio: int, data: DataSpec, what: str) -> None:
+    if (action, proprio) != (data.action_dim, data.proprio_dim):
+        raise BadInput(
+            f"{what} has {action} action and {proprio} proprio dimensions, the recipe {data.action_dim} and "
+            f"{data.proprio_dim}; choose the recipe it was trained with"
+        )
+
+
+def _expect_as_stated(stated: Run, found: Run, file: Path) -> None:
+    if stated.recipe in RECIPES:
+        return
+    wrong = diff(stated, replace(stated, policy=found.policy))
+    if wrong:
+        raise BadInput(
+            f"{file}: contradicts what its run {stated.recipe} states (stated -> in the file): {'; '.join(wrong)}. "
+            "Use the config.yaml of the file's own run folder"
+        )
+
+
+def _frozen(policy: WAM) -> dict[str, Tensor]:
+    """What a released file holds and training left as it was."""
+    trained = trained_tensors(policy)
+    return {
+        name: tensor
+        for name, tensor in policy.state_dict().items()
+        if name not in trained and not name.startswith("codec.")
+    }
+
+
+def _provenance(policy: WAM, run: Run, robot: str, statistics: Statistics) -> dict[str, Any]:
+    """As training writes it; where the demonstrations began is not known."""
+    about = {
+        "fingerprint": "unknown",
+        "robot": robot,
+        "episodes": statistics.episodes,
+        "steps": statistics.steps,
+        "fps": run.data.hz,
+        "held_out": [],
+    }
+    facts = record("cpu", {part.name: part.parameters for part in parts(policy)}, about, initial_states=[])
+    return facts | {"statistics": statistics.origin}
+
+
+def _write_run(out: Path, run: Run, normalizer: Normalizer, policy: WAM, facts: Mapping[str, Any]) -> None:
+    """The directory appears whole or not at all."""
+    partial = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_run(run, partial)
+        save_normalizer(normalizer, partial)
+        replace_text(partial / PROVENANCE_FILE, json.dumps(facts, indent=1, allow_nan=False))
+        save_weights(partial, trained_tensors(policy))
+        os.rename(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Evaluation in closed loop: which episodes, what came of them, what a score is."""

@@ -1,0 +1,372 @@
+"""`wamkit inspect`: exactly what a policy is shown of a dataset, as a page, and what looks wrong about it.
+
+With a run the normaliser is the run's and its policy predicts chunks; with a recipe alone the normaliser is fitted as
+training would. Pictures, words and chunks come from a few samples, numbers from every step. Nothing is random.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from wamkit_client.types import BadInput, Observation
+
+from wamkit.config import WAM, Run, inference_overrides, load_engine_as, load_normalizer, load_run, to_json
+from wamkit.data.canvas import tile
+from wamkit.data.clips import Clips, ClipSample
+from wamkit.data.joined import AnyDataset, dataset_flags, open_datasets
+from wamkit.data.lerobot.dataset import Episode
+from wamkit.data.lerobot.files import dimension_labels, dimension_names, picture_size
+from wamkit.data.normalize import SOURCES, Normalizer, field_rows
+from wamkit.data.statistics import Stats
+from wamkit.infer.engine import Engine
+from wamkit.io.progress import Advance, bar, command
+from wamkit.io.tensors import not_finite
+from wamkit.policies.light_wam.policy import LightWAMConfig, LoRATuning
+from wamkit.report.findings import findings
+from wamkit.report.seen import Chunk, Field, Look, Prompt, Seen, open_loop
+from wamkit.stages.run import best_device, fit_normalizer
+from wamkit.train.checkpoint import run_weights, told_not_finite
+from wamkit.types import DataSpec
+from wamkit.wan.codec import BlockCodec
+from wamkit.wan.encoders import (
+    BlockCodecConfig,
+    Codec,
+    CodecConfig,
+    HashedTextConfig,
+    StoredTextConfig,
+    TextConfig,
+    UMT5Config,
+    WanVAEConfig,
+)
+from wamkit.wan.text import HashedText, words_of
+from wamkit.wan.umt5 import TOKENIZER_FOLDER, StoredText, UMT5Text, clean, prompt
+from wamkit.wan.vae import VAE_SIZES, WanVAE
+
+EPISODES = 3
+"""Whose first, middle and last step are looked at: the first, the middle and the last of the dataset."""
+
+PREDICTED, BATCH = 24, 8
+"""Samples that a run's policy predicts, evenly over the dataset, and how many of them at once."""
+
+PROMPTS = 12
+"""Instructions that are listed."""
+
+
+def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> list[str]:
+    """Write the page; what looks suspicious, in sentences.
+
+    run_dir: the run's directory; Path() for a recipe that has not been trained. Raises BadInput where the dataset does
+    not fit the run (camera, dimension, rate, instruction) and where either cannot be read. Weights that the run is
+    built on and that are not on this machine are no error: the page says what it cannot show.
+    """
+    from wamkit.report.facts import Facts  # here, as stages.report does: matplotlib takes a second
+    from wamkit.report.inspection import write_inspection
+
+    dataset = open_datasets(datasets)
+    clips = Clips(dataset, run.data, run.actions)
+    trained = run_dir != Path()
+    normalizer = load_normalizer(run_dir) if trained else fit_normalizer(run, dataset)
+    seen = see(run, clips, normalizer, run_dir)
+    found = findings(seen)
+    words = (run_dir, *dataset_flags(datasets)) if trained else (*datasets, "--recipe", run.recipe)
+    about = {
+        "path": dataset.where,
+        "format": f"LeRobot {dataset.version}",
+        "robot": dataset.robot_type,
+        "episodes": len(dataset.episodes),
+        "steps": dataset.total_steps,
+        "fps": dataset.fps,
+        "revision": dataset.fingerprint()[:16],
+    }
+    facts = Facts(
+        {"dataset": about}, {"run": json.loads(to_json(run))}, {}, command("wamkit", "inspect", *words)
+    )
+    write_inspection(page, f"{run_dir if trained else run.recipe} on {dataset.where}", seen, found, facts)
+    return found
+
+
+def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
+    """Everything that is shown and judged."""
+    dataset, device = clips.dataset, best_device()
+    known, instructions = dataset.robot_type in normalizer.stats, tuple(dict.fromkeys(dataset.tasks.values()))
+    codecs, no_codec = codec_of(run.policy.codec, device)
+    prompts = prompts_of(run.policy.text, instructions)
+    broken = told_not_finite(not_finite(run_weights(run_dir))) if run_dir != Path() else ""
+    no_policy = no_codec or why_no_policy(run, run_dir, known, prompts) or broken
+    engines = [] if no_policy else [load_engine_as(run, run_dir, device)]
+    looked, shown, predicted = chosen(clips, PREDICTED if engines else 0)
+    with bar("inspect", len(looked) + len({*shown, *predicted}), unit="samples") as advance:
+        looks = tuple(_look(clips.sample(i), run.data, codecs, device, advance) for i in looked)
+        chunks = chunks_of(clips, sorted({*shown, *predicted}), engines, advance)
+    fields = tuple(_field(name, run, dataset, normalizer) for name in SOURCES)
+    cameras = dataset.info.cameras
+    return Seen(
+        spec=run.data,
+        space=run.actions,
+        trained=run_dir != Path(),
+        robot=dataset.robot_type,
+        known=tuple(normalizer.stats),
+        sources={view: picture_size(dataset.features[cameras[view]]) for view in run.data.views},
+        looks=looks,
+        fields=fields,
+        prompts=prompts,
+        chunks=tuple(chunks[i] for i in shown),
+        open_loop=open_loop(list(chunks.values()), 2 / (fields[0].high - fields[0].low)),
+        padded_actions=padded_share(clips.episodes, run.data),
+        no_codec=no_codec,
+        no_tokens=_why_no_tokens(run.policy.text),
+        no_policy=no_policy,
+        broken=broken,
+    )
+
+
+def chosen(clips: Clips, predicted: int) -> tuple[list[int], list[int], list[int]]:
+    """Numbers of the samples whose pictures are looked at, whose chunks are shown, and which are also predicted.
+
+    The last chunk that is shown has half of its actions past its episode's end, where the episode is long enough.
+    """
+    episodes = [own for own in clips.numbers if own]
+    looked_at = [episodes[place] for place in _spread(len(episodes), EPISODES)]
+    looked = [own[step] for own in looked_at for step in sorted({0, len(own) // 2, len(own) - 1})]
+    first, middle, last = looked_at[0], looked_at[len(looked_at) // 2], looked_at[-1]
+    late = max(0, len(last) - clips.spec.horizon // 2)
+    shown = {first[0], middle[len(middle) // 2], last[late]}
+    return looked, sorted(shown), _spread(len(clips), predicted)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most that many of 0 .. count - 1, evenly, both ends included."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round()).astype(int).tolist()
+
+
+def _look(
+    sample: ClipSample, spec: DataSpec, codecs: Sequence[Codec], device: torch.device, advance: Advance
+) -> Look:
+    canvas = tile({view: frames.to(device) for view, frames in sample.clip.views.items()}, spec)
+    decoded = canvas[:, :, :0]
+    with torch.inference_mode():
+        for codec in codecs:
+            decoded = codec.decode(codec.encode(canvas)).float().clamp(-1, 1)
+    advance(1, note=f"pictures of {sample.id}")
+    return Look(
+        id=sample.id,
+        instruction=sample.clip.instructions[0],
+        canvas=canvas[0].cpu(),
+        decoded=decoded[0].cpu(),
+        is_pad=sample.frame_is_pad[0],
+    )
+
+
+def chunks_of(
+    clips: Clips, indices: Sequence[int], engines: Sequence[Engine[WAM]], advance: Advance
+) -> dict[int, Chunk]:
+    """Recorded actions, and what the policy (where there is one) predicts from the observation of that step."""
+    chunks = {}
+    for start in range(0, len(indices), BATCH):
+        batch = indices[start : start + BATCH]
+        samples = [clips.sample(i) for i in batch]
+        observations = [_observation(sample, i) for sample, i in zip(samples, batch, strict=True)]
+        nothing = np.zeros((0, clips.spec.action_dim), np.float32)
+        predicted = [nothing] * len(batch)
+        for engine in engines:
+            predicted = [chunk.actions for chunk in engine.act(observations)]
+        for i, sample, actions in zip(batch, samples, predicted, strict=True):
+            chunks[i] = Chunk(
+                id=sample.id,
+                instruction=sample.clip.instructions[0],
+                recorded=sample.actions[0].numpy(),
+                is_pad=sample.action_is_pad[0].numpy(),
+                predicted=actions,
+            )
+        advance(len(batch), note="action chunks")
+    return chunks
+
+
+def _observation(sample: ClipSample, seed: int) -> Observation:
+    """What a robot would have sent at that step."""
+    clip = sample.clip
+    return Observation(
+        images={view: frames[0, 0].numpy() for view, frames in clip.views.items()},
+        proprio=clip.proprio[0].numpy(),
+        instruction=clip.instructions[0],
+        embodiment=clip.embodiments[0],
+        noise_seed=seed,
+    )
+
+
+def _field(field: str, run: Run, dataset: AnyDataset, normalizer: Normalizer) -> Field:
+    values = field_rows(dataset, field, dataset.episodes)
+    width = values.shape[1]
+    unit, ends = np.zeros((0, width), np.float32), np.full((2, width), np.nan)
+    if dataset.robot_type in normalizer.stats:
+        robot = (dataset.robot_type,)
+        unit = normalizer.to_unit(field, torch.from_numpy(values.astype(np.float32))[None], robot)[0].numpy()
+        one = torch.ones(1, 1, width)
+        ends = normalizer.to_physical(field, torch.cat([-one, one], dim=1), robot)[0].numpy()
+    feature = dataset.features[SOURCES[field]]
+    return Field(
+        field=field,
+        mode=normalizer.modes[field],
+        names=run.actions.names if field == "action" else dimension_labels(feature, width),
+        recorded_as=dimension_names(feature, width),
+        kinds=run.actions.kinds if field == "action" else ("",) * width,
+        values=values,
+        stats=Stats.of(values),
+        unit=unit,
+        low=ends[0],
+        high=ends[1],
+    )
+
+
+def padded_share(episodes: Sequence[Episode], spec: DataSpec) -> float:
+    """Share of the actions of all chunks that lie past an episode's end."""
+    starts = [spec.starts(episode.length, episode.actions) for episode in episodes]
+    padded = sum(
+        max(0, step + spec.horizon - episode.actions)
+        for episode, count in zip(episodes, starts, strict=True)
+        for step in range(count)
+    )
+    return padded / (spec.horizon * sum(starts))
+
+
+# words
+
+
+def prompts_of(config: TextConfig, instructions: Sequence[str]) -> tuple[Prompt, ...]:
+    """Of at most PROMPTS instructions: those that cannot be encoded first, then the longest, which fit the least.
+
+    Raises BadInput for an instruction that is no prompt.
+    """
+
+    def fits(instruction: str) -> tuple[bool, int]:
+        return config.kind != "hashed" and _is_stored(config, instruction), -len(instruction)
+
+    shown = sorted(instructions, key=fits)
+    return tuple(_prompt(config, text) for text in instructions if text in shown[:PROMPTS])
+
+
+def _is_stored(config: StoredTextConfig | UMT5Config, instruction: str) -> bool:
+    return _rows(config).file(instruction).is_file()
+
+
+def _rows(config: StoredTextConfig | UMT5Config) -> StoredText:
+    return StoredText(config.path if config.kind == "stored" else config.stored, length=config.length)
+
+
+def _prompt(config: TextConfig, instruction: str) -> Prompt:
+    try:
+        sentence, tokens, used = _WORDS[config.kind](config, instruction)
+    except BadInput as error:
+        return Prompt(instruction, "", (), 0, config.length, str(error))
+    cut = f"{len(tokens)} tokens, of which the encoder takes {config.length}; reword it"
+    problem = cut if len(tokens) > config.length else ""
+    return Prompt(instruction, sentence, tokens, used, config.length, problem)
+
+
+def _hashed(config: HashedTextConfig, instruction: str) -> Words:
+    rows = HashedText(config.width, config.length).encode([instruction])[0]
+    words = words_of(instruction)
+    return instruction, (*words, HashedText.END), _used(rows)
+
+
+def _stored(config: StoredTextConfig, instruction: str) -> Words:
+    return prompt(instruction), (), _used(_rows(config).encode([instruction])[0])
+
+
+def _umt5(config: UMT5Config, instruction: str) -> Words:
+    sentence, folder = clean(prompt(instruction)), _tokenizer_folder(config)
+    tokens = _tokens(folder, sentence) if folder.is_dir() else ()
+    if _is_stored(config, instruction):
+        return sentence, tokens, _used(_rows(config).encode([instruction])[0])
+    return sentence, tokens, min(len(tokens), config.length)
+
+
+Words = tuple[str, tuple[str, ...], int]
+"""Sentence, tokens, and context rows in use (Prompt)."""
+_WORDS: Mapping[str, Callable[[Any, str], Words]] = {"hashed": _hashed, "stored": _stored, "umt5": _umt5}
+
+
+def _used(rows: Float[Tensor, "l d"]) -> int:
+    return int(rows.any(dim=1).sum())
+
+
+def _tokenizer_folder(config: UMT5Config) -> Path:
+    """The tokenizer is small and may be there without the encoder."""
+    official, diffusers = Path(config.path) / TOKENIZER_FOLDER, Path(config.path) / "tokenizer"
+    return official if official.is_dir() else diffusers
+
+
+def _tokens(folder: Path, sentence: str) -> tuple[str, ...]:
+    tokenizer = _tokenizer(folder)
+    return tuple(tokenizer.convert_ids_to_tokens(tokenizer(sentence).input_ids))
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _why_no_tokens(config: TextConfig) -> str:
+    match config:
+        case StoredTextConfig():
+            return "stored rows do not say which tokens they were made of"
+        case UMT5Config(path=path) if not _tokenizer_folder(config).is_dir():
+            return f"there is no tokenizer in {path} (docs/weights.md)"
+    return ""
+
+
+# weights
+
+
+def codec_of(config: CodecConfig, device: torch.device) -> tuple[list[Codec], str]:
+    """The codec, or none and why: its weights are not on this machine, or not what they should be."""
+    match config:
+        case BlockCodecConfig():
+            return [BlockCodec().to(device)], ""
+        case WanVAEConfig(path=path, size=size):
+            try:
+                return [WanVAE.load(Path(path), VAE_SIZES[size]).to(device)], ""
+            except BadInput as error:
+                return [], str(error)
+
+
+def why_no_policy(run: Run, run_dir: Path, known: bool, prompts: Sequence[Prompt]) -> str:
+    """Why a run's policy cannot be asked about this dataset; "" where it can.
+
+    known: whether its normaliser knows the dataset's robot. Raises BadInput where `run` cannot be asked of run_dir.
+    """
+    if run_dir == Path():
+        return "this is a recipe that has not been trained; inspect a run directory to see what its policy predicts"
+    inference_overrides(load_run(run_dir), run)
+    match run.policy:
+        case LightWAMConfig(tuning=LoRATuning(base=base)) if not Path(base).exists():
+            return (
+                f"{base}, the video model that the run is built on, is not on this machine (docs/weights.md)"
+            )
+    if not known:
+        return "the run does not know this robot"
+    if any(prompt.problem and not prompt.used for prompt in prompts):
+        return "not every instruction can be encoded (see Instructions)"
+    return _why_no_encoder(run.policy.text, [prompt.instruction for prompt in prompts])
+
+
+def _why_no_encoder(config: TextConfig, instructions: Sequence[str]) -> str:
+    match config:
+        case UMT5Config(path=path):
+            if all(_is_stored(config, instruction) for instruction in instructions):
+                return ""
+            try:
+                _ = UMT5Text(path, _rows(config)).tokenizer  # there where the encoder is
+            except BadInput as error:
+                return str(error)
+    return ""

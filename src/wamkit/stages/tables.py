@@ -1,0 +1,178 @@
+"""What the command line prints about datasets, plans, runs and results: rich tables, no work of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from wamkit.config import Run, diff, load_provenance, load_run
+from wamkit.data.canvas import canvas_size
+from wamkit.data.clips import sample_numbers, trained_episodes
+from wamkit.data.joined import open_datasets
+from wamkit.data.lerobot.dataset import Dataset
+from wamkit.data.lerobot.files import dimension_names
+from wamkit.data.normalize import SOURCES, dataset_stats
+from wamkit.io.progress import shortened
+from wamkit.recipes import OURS, recipe
+from wamkit.stages.plan import Part, memory, meta_policy, parts
+
+
+def dataset_table(path: Path) -> Table:
+    """Facts of a dataset and the ranges of its numbers."""
+    dataset = Dataset.open(path)
+    table = _facts(
+        str(path),
+        {
+            "format": f"LeRobot {dataset.version}",
+            "robot": dataset.robot_type,
+            "episodes": f"{len(dataset.episodes)}, {dataset.total_steps} steps at {dataset.fps:g} Hz",
+            "cameras": ", ".join(dataset.cameras),
+            "instructions": shortened("; ".join(dataset.tasks.values())),
+            "fingerprint": dataset.fingerprint()[:16],
+        },
+    )
+    for name, stats in dataset_stats(dataset, dataset.episodes).items():
+        names = dimension_names(dataset.features[SOURCES[name]], len(stats.min))
+        ranges = [
+            f"{label} {low:.3g} .. {high:.3g}".strip()
+            for label, low, high in zip(names, stats.min, stats.max, strict=True)
+        ]
+        table.add_row(f"{name} range", "   ".join(ranges))
+    return table
+
+
+def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
+    """Parameters, memory and data facts of a run that has not begun, and how a published recipe and ours differ."""
+    policy = meta_policy(run)
+    need = memory(run, policy)
+    parted = f" in {run.train.accumulation} parts" if run.train.accumulation > 1 else ""
+    giga = {name: f"{getattr(need, name) / 2**30:.2f} GiB" for name in ("weights", "gradients", "optimizer")}
+    estimate = _facts(
+        f"memory of a training step, batch {run.train.batch_size}{parted} on one device ({run.train.precision})",
+        giga
+        | {
+            "activations": f"{need.activations / 2**30:.2f} GiB kept for backward, counted on the meta device",
+            "sum": f"{need.total / 2**30:.2f} GiB",
+        },
+    )
+    spec = run.data
+    height, width = canvas_size(spec)
+    data = {
+        "views": f"{', '.join(spec.views)} at {spec.view_height}x{spec.view_width}",
+        "canvas": f"{spec.canvas}, {height}x{width}",
+        "frames": f"{len(spec.frame_times)} at steps {', '.join(map(str, spec.frame_offsets))} ({spec.hz:g} Hz)",
+        "chunk": f"{spec.horizon} actions of {spec.action_dim}, proprio {spec.proprio_dim}",
+        "steps": f"{run.train.steps} x {run.train.batch_size} samples",
+        "statistics": run.normalization.statistics,
+        "held out": f"{spec.held_out:g} of the episodes",
+    }
+    missing = [path for path in datasets if not path.exists()]
+    if not datasets:
+        data["dataset"] = "none named; give --dataset FOLDER for its facts"
+    elif not missing:
+        found = open_datasets(datasets)
+        episodes = trained_episodes(found, spec)
+        samples = sum(map(len, sample_numbers(episodes, spec)))
+        epochs = run.train.steps * run.train.batch_size / max(samples, 1)
+        data["dataset"] = f"{found.where}: {len(episodes)} episodes, {samples} samples, {epochs:.1f} epochs"
+        out = len(found.episodes) - len(episodes)
+        data["held out"] += f": {out} of {len(found.episodes)}"
+    else:
+        data["dataset"] = f"{missing[0]} does not exist yet"
+    tables = [parameter_table(run.recipe, parts(policy)), estimate, _facts("data", data)]
+    return tables + deviation_tables(run.recipe)
+
+
+def deviation_tables(name: str) -> list[Table]:
+    """What our twin of a published recipe changes, for either name; nothing for other recipes."""
+    tables = []
+    for ours, published in OURS.items():
+        if name in (ours, published):
+            table = Table(title=f"{published} and {ours}", title_justify="left")
+            for column in ("value", "published", "ours"):
+                table.add_column(column)
+            for change in diff(recipe(published), recipe(ours)):
+                value, _, both = change.partition(": ")
+                if value != "recipe":
+                    table.add_row(value, *both.split(" -> "))
+            tables.append(table)
+    return tables
+
+
+def parameter_table(title: str, rows: list[Part]) -> Table:
+    """Parameters by part."""
+    table = Table(title=f"{title}: parameters", title_justify="left")
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    table.add_column("trainable", justify="right")
+    for row in rows:
+        table.add_row(row.name, f"{row.parameters:,}", f"{row.trainable:,}")
+    table.add_section()
+    total, trainable = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
+    table.add_row("total", f"{total:,}", f"{trainable:,}", style="bold")
+    return table
+
+
+def run_tables(directory: Path) -> list[Table]:
+    """What a run directory is."""
+    run = load_run(directory)
+    facts: dict[str, Any] = load_provenance(directory)
+    results = sorted(directory.glob("eval/*/results.json"))
+    about = {
+        "recipe": run.recipe,
+        "suite": run.suite,
+        "trained": f"{run.train.steps} steps of {run.train.batch_size}, seed {run.train.seed}, {run.train.precision}",
+        "dataset": f"{facts['dataset']['episodes']} episodes, {facts['dataset']['steps']} steps",
+        "revision": facts["revision"],
+        "machine": facts["machine"]["cpu"],
+        "results": ", ".join(str(path) for path in results) or "none; run `wamkit eval`",
+    }
+    return [_facts(str(directory), about), parameter_table(run.recipe, parts(meta_policy(run)))]
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """Success per task with Wilson 95 % intervals, latency and episode lengths."""
+    latency = results["latency"]["median_ms"]
+    title = f"{results['suite']['name']}: closed-loop success"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column("task", overflow="ellipsis")  # long names give way, numbers do not
+    for column in ("success", "95 % CI", "errors", "steps", "expert", "ms/query"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, row in results["tasks"].items():
+        steps = "-" if row["mean_steps"] is None else f"{row['mean_steps']:.0f}"
+        expert = str(row["expert_steps"] or "-")
+        table.add_row(name, *_rate(row), steps, expert, f"{latency:.0f}" if latency else "-")
+    table.add_section()
+    table.add_row("all", *_rate(results["total"]), "", "", "", style="bold")
+    return table
+
+
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """Success, parameters and cost of every policy of a comparison."""
+    title = f"{comparison['suite']['name']}: closed-loop success, {len(comparison['seeds'])} training seed(s)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column("policy", no_wrap=True)
+    for column in ("success", "95 % CI", "size", "ms/query", "s/step"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for arm in comparison["arms"]:
+        size = f"{arm['parameters']['total'] / 1e6:.1f} M"
+        cost = f"{arm['query_ms']:.1f}", f"{arm['step_seconds']:.3f}"
+        table.add_row(arm["name"], *_rate(arm["total"])[:2], size, *cost)
+    return table
+
+
+def _rate(row: dict[str, Any]) -> tuple[str, str, str]:
+    low, high = row["interval"]
+    return f"{row['successes']}/{row['trials']}", f"{100 * low:.0f}-{100 * high:.0f} %", str(row["errors"])
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, escape(value))
+    return table

@@ -1,0 +1,109 @@
+"""Ctrl-C and SIGTERM to a command and all its processes, at several moments: one line, and the same command resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.convert import robot_hdf5
+from wamkit.data.lerobot.dataset import Dataset
+from wamkit.eval.evaluate import read_results
+from wamkit.io.files import AGAIN
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained" / "metaworld3"
+# A shell's background jobs ignore Ctrl-C, and so would a command that the suite starts as one.
+COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from wamkit.cli import main
+main()
+"""
+Moment = Callable[[subprocess.Popen[str]], bool]
+
+
+def started(processes: int, seconds: float) -> Moment:
+    """So long after a command has that many processes: they are imported, then their simulators."""
+
+    def reached(command: subprocess.Popen[str]) -> bool:
+        children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+        if len(children) < processes:
+            return False
+        time.sleep(seconds)
+        return True
+
+    return reached
+
+
+def interrupted(words: list[str], moment: Moment, number: signal.Signals) -> None:
+    """Run a command until the moment, signal its process group, and read what it says."""
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not moment(command):
+        assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
+        time.sleep(0.01)
+    os.killpg(command.pid, number)
+    said, _ = command.communicate(timeout=120)
+    assert command.returncode == 130, said
+    assert "Traceback" not in said and said.splitlines()[-1].startswith("interrupted. "), said
+    assert said.count(AGAIN) == 1, said
+    assert not os.path.exists(f"/proc/{command.pid}")
+
+
+def finish(words: list[str]) -> None:
+    subprocess.run([sys.executable, "-m", "wamkit.cli", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_collect(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    words = ["collect", "metaworld:window-open", "--episodes", "6", "--out", str(out)]
+
+    def recorded(command: subprocess.Popen[str]) -> bool:
+        return len(list(out.glob(".staging/episode-*[0-9]"))) >= 1
+
+    one_of_two = started(processes=2, seconds=0.0)  # and their resource tracker
+    interrupted(words, one_of_two, signal.SIGINT)
+    interrupted(words, recorded, signal.SIGTERM)
+    assert 1 <= len(list(out.glob(".staging/episode-*[0-9]"))) < 6
+    finish(words)
+    states = Dataset.open(out).episode_column("initial_state")
+    assert [json.loads(state)["seed"] for state in states] == [0, 1, 2, 3, 4, 5]
+
+
+def test_convert(tmp_path: Path) -> None:
+    for number in range(8):
+        robot_hdf5.write(tmp_path / "recordings", number)
+    out = tmp_path / "data"
+    words = ["convert", "hdf5", str(tmp_path / "recordings"), str(out)]
+
+    def recorded(command: subprocess.Popen[str]) -> bool:
+        return len(list(out.glob(".staging/episode-*[0-9]"))) >= 1
+
+    interrupted(words, recorded, signal.SIGTERM)
+    finish(words)
+    assert len(Dataset.open(out).episodes) == 8
+
+
+def test_eval(tmp_path: Path) -> None:
+    partial = tmp_path / "results.partial.jsonl"
+    words = ["eval", str(PRETRAINED), "--tasks", "0", "--episodes", "3", "--out", str(tmp_path)]
+    words += ["--eval.processes", "1"]
+
+    def measured(command: subprocess.Popen[str]) -> bool:
+        return partial.exists() and partial.read_text().count("\n") >= 2
+
+    interrupted(words, started(processes=2, seconds=0.3), signal.SIGTERM)
+    interrupted(words, measured, signal.SIGINT)
+    finish(words)
+    assert 1 <= read_results(tmp_path / "results.json")["resumed"] < 3
