@@ -19,10 +19,10 @@ from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.convert import ENVELOPE
 from wamkit.policies.fast_wam.fused import FusedSampler
-from wamkit.policies.fast_wam.mixture import blank
+from wamkit.policies.fast_wam.mixture import empty_cache
 from wamkit.policies.fast_wam.noising import Noised, clean
 from wamkit.policies.fast_wam.policy import LOSSES, FastWAM, FastWAMConfig, FromScratch
-from wamkit.policies.fast_wam.sampling import WAYS, Noise, encode_frames, sample
+from wamkit.policies.fast_wam.sampling import SAMPLERS, Noise, encode_frames, sample
 from wamkit.types import Batch, DataSpec, Inputs
 from wamkit.wan.dit import WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
@@ -197,8 +197,8 @@ def _acting(golden: Golden, policy: FastWAM) -> tuple[Tensor, Tensor, Noise]:
 
 def _cache(golden: Golden, policy: FastWAM) -> None:
     present, context, _ = _acting(golden, policy)
-    memory = encode_frames(policy, "present", present, context, blank(policy.dit.blocks))
-    probes = {"k_first": memory[0]["present"].k, "v_last": memory[-1]["present"].v}
+    cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
+    probes = {"k_first": cache[0]["present"].k, "v_last": cache[-1]["present"].v}
     for name, heads in probes.items():
         ours = heads.transpose(1, 2).flatten(2)
         golden.record("fastwam.infer.cache", ours, golden.tensors[f"fastwam.infer.cache_{name}"], OUTPUT)
@@ -227,8 +227,10 @@ def _checks(
     steps = golden.about["config"]["n_other"]
     rollout = sample(joint, present, context, noise, steps)
     plain = sample_by_looking(joint, present, context, noise, steps)
-    memory = encode_frames(fast, "present", present, context, blank(fast.dit.blocks))
-    chunks = {way: WAYS[way](fast, memory, context, noise, steps).action for way in ("nothing", "alongside")}
+    cache = encode_frames(fast, "present", present, context, empty_cache(fast.dit.blocks))
+    chunks = {
+        way: SAMPLERS[way](fast, cache, context, noise, steps).action for way in ("nothing", "alongside")
+    }
     with_video, without = (predicted[name]["action"] for name in ("fast", "no_video"))
     pairs = {
         "nocotrain_pred_action_equals_fastwam": (without, with_video),
