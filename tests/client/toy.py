@@ -1,7 +1,7 @@
 """A world of one dimension, in no simulator: a hand at x moves to a target that only the picture shows.
 
 Tasks: "reach" works; "raise", "die" and "hang" break at the third step of episodes with an odd seed; "refuse" has an
-expert that fails for every third seed.
+expert that fails for every third seed. With the environment variable MENDED, "raise" works too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from wamkit_client.types import ActionChunk, Observation, Policy
 
 STEP = 0.05
 HORIZON = 6
+MENDED = "TOY_MENDED"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Toy(Env):
         return StepResult(success=abs(self.x - self.target) < 0.02, done=self.steps >= self.max_steps)
 
     def _break(self) -> None:
-        if self.task.name == "raise":
+        if self.task.name == "raise" and MENDED not in os.environ:
             raise ZeroDivisionError("the toy broke")
         if self.task.name == "die":
             os._exit(9)

@@ -268,10 +268,10 @@ def test_a_finished_dataset_is_left_alone(recorded: Path, tmp_path: Path) -> Non
         (replace(SETTINGS, fps=50), "fps"),
         (replace(SETTINGS, robot="other"), "robot_type"),
     ):
-        with pytest.raises(BadInput, match=f"other {what}"):
+        with pytest.raises(BadInput, match=f"holds a conversion with {what}"):
             convert(recorded, tmp_path / "out", settings)
     robot_hdf5.write(recorded, 11)
-    with pytest.raises(BadInput, match="other sources"):
+    with pytest.raises(BadInput, match="a conversion of other sources"):
         convert(recorded, tmp_path / "out")
 
 
@@ -303,10 +303,10 @@ def test_an_unfinished_conversion_of_something_else(recorded: Path, tmp_path: Pa
     with pytest.raises(BadInput, match="step 1"):
         convert(recorded, out)
     for settings, what in (
-        (replace(SETTINGS, fps=50), "fps = 30"),
+        (replace(SETTINGS, fps=50), "fps = 30, asked for 50"),
         (replace(SETTINGS, swap_red_blue=True), "swap_red_blue = False"),
     ):
-        with pytest.raises(BadInput, match=f"begun with {what}"):
+        with pytest.raises(BadInput, match=f"holds a conversion with {what}"):
             convert(recorded, out, settings)
     robot_hdf5.write(recorded, 3)  # would come between those that are written
     with pytest.raises(BadInput, match=r"is of episode_9.hdf5, which is not at that place any more"):

@@ -20,7 +20,7 @@ from wamkit_client.envs.base import InitialState
 from wamkit_client.suites import suite
 from wamkit_client.types import BadInput
 
-from tests.client.toy import toy_suite
+from tests.client.toy import MENDED, toy_suite
 from wamkit.cli import run_command
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.writer import Writer
@@ -251,9 +251,26 @@ def test_an_expert_that_keeps_failing_is_given_up(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_crash_of_the_simulator_is_no_failed_expert(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="the toy broke"):
-        collect(toy_suite("raise"), tmp_path / "data", CONFIG)
+def test_a_crash_of_the_simulator_is_one_message_and_the_same_request_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no failed expert. Even seeds come before the crash; a mended simulator goes on behind them."""
+    config, folder = replace(CONFIG, workers=1), tmp_path / "data"
+    monkeypatch.setitem(suites.SUITES, "toys", toy_suite("raise"))
+    words = ["collect", "toys", "--workers", "1", "--episodes", "5", "--out", str(folder)]
+    assert run_command(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: raise, seed 1: the simulator crashed: ZeroDivisionError: the toy broke (File "
+    )
+    assert f"Finished episodes are kept; {AGAIN}" in said and said.count("\n") == 1
+    assert len(Writer.resume(folder).staged) == 1
+    with pytest.raises(BadInput, match="the simulator crashed: the environment's process died"):
+        collect(toy_suite("die"), tmp_path / "died", config)
+    monkeypatch.setenv(MENDED, "yes")
+    assert run_command(words) == 0
+    states = [json.loads(text) for text in Dataset.open(folder).episode_column("initial_state")]
+    assert [state["seed"] for state in states] == [0, 1, 2, 3, 4]
 
 
 def test_real_demonstrations(tmp_path: Path) -> None:

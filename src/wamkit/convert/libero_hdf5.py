@@ -23,16 +23,18 @@ from rich.table import Table
 from wamkit_client.envs.base import Task
 from wamkit_client.envs.libero.env import Libero, LiberoConfig
 from wamkit_client.envs.libero.replay import replay_on
-from wamkit_client.envs.vector import EnvProcess, describe, env_processes
+from wamkit_client.envs.vector import EnvCrashed, EnvProcess, describe, env_processes
 from wamkit_client.expert import Demonstration
 from wamkit_client.suites import Suite
 from wamkit_client.suites import suite as find_suite
 from wamkit_client.types import BadInput
 
 from wamkit.convert.recordings import opened
+from wamkit.convert.sources import convert_sources
 from wamkit.data.lerobot.files import CAMERA_PREFIX
-from wamkit.data.lerobot.importing import Episode, Target, import_episodes, vector, video
+from wamkit.data.lerobot.recorder import Episode, Format, vector, video
 from wamkit.io.progress import announce, console, say
+from wamkit.stages.collect import crashed
 
 # What the published datasets were replayed with: ten steps of rest, and fixtures where a fresh environment that was
 # seeded with 0 and reset before every demonstration has them.
@@ -83,10 +85,10 @@ def libero_to_lerobot(source: Path, out: Path, suite: str, workers: int = 2) -> 
     for view in Libero.view_names:
         features[CAMERA_PREFIX + view] = video(REPLAY.view_height, REPLAY.view_width)
     settings = {"replayed_in": json.dumps(facts | {"env": REPLAY.to_json()}, sort_keys=True)}
-    target = Target(out, Libero.control_hz, REPLAY.embodiment, features, settings)
+    form = Format(Libero.control_hz, REPLAY.embodiment, features)
     names = [demonstration.name for demonstration in demonstrations]
     with env_processes(REPLAY, workers) as processes:
-        discarded = import_episodes(target, names, _Replays(demonstrations, processes).read)
+        discarded = convert_sources(out, form, settings, names, _Replays(demonstrations, processes).read)
     say(f"{len(names) - len(discarded)} of {len(names)} demonstrations succeeded again")
     if discarded:
         say(f"discarded: {', '.join(discarded)}")
@@ -109,6 +111,8 @@ class _Replays:
         demonstration = self._demonstrations[number]
         try:
             replayed: Demonstration = self._process(number).receive(ANSWER_SECONDS)
+        except EnvCrashed as error:
+            raise crashed(f"{demonstration.path}: data/{demonstration.key}", error) from error
         except BadInput as error:
             raise BadInput(f"{demonstration.path}: data/{demonstration.key}: {error}") from error
         if replayed.success_step == 0:

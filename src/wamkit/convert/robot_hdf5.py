@@ -17,8 +17,9 @@ from rich.table import Table
 from wamkit_client.types import BadInput
 
 from wamkit.convert.recordings import Recording, check_alike, find_recordings, read_recording
+from wamkit.convert.sources import convert_sources
 from wamkit.data.lerobot.files import ACTION_STEPS, CAMERA_PREFIX
-from wamkit.data.lerobot.importing import Episode, Target, import_episodes, vector, video
+from wamkit.data.lerobot.recorder import Episode, Format, vector, video
 from wamkit.io.progress import bar, console
 
 
@@ -56,9 +57,11 @@ def robot_to_lerobot(source: Path, out: Path, settings: RobotHDF5) -> None:
     for camera, (height, width, _) in first.cameras.items():
         features[CAMERA_PREFIX + camera] = video(height, width)
     red_and_blue = {"swap_red_blue": settings.swap_red_blue}
-    target = Target(out, settings.fps, settings.robot, features, red_and_blue)
+    form = Format(settings.fps, settings.robot, features)
     names = [recording.path.name for recording in recordings]
-    import_episodes(target, names, lambda number: _episode(recordings[number], settings.swap_red_blue))
+    convert_sources(
+        out, form, red_and_blue, names, lambda number: _episode(recordings[number], settings.swap_red_blue)
+    )
 
 
 def _look(paths: Sequence[Path], settings: RobotHDF5) -> list[Recording]:

@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
 from wamkit_client.envs.base import Task
-from wamkit_client.envs.vector import EnvProcess, describe, env_processes
+from wamkit_client.envs.vector import EnvCrashed, EnvProcess, describe, env_processes
 from wamkit_client.expert import Demonstration, ExpertConfig, columns, demonstrate_on
 from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, NOT_NEGATIVE, check
-from wamkit.data.lerobot.files import CAMERA_PREFIX, STAGING
-from wamkit.data.lerobot.importing import KEPT, vector, video
-from wamkit.data.lerobot.writer import Writer
-from wamkit.io.files import only_writer, replace_text
-from wamkit.io.interrupt import stop_request, stopped
-from wamkit.io.progress import announce, bar
-from wamkit.io.records import read_record
+from wamkit.data.lerobot.files import CAMERA_PREFIX
+from wamkit.data.lerobot.recorder import KEPT, Episode, Format, Recorder, Request, recording, vector, video
+from wamkit.io.files import AGAIN
+from wamkit.io.progress import announce
 
 FACTS = "collection.json"
 PATIENCE = 4  # seeds tried per wanted episode before an expert is given up
@@ -67,70 +62,68 @@ def collect(suite: Suite, folder: Path, config: CollectConfig) -> dict[str, Any]
 
     Interrupted work resumes at the first missing episode; a finished dataset of the same request is left alone.
     Raises BadInput when the folder holds another collection or another process records there, when the seeds could
-    reach the evaluation's, or when an expert keeps failing; KeyboardInterrupt after Ctrl-C or SIGTERM.
+    reach the evaluation's, when an expert keeps failing or the simulator crashes; KeyboardInterrupt after Ctrl-C or
+    SIGTERM.
     """
-    request = _request(suite, config)
-    facts = _facts(folder, request)
-    if facts and Writer.finished(folder):
+    request = Request(folder, FACTS, {"request": _asked(suite, config)})
+    facts = request.finished()
+    if facts is not None:
         return facts
-    with only_writer(folder, "records"), env_processes(suite.env, config.workers) as processes:
-        return _collect(suite, folder, config, request, processes)
+    with env_processes(suite.env, config.workers) as processes:
+        started = time.monotonic()
+        about = _about(suite, processes[0])
+        total = config.episodes * len(suite.tasks)
+        with recording(request, _format(about, suite), "collect", total, about=about) as recorder:
+            tasks = {task.name: _fill(recorder, task, suite, config, processes) for task in suite.tasks}
+            seconds = round(time.monotonic() - started, 1)
+            recorder.facts.update(tasks=tasks, seconds_of_last_run=seconds)
+    return recorder.facts
 
 
-def _collect(
-    suite: Suite, folder: Path, config: CollectConfig, request: dict[str, Any], processes: list[EnvProcess]
-) -> dict[str, Any]:
-    started = time.monotonic()
-    processes[0].send(columns, suite.tasks[0])
-    facts = {"request": request, **processes[0].receive()}
-    writer = _writer(folder, facts, suite.env.embodiment)
-    _write(folder, facts)
+def _about(suite: Suite, process: EnvProcess) -> dict[str, Any]:
+    """Rate, views and names of the dimensions, as the environment says."""
+    process.send(columns, suite.tasks[0])
     try:
-        facts["tasks"] = _fill(writer, suite, config, processes)
-    except BadInput:
-        if not writer.staged:
-            shutil.rmtree(folder)  # nothing but what this call began
-        raise
-    facts["seconds_of_last_run"] = round(time.monotonic() - started, 1)
-    _write(folder, facts)
-    writer.finalize()
-    return facts
+        about: dict[str, Any] = process.receive()
+    except EnvCrashed as error:
+        raise crashed(suite.tasks[0].name, error) from error
+    return about
+
+
+def _format(about: dict[str, Any], suite: Suite) -> Format:
+    features = {
+        "observation.state": vector(len(about["proprio_names"]), about["proprio_names"]),
+        "action": vector(len(about["action_names"]), about["action_names"]),
+    }
+    features |= {CAMERA_PREFIX + view: video(*size[:2]) for view, size in about["view_shapes"].items()}
+    return Format(about["fps"], suite.env.embodiment, features)
 
 
 def _fill(
-    writer: Writer, suite: Suite, config: CollectConfig, processes: list[EnvProcess]
-) -> dict[str, dict[str, float]]:
-    staged = [episode.extra for episode in writer.staged]
-    tasks: dict[str, dict[str, float]] = {}
-    total = config.episodes * len(suite.tasks)
-    with (
-        stop_request(KEPT) as stop,
-        bar("collect", total, unit="episodes", done=len(staged)) as advance,
-    ):
-        for task in suite.tasks:
-            finished = [episode for episode in staged if episode["task_name"] == task.name]
-            seeds = [int(episode["seed"]) for episode in finished]
-            success_steps = [int(episode["success_step"]) for episode in finished]
-            for demonstration in _successes(processes, task, suite, config, seeds, stop):
-                writer.add_episode(**_episode(demonstration, task))
-                seeds.append(demonstration.initial_state.seed)
-                success_steps.append(demonstration.success_step)
-                advance(1, note=task.name)
-            tasks[task.name] = {
-                "episodes": len(seeds),
-                "discarded": seeds[-1] - suite.env.first_demonstration_seed + 1 - len(seeds),
-                "mean_success_step": float(np.mean(success_steps)),
-            }
-    return tasks
+    recorder: Recorder, task: Task, suite: Suite, config: CollectConfig, processes: list[EnvProcess]
+) -> dict[str, float]:
+    """Record the missing demonstrations of a task; how many it has, and how the expert did."""
+    recorded = [episode.extra for episode in recorder.staged if episode.extra["task_name"] == task.name]
+    seeds = [int(extra["seed"]) for extra in recorded]
+    success_steps = [int(extra["success_step"]) for extra in recorded]
+    for demonstration in _successes(recorder, processes, task, suite, config, seeds):
+        recorder.add(_episode(demonstration, task), note=task.name)
+        seeds.append(demonstration.initial_state.seed)
+        success_steps.append(demonstration.success_step)
+    return {
+        "episodes": len(seeds),
+        "discarded": seeds[-1] - suite.env.first_demonstration_seed + 1 - len(seeds),
+        "mean_success_step": float(np.mean(success_steps)),
+    }
 
 
 def _successes(
+    recorder: Recorder,
     processes: list[EnvProcess],
     task: Task,
     suite: Suite,
     config: CollectConfig,
     seeds: Sequence[int],
-    stop: Event,
 ) -> Iterator[Demonstration]:
     """The demonstrations still missing after those of `seeds`, in the order of their seeds."""
     expert = ExpertConfig(suite.steps(task), config.steps_after_success, config.noise)
@@ -141,8 +134,7 @@ def _successes(
     busy: dict[Any, tuple[EnvProcess, int]] = {}
     waiting: dict[int, Demonstration] = {}
     while wanted > 0:
-        if stop.is_set():
-            raise stopped(KEPT)
+        recorder.expect_no_stop()
         while idle and len(busy) + sum(demo.success_step > 0 for demo in waiting.values()) < wanted:
             _check_patience(task, config, next_seed - first_seed, config.episodes - wanted)
             process = idle.pop()
@@ -151,7 +143,10 @@ def _successes(
             next_seed += 1
         for connection in wait(list(busy)):
             process, seed = busy.pop(connection)
-            waiting[seed] = process.receive()
+            try:
+                waiting[seed] = process.receive()
+            except EnvCrashed as error:
+                raise crashed(f"{task.name}, seed {seed}", error) from error
             idle.append(process)
         while next_yield in waiting:
             demonstration = waiting.pop(next_yield)
@@ -169,7 +164,17 @@ def _check_patience(task: Task, config: CollectConfig, tried: int, successes: in
         )
 
 
-def _request(suite: Suite, config: CollectConfig) -> dict[str, Any]:
+def crashed(where: str, error: EnvCrashed) -> BadInput:
+    """The error for a simulator that crashed while an episode was recorded; where: which one."""
+    reason, *traceback = str(error).splitlines()
+    places = [f" ({line.strip()})" for line in traceback if line.lstrip().startswith("File ")]
+    return BadInput(
+        f"{where}: the simulator crashed: {reason}{''.join(places[-1:])}. {KEPT.capitalize()}; {AGAIN}. If it crashes "
+        "there again, look at its installation (wamkit inspect system), or leave the task out"
+    )
+
+
+def _asked(suite: Suite, config: CollectConfig) -> dict[str, Any]:
     first = suite.env.first_demonstration_seed
     last = first + PATIENCE * max(config.episodes, 5)
     if first < suite.first_seed + suite.episodes and last >= suite.first_seed:
@@ -192,56 +197,12 @@ def _request(suite: Suite, config: CollectConfig) -> dict[str, Any]:
     }
 
 
-def _facts(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """The facts that are there already, or {}. BadInput where they are of another request."""
-    if not (folder / FACTS).exists():
-        return {}
-    facts = read_record(folder / FACTS, dict, "restore it, or remove the folder and record again")
-    recorded = facts.get("request", {})
-    for key, value in request.items():
-        there = recorded.get(key)
-        if there != value:
-            raise BadInput(
-                f"{folder} holds a collection with {key} = {there!r}, asked for {value!r}; "
-                "choose another folder or remove this one"
-            )
-    return facts
-
-
-def _writer(folder: Path, facts: dict[str, Any], embodiment: str) -> Writer:
-    ours, unfinished = (folder / FACTS).exists(), Writer.unfinished(folder)
-    if ours and unfinished:
-        return Writer.resume(folder, repeatable=True)
-    if unfinished and Writer.resume(folder).staged:
-        raise BadInput(
-            f"{folder} holds an unfinished recording that is not a collection; choose another folder"
-        )
-    if unfinished:  # killed before the first episode
-        shutil.rmtree(folder / STAGING)
-    if ours and not Writer.finished(folder):
-        Writer.clear(folder, FACTS)
-    features = {
-        "observation.state": vector(len(facts["proprio_names"]), facts["proprio_names"]),
-        "action": vector(len(facts["action_names"]), facts["action_names"]),
+def _episode(demonstration: Demonstration, task: Task) -> Episode:
+    extra = {
+        "task_name": task.name,
+        "seed": demonstration.initial_state.seed,
+        "initial_state": json.dumps(demonstration.initial_state.to_json()),
+        "success_step": demonstration.success_step,
     }
-    for view, (height, width, _) in facts["view_shapes"].items():
-        features[CAMERA_PREFIX + view] = video(height, width)
-    return Writer.create(folder, fps=facts["fps"], robot_type=embodiment, features=features)
-
-
-def _episode(demonstration: Demonstration, task: Task) -> dict[str, Any]:
-    return {
-        "columns": {"observation.state": demonstration.proprio, "action": demonstration.actions},
-        "videos": demonstration.views,
-        "task": task.instruction,
-        "extra": {
-            "task_name": task.name,
-            "seed": demonstration.initial_state.seed,
-            "initial_state": json.dumps(demonstration.initial_state.to_json()),
-            "success_step": demonstration.success_step,
-        },
-    }
-
-
-def _write(folder: Path, facts: dict[str, Any]) -> None:
-    replace_text(folder / FACTS, json.dumps(facts, indent=1))
+    rows = {"observation.state": demonstration.proprio, "action": demonstration.actions}
+    return Episode(rows, demonstration.views, task.instruction, extra)
