@@ -23,7 +23,7 @@ from wamkit.policies.light_wam.convert import SECTIONS
 from wamkit.recipes import recipe
 from wamkit.wan.dit import SIZES, WanSize
 
-KEYS = Path(__file__).parent / "golden/lightwam_keys.json.gz"
+KEYS = Path(__file__).parents[1] / "golden/lightwam_keys.json.gz"
 # Every number that stands in a published shape -> a small one. 4608 is the expert's level and three times the width.
 TINY = {1536: 24, 8960: 40, 4608: 72, 9216: 144, 13824: 216, 6144: 28, 4096: 10, 256: 12}
 SIZE = WanSize(width=24, ffn=40, heads=2, head_dim=12, layers=30, channels=16, text_dim=10, time_dim=12)

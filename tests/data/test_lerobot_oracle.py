@@ -51,8 +51,8 @@ def test_statistics_are_read(recorded: Path, tmp_path: Path) -> None:
 
 
 def test_split_recordings_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wamkit.data.lerobot_pack.VIDEO_MEGABYTES", 0.01)
-    monkeypatch.setattr("wamkit.data.lerobot_pack.DATA_MEGABYTES", 0.004)
+    monkeypatch.setattr("wamkit.data.lerobot.pack.VIDEO_MEGABYTES", 0.01)
+    monkeypatch.setattr("wamkit.data.lerobot.pack.DATA_MEGABYTES", 0.004)
     root = recording.write(tmp_path / "split", episodes=6)
     read, dataset = items(root, tmp_path), Dataset.open(root)
     ours = np.concatenate([dataset.frames("wrist", e.index, range(e.length)) for e in dataset.episodes])

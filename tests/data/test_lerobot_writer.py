@@ -115,9 +115,9 @@ def test_statistics(recorded: Path) -> None:
 
 
 def test_large_recordings_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wamkit.data.lerobot_pack.VIDEO_MEGABYTES", 0.01)
-    monkeypatch.setattr("wamkit.data.lerobot_pack.DATA_MEGABYTES", 0.004)
-    monkeypatch.setattr("wamkit.data.lerobot_pack.CHUNK_FILES", 2)
+    monkeypatch.setattr("wamkit.data.lerobot.pack.VIDEO_MEGABYTES", 0.01)
+    monkeypatch.setattr("wamkit.data.lerobot.pack.DATA_MEGABYTES", 0.004)
+    monkeypatch.setattr("wamkit.data.lerobot.pack.CHUNK_FILES", 2)
     root = recording.write(tmp_path / "split", episodes=6)
     files = {file.relative_to(root).as_posix() for file in root.rglob("data/*/*.parquet")}
     assert "data/chunk-001/file-000.parquet" in files

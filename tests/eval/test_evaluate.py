@@ -29,7 +29,7 @@ from wamkit.io.files import AGAIN
 CONFIG = EvalConfig(replan_steps=4, processes=2, record_episodes=1)
 FACTS = {"checkpoint": "sha256:abc", "recipe": "toy"}
 SUITE = toy_suite("reach", "raise")
-PRETRAINED = Path(__file__).parents[1] / "pretrained" / "metaworld3"
+PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
 
 

@@ -16,7 +16,7 @@ from wamkit.data.lerobot.dataset import Dataset
 from wamkit.eval.evaluate import read_results
 from wamkit.io.files import AGAIN
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained" / "metaworld3"
+PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 # A shell's background jobs ignore Ctrl-C, and so would a command that the suite starts as one.
 COMMAND = """
 import signal

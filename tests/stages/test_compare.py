@@ -28,7 +28,7 @@ from wamkit.stages import run as stages
 from wamkit.stages.compare import Comparison, check, pairings, pairs
 from wamkit.train import loop
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = ("metaworld3", "metaworld3_fast_wam")
 SMALL = (
     "--train.steps",

@@ -16,7 +16,7 @@ import pytest
 from wamkit.cli import run_command
 from wamkit.data.lerobot.dataset import Writer
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained" / "metaworld3"
+PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 Break = Callable[[Path], None]
 
 
