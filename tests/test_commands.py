@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,7 @@ from wamkit_client.suites import suite
 
 from wamkit import robotwin
 from wamkit.cli import run_command
-from wamkit.commands.converting import HDF5
 from wamkit.config import load_run
-from wamkit.convert.robot_hdf5 import RobotHDF5
 from wamkit.stages import collect, tables
 from wamkit.stages import run as stages
 
@@ -153,13 +151,6 @@ def test_a_released_light_wam_has_one_origin(capsys):
     assert "needs --recipe" in refused(capsys, *words)
     both = ["--recipe", "libero_spatial", "--config", "config.yaml"]
     assert "give one of them" in refused(capsys, *words, *both)
-
-
-def test_the_flags_of_recordings_are_their_settings():
-    """The command repeats them, because importing the settings' own module takes a second."""
-    flags = {field.name: field.default for field in fields(HDF5)}
-    settings = {field.name: field.default for field in fields(RobotHDF5)}
-    assert settings.items() <= flags.items() and flags.keys() - settings.keys() == {"source", "target"}
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,11 @@ def test_a_gripper_in_the_datasets_convention(tmp_path: Path) -> None:
 
 STATES, ACTIONS = np.zeros((3, 6)), np.array([step(0.5, OPEN)] * 3)
 BROKEN: dict[str, tuple[Callable[[h5py.File], object], str]] = {
-    "no actions": (lambda f: f["data/demo_0"].pop("actions"), "data/demo_0/actions is missing"),
-    "NaN": (lambda f: f["data/demo_0/states"].write_direct(STATES * np.nan), "demo_0/states is float64"),
+    "no actions": (lambda f: f["data/demo_0"].pop("actions"), "no dataset 'data/demo_0/actions'"),
+    "NaN": (
+        lambda f: f["data/demo_0/states"].write_direct(STATES * np.nan),
+        "states, step 0: dimension 0 is nan",
+    ),
     "grippers": (lambda f: f["data/demo_0/actions"].write_direct(ACTIONS * 0.5), "with other grippers"),
 }
 

@@ -1,4 +1,4 @@
-"""Reading real-robot recordings: every way of storing pictures, and one clear error for each way to be wrong."""
+"""Reading real-robot recordings: every way of storing images, and one clear error for each way to be wrong."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from wamkit_client.types import BadInput
 
 from tests.convert import robot_hdf5
 from tests.convert.robot_hdf5 import HEIGHT, STEPS, WIDTH, encoded, numbers, picture, store
-from wamkit.convert.recordings import check_alike, find_recordings, read_recording
+from wamkit.convert.robot_hdf5 import check_alike, find_recordings, read_recording
 
 HIGH = "observation/images/cam_high"
 
 
 @pytest.mark.parametrize("how", ["variable", "padded", "opaque", "text"])
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_pictures_however_they_are_stored(tmp_path: Path, how: str, form: str) -> None:
+def test_images_however_they_are_stored(tmp_path: Path, how: str, form: str) -> None:
     path = robot_hdf5.write(tmp_path, 3, how=how, form=form)
     recording = read_recording(path, cut_to_shortest=False)
     assert recording.cameras == {camera: (HEIGHT, WIDTH, form) for camera in robot_hdf5.CAMERAS}
@@ -28,7 +28,7 @@ def test_pictures_however_they_are_stored(tmp_path: Path, how: str, form: str) -
     np.testing.assert_array_equal(recording.states, numbers(103).astype(np.float32))
     for shift, camera in enumerate(robot_hdf5.CAMERAS):
         wanted = np.stack([picture(step, 20 * shift) for step in range(STEPS)]).astype(int)
-        off = np.abs(recording.pictures(camera) - wanted).max()
+        off = np.abs(recording.images(camera) - wanted).max()
         assert off <= (3 if form == "JPEG" else 0)
 
 
@@ -44,10 +44,10 @@ def test_instruction(tmp_path: Path, task: str | bytes, instruction: str) -> Non
     assert read_recording(robot_hdf5.write(tmp_path, 0, task=task), False).instruction == instruction
 
 
-def test_what_was_seen_after_the_last_action_is_kept(tmp_path: Path) -> None:
+def test_what_was_observed_after_the_last_action_is_kept(tmp_path: Path) -> None:
     recording = read_recording(robot_hdf5.write(tmp_path, 0, extra_rows=1), cut_to_shortest=False)
     assert recording.left_out == {} and len(recording.actions) == STEPS
-    assert recording.steps == len(recording.states) == len(recording.pictures("cam_high")) == STEPS + 1
+    assert recording.steps == len(recording.states) == len(recording.images("cam_high")) == STEPS + 1
 
 
 def test_other_differences_are_cut_only_when_asked(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no task": (lambda p: h5py.File(p, "a").attrs.__delitem__("task"), "attribute 'task' is missing"),
     "empty task": (lambda p: h5py.File(p, "a").attrs.__setitem__("task", "x@ "), "attribute 'task'"),
     "no action": (lambda p: replace(p, "action", None), "no dataset 'action'"),
-    "a value": (lambda p: replace(p, "action", 3.0), "action is a single value"),
+    "a value": (lambda p: replace(p, "action", 3.0), "no dataset 'action' with a row per step"),
     "no state": (lambda p: replace(p, "observation/state", None), "no dataset 'observation/state'"),
     "no cameras": (lambda p: replace(p, "observation/images", None), "no camera in observation/images"),
     "texts": (lambda p: replace(p, "action", np.array([b"a"] * STEPS)), r"action is \|S1"),
@@ -107,16 +107,16 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda p: replace(p, HIGH, np.stack([picture(i) for i in range(STEPS)])),
         r"cam_high is uint8 \[6, 32, 48, 3\]; expected one encoded",
     ),
-    "first one is odd": (wrong_picture(encoded(picture(0)[:, 1:]), 0), "32x47; videos take even sizes"),
-    "empty picture": (wrong_picture(b""), "cam_high, step 2: the picture does not decode .it is empty"),
-    "no picture": (wrong_picture(b"RIFF" * 50), "cam_high, step 2: the picture does not decode"),
-    "truncated": (wrong_picture(WHOLE[: len(WHOLE) // 2]), "cam_high, step 2: the picture does not decode"),
+    "first one is odd": (wrong_picture(encoded(picture(0)[:, 1:]), 0), "32x47; videos need even sizes"),
+    "empty picture": (wrong_picture(b""), "cam_high, step 2: the image does not decode .it is empty"),
+    "no picture": (wrong_picture(b"RIFF" * 50), "cam_high, step 2: the image does not decode"),
+    "truncated": (wrong_picture(WHOLE[: len(WHOLE) // 2]), "cam_high, step 2: the image does not decode"),
     "truncated, padded": (
         wrong_picture(WHOLE[: len(WHOLE) - 40].ljust(4000, b"\0")),
-        "cam_high, step 2: the picture does not decode .its end is missing",
+        "cam_high, step 2: the image does not decode .its end is missing",
     ),
-    "grey": (wrong_picture(GREY), "cam_high, step 2: the picture is L"),
-    "another size": (wrong_picture(WIDE), "cam_high, step 2: the picture is 32x96, the first 32x48"),
+    "grey": (wrong_picture(GREY), "cam_high, step 2: the image is L"),
+    "another size": (wrong_picture(WIDE), "cam_high, step 2: the image is 32x96, the first 32x48"),
     "cut off": (lambda p: p.write_bytes(p.read_bytes()[:-900]), "cannot be read"),
     "no HDF5": (lambda p: p.write_text("hello"), "cannot be read"),
 }
@@ -130,14 +130,14 @@ def test_one_clear_error(tmp_path: Path, what: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
         recording = read_recording(path, cut_to_shortest=False)
         for camera in recording.cameras:
-            recording.pictures(camera)
+            recording.images(camera)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cameras": ("cam_high",)}, "cameras .'cam_high'., episode_0.hdf5 has"),
+        ({"cameras": ("cam_high",)}, "cameras .'cam_high'., in episode_0.hdf5 cameras"),
         ({"cameras": ("cam_high", "cam_right_wrist")}, "cam_right_wrist"),
     ],
 )
@@ -155,7 +155,7 @@ def test_sizes_and_dimensions_that_differ(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"observation/state has 7 dimensions, in episode_0.hdf5 14"):
         check_alike([read_recording(path, False) for path in (first, other)])
     set_pictures(first, [WIDE] * STEPS)
-    with pytest.raises(BadInput, match=r"cam_high is 32x48, in episode_0.hdf5 32x96"):
+    with pytest.raises(BadInput, match=r"cam_high has images of 32x48, in episode_0.hdf5 images of 32x96"):
         check_alike([read_recording(path, False) for path in (first, other)])
 
 

@@ -158,10 +158,11 @@ class HDF5:
     def __call__(self, overrides: list[str]) -> int:
         refuse(overrides)
         output_folder(self.target, becomes=DATASET)
-        from wamkit.convert.robot_hdf5 import RobotHDF5, robot_to_lerobot
+        from wamkit.convert.robot_hdf5 import robot_to_lerobot
 
-        settings = RobotHDF5(self.fps, self.robot, self.swap_red_blue, self.cut_to_shortest)
-        robot_to_lerobot(self.source, self.target, settings)
+        robot_to_lerobot(
+            self.source, self.target, self.fps, self.robot, self.swap_red_blue, self.cut_to_shortest
+        )
         say(f"{self.target}: done. Next: {command('wamkit', 'data', 'check', self.target)}")
         return 0
 

@@ -5,8 +5,8 @@
         data/demo_<n>/states  [t, n]    flattened simulator states; everything else in the file is not read
 
 Steps that do nothing are left out. The others are executed again from the first state, after ten steps of rest, and
-drawn at 256x256; a demonstration that does not succeed that way is discarded, and named. Interrupted work goes on.
-It knows recordings, processes with environments and the writer, nothing of policies.
+rendered at 256x256; a demonstration that does not succeed again is discarded, and named. It knows environments and
+the recorder, nothing of policies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wamkit_client.suites import Suite
 from wamkit_client.suites import suite as find_suite
 from wamkit_client.types import BadInput
 
-from wamkit.convert.recordings import opened
+from wamkit.convert.hdf5 import numbers, opened, place, rows_at
 from wamkit.convert.sources import convert_sources
 from wamkit.data.lerobot.files import CAMERA_PREFIX
 from wamkit.data.lerobot.recorder import Episode, Format, vector, video
@@ -41,7 +41,7 @@ from wamkit.stages.collect import crashed
 REPLAY = LiberoConfig(settle_steps=10, scene_seed=0, fixtures="per_trial")
 ENDING = "_demo.hdf5"
 STILL = 1e-4  # a shorter displacement and rotation, taken as one vector of six, does nothing
-ANSWER_SECONDS = 1800.0  # for one demonstration, however slowly its pictures are drawn
+ANSWER_SECONDS = 1800.0  # for one demonstration, however slowly its images are rendered
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ class Recorded:
 def libero_to_lerobot(source: Path, out: Path, suite: str, workers: int = 2) -> None:
     """Convert the demonstrations of a suite's tasks in a folder into the dataset `out`.
 
-    workers: processes that replay; the dataset does not depend on them. Tasks without a file are named and left out. A
-    finished dataset of the same is left alone. Raises BadInput where LIBERO is missing, a file cannot be used (naming
-    file and key), or `out` holds something else; episodes that were written stay, and the same call goes on.
+    workers: processes that replay; the dataset does not depend on their number. Tasks without a file are named and
+    left out. A finished dataset of the same is left alone. Raises BadInput where LIBERO is missing, a file cannot be
+    used (naming file and key), `out` holds something else, or the simulator crashes; recorded episodes are kept, and
+    the same call resumes behind them.
     """
     protocol = find_suite(suite)
     if not isinstance(protocol.env, LiberoConfig):
@@ -141,36 +142,21 @@ class _Replays:
 
 def read_demonstration(demonstration: Recorded) -> tuple[np.ndarray, np.ndarray]:
     """The first state [n] and the actions [t, 7], gripper 1 = open, both float64. BadInput naming file and key."""
-    tables = {}
     with opened(demonstration.path) as file:
-        for name in ("states", "actions"):
-            key = f"data/{demonstration.key}/{name}"
-            where = f"{demonstration.path}: {key}"
-            if key not in file:
-                raise BadInput(
-                    f"{where} is missing; this is no demonstration of LIBERO, download the file again"
-                )
-            rows = np.asarray(file[key][()])
-            if (
-                rows.ndim != 2
-                or len(rows) == 0
-                or rows.dtype.kind not in "fiu"
-                or not np.isfinite(rows).all()
-            ):
-                raise BadInput(
-                    f"{where} is {rows.dtype} {list(rows.shape)}, or not finite; expected finite numbers [steps, d], "
-                    "download the file again"
-                )
-            tables[name] = rows.astype(np.float64)
-    actions = tables["actions"]
-    dims = len(Libero.action_names)
-    if actions.shape[1] != dims or not np.isin(actions[:, -1], (-1.0, 1.0)).all():
-        raise BadInput(
-            f"{demonstration.path}: data/{demonstration.key}/actions is {list(actions.shape)} with other grippers than "
-            f"-1 (open) and 1 (closed), or not [steps, {dims}]; these are no actions of LIBERO's demonstrations"
+        states, actions = (
+            rows_at(file, f"data/{demonstration.key}/{name}") for name in ("states", "actions")
         )
-    actions[:, -1] = (1.0 - actions[:, -1]) / 2.0
-    return tables["states"][0], actions
+        state = numbers(states, len(states), np.float64)[0]
+        rows = numbers(actions, len(actions), np.float64)
+        where = place(actions)
+    dims = len(Libero.action_names)
+    if rows.shape[1] != dims or not np.isin(rows[:, -1], (-1.0, 1.0)).all():
+        raise BadInput(
+            f"{where} is {list(rows.shape)} with other grippers than -1 (open) and 1 (closed), or not [steps, {dims}]; "
+            "these are not the actions of LIBERO's demonstrations"
+        )
+    rows[:, -1] = (1.0 - rows[:, -1]) / 2.0
+    return state, rows
 
 
 def is_noop(actions: np.ndarray) -> np.ndarray:
@@ -194,10 +180,10 @@ def _find(source: Path, protocol: Suite) -> list[Recorded]:
     names = [task.name for task in protocol.tasks]
     if not files:
         raise BadInput(f"{source}: no demonstration found; expected files like {names[0]}{ENDING}")
-    strangers = sorted(files.keys() - set(names))
-    if strangers:
+    unexpected = sorted(files.keys() - set(names))
+    if unexpected:
         raise BadInput(
-            f"{files[strangers[0]]}: suite {protocol.name} has no such task; name the suite that these files are of"
+            f"{files[unexpected[0]]}: suite {protocol.name} has no such task; name the suite that these files are of"
         )
     found = []
     for task in protocol.tasks:
