@@ -14,9 +14,10 @@ import pytest
 from wamkit_client.types import BadInput
 
 from tests.data import recording
-from wamkit.data.check import check
+from wamkit.data.check import STATE, check, remarks
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.video import VideoCodec, write_video
+from wamkit.data.lerobot.writer import Writer
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -32,7 +33,39 @@ def test_what_the_real_lerobot_wrote_is_sound(fixture: str) -> None:
 
 
 def test_what_we_wrote_is_sound(recorded: Path) -> None:
-    assert check(recorded) == []
+    assert check(recorded) == [] and remarks(recorded) == []
+
+
+def test_a_dataset_without_proprio_is_sound_and_says_so(tmp_path: Path) -> None:
+    """And each camera has its own size, and the rate is no whole number."""
+    features = {name: feature for name, feature in recording.FEATURES.items() if name != STATE}
+    features["observation.images.wrist"] = {"dtype": "video", "shape": [16, 24, 3]}
+    writer = Writer.create(tmp_path, 12.5, "testbot", features)
+    columns = recording.columns(0, 12)
+    del columns[STATE]
+    top, wrist = recording.pictures(0, 12), recording.pictures(0, 12, "wrist")[:, ::2, ::2]
+    writer.add_episode(columns, {"top": top, "wrist": wrist}, "go")
+    writer.finalize()
+    assert check(tmp_path) == []
+    assert remarks(tmp_path) == [
+        "meta/info.json: no 'observation.state'; it trains policies without proprio only"
+    ]
+    dataset = Dataset.open(tmp_path)
+    assert dataset.fps == 12.5 and STATE not in dataset.features
+    assert [dataset.frames(camera, 0, [3]).shape for camera in ("top", "wrist")] == [
+        (1, 32, 48, 3),
+        (1, 16, 24, 3),
+    ]
+    with pytest.raises(BadInput, match=r"column 'observation.state' is missing"):
+        dataset.column(STATE, 0)
+    (tmp_path / INFO).unlink()
+    assert remarks(tmp_path) == []
+
+
+def test_a_dataset_without_actions_or_cameras_trains_nothing(breakable: Path) -> None:
+    info(features={})(breakable)
+    found = "\n".join(map(str, check(breakable)))
+    assert "no feature 'action'; a policy cannot be trained" in found and "no camera; " in found
 
 
 def truncate(file: str, keep: float = 0.5) -> Break:
@@ -194,7 +227,7 @@ FAULTS: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "NaN": (
         column("action", put(3 * 13 + 1, np.nan)),
         DATA,
-        ("action has 1 value(s)", "first in episode 1, frame 1", "mend"),
+        ("action has 1 value(s)", "first in episode 1, frame 1", "correct"),
     ),
     "still action": (
         column("action", every(3, 2, 0.25)),
@@ -219,7 +252,7 @@ FAULTS: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "video truncated": (truncate(VIDEO), VIDEO, ("truncated",)),
     "video short": (shorter_video, VIDEO, ("38 frames, its episodes have 41",)),
     "video short, where": (shorter_video, VIDEO, ("episode 2 lacks 3 frame(s), first frame 17",)),
-    "video size": (smaller_pictures, VIDEO, ("pictures are 16x16", "says 32x48")),
+    "video size": (smaller_pictures, VIDEO, ("images are 16x16", "says 32x48")),
     "video damaged": (damage, VIDEO, ("does not decode",)),
     "video damaged, where": (damage, VIDEO, ("episode 1 lacks", "and 1 more episodes")),
     "many problems": (info(fps=11), DATA, ("timestamps of episode 0 have 11 gap(s)", "or correct fps")),
@@ -279,10 +312,18 @@ FAULTS: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     ),
     "endless name": (info(data_path="data/{chunk_index:099999999999d}"), INFO, ("asks for 'chunk_index'",)),
     "no template": (info(video_path=None), INFO, ("video_path is missing",)),
-    "fps NaN": (info(fps=float("nan")), INFO, ("fps is nan",)),
-    "fps infinite": (info(fps=float("inf")), INFO, ("fps is inf",)),
-    "no chunks": (info(chunks_size=0), INFO, ("chunks_size is 0",)),
-    "negative shape": (feature("action", shape=[-3]), INFO, ("'action' has shape [-3]", "above 0")),
+    "fps NaN": (info(fps=float("nan")), INFO, ("fps: input should be", "got nan")),
+    "fps infinite": (info(fps=float("inf")), INFO, ("fps: input should be", "got inf")),
+    "no chunks": (
+        info(chunks_size=0),
+        INFO,
+        ("chunks_size: input should be greater", "got 0"),
+    ),
+    "negative shape": (
+        feature("action", shape=[-3]),
+        INFO,
+        ("action.shape.0: input should be greater", "got -3"),
+    ),
     "leftover": (lambda root: (root / ".staging").mkdir(), ".staging", ("left over", "delete")),
 }
 
@@ -393,7 +434,7 @@ def test_version_2_with_numbers_that_cannot_be(tmp_path: Path) -> None:
             Dataset.open(root)
     info(chunks_size=0)(root)
     (problem,) = check(root)
-    assert "chunks_size is 0; LeRobot writes 1000" in str(problem)
+    assert "chunks_size: input should be greater than or equal to 1, got 0; correct" in str(problem)
 
 
 @pytest.mark.parametrize(

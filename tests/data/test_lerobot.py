@@ -104,7 +104,7 @@ def test_reading_in_order_decodes_each_frame_once(recorded: Path, monkeypatch: p
         for step in range(episode.length):
             dataset.frames("top", episode.index, [step])
     assert decoded == [1, 12, 1, 9, 1, 20]  # a first look, then the whole episode
-    assert dataset._frames.nbytes <= lerobot.FRAME_BYTES
+    assert dataset._frames.currsize <= lerobot.FRAME_BYTES
 
 
 def test_jumping_about_decodes_only_what_is_asked(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +119,20 @@ def test_jumping_about_decodes_only_what_is_asked(recorded: Path, monkeypatch: p
     assert decoded == [2] * 5
 
 
-def test_an_open_data_set_travels_to_another_process(recorded: Path) -> None:
+def test_an_open_dataset_travels_to_another_process_without_what_it_holds(recorded: Path) -> None:
     dataset = Dataset.open(recorded)
     dataset.column("action", 0)
     copy = pickle.loads(pickle.dumps(dataset))
+    assert dataset._columns.currsize > 0 == copy._columns.currsize
     np.testing.assert_array_equal(copy.frames("top", 1, [2]), dataset.frames("top", 1, [2]))
+
+
+def test_what_is_shared_is_read_only(recorded: Path) -> None:
+    dataset = Dataset.open(recorded)
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.column("action", 0)[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        dataset._every_frame("observation.images.top", 0)[0] = 1
 
 
 def test_fingerprint_is_the_revision(recorded: Path, breakable: Path) -> None:
@@ -207,7 +216,7 @@ def test_numbers_that_are_not_finite_are_named_by_episode_and_step(breakable: Pa
     values = np.random.default_rng(0).normal(size=(41, 3))
     values[12 + 4, 2] = np.nan
     set_actions(breakable, values)
-    words = r"file-000\.parquet: action is nan in episode 1, step 4, dimension 2; mend the value"
+    words = r"file-000\.parquet: action is nan in episode 1, step 4, dimension 2; correct the value"
     with pytest.raises(BadInput, match=words):
         stats(breakable)
 
@@ -258,6 +267,28 @@ def test_questions_that_have_no_answer(recorded: Path) -> None:
         dataset.frames("top", 0, [12])
 
 
+@pytest.mark.parametrize(
+    ("columns_kept", "read"),
+    [
+        (2, ["index", "frame_index", "task_index", "frame_index"]),
+        (0, ["index", "frame_index", "index", "task_index", "index", "frame_index"]),
+    ],
+)
+def test_what_was_used_least_recently_is_read_again(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch, columns_kept: int, read: list[str]
+) -> None:
+    one_column, done = 41 * 8, []
+    monkeypatch.setattr(lerobot, "COLUMN_BYTES", columns_kept * one_column)
+    dataset = Dataset.open(recorded)
+    dataset._rows(0)
+    real = lerobot.read_parquet
+    monkeypatch.setattr(lerobot, "read_parquet", lambda *of: done.extend(of[2]) or real(*of))
+    for name in ("index", "frame_index", "index", "task_index", "index", "frame_index"):
+        assert len(dataset.column(name, 0)) == 12
+        assert dataset._columns.currsize <= columns_kept * one_column
+    assert done == read
+
+
 def test_memory_stays_bounded(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_episode = 12 * 32 * 48 * 3
     monkeypatch.setattr(lerobot, "FRAME_BYTES", 2 * one_episode)
@@ -267,5 +298,5 @@ def test_memory_stays_bounded(recorded: Path, monkeypatch: pytest.MonkeyPatch) -
             for episode in dataset.episodes:
                 for step in range(episode.length):
                     dataset.frames(camera, episode.index, [step])
-                    assert dataset._frames.nbytes <= 2 * one_episode
-    assert dataset._frames.nbytes > 0
+                    assert dataset._frames.currsize <= 2 * one_episode
+    assert dataset._frames.currsize > 0

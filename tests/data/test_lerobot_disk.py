@@ -18,10 +18,11 @@ from tests.data import recording
 from wamkit.data.check import check
 from wamkit.data.lerobot import dataset as lerobot
 from wamkit.data.lerobot.dataset import Dataset
-from wamkit.data.lerobot.disk import Broken, expect, sizes
+from wamkit.data.lerobot.disk import Broken, expect, files_below
 
 DATA = "data/chunk-000/file-000.parquet"
 TOP = "videos/observation.images.top"
+PARTS = ("meta", "data", "videos")
 VIDEO = f"{TOP}/chunk-000/file-000.mp4"
 
 
@@ -46,8 +47,8 @@ def test_linked_files_and_folders_are_as_good_as_the_real_ones(
 def test_links_that_lead_back_end(breakable: Path, recorded: Path) -> None:
     (breakable / TOP / "up").symlink_to("..")
     (breakable / "data/all").symlink_to(breakable)
-    files = sizes(breakable)
-    assert sizes(recorded).items() <= files.items() and len(files) < 50
+    files = files_below(breakable, *PARTS)
+    assert {*files_below(recorded, *PARTS)} < {*files} and len(files) < 50
     Dataset.open(breakable).fingerprint()
     assert all("belongs to no episode" in str(problem) for problem in check(breakable))
 
@@ -55,9 +56,9 @@ def test_links_that_lead_back_end(breakable: Path, recorded: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "target", "words"),
     [
-        (DATA, "gone", "is missing: it is a symbolic link to gone, where nothing is; mend the link"),
+        (DATA, "gone", "is missing: it is a symbolic link to gone, where nothing is; repair the link"),
         (VIDEO, "/gone/file.mp4", "is missing: it is a symbolic link to /gone/file.mp4, where nothing is"),
-        (VIDEO, "file-000.mp4", "is a symbolic link that leads to itself; mend the link"),
+        (VIDEO, "file-000.mp4", "is a symbolic link that leads to itself; repair the link"),
         (TOP, "gone", f"is missing: {TOP} is a symbolic link to gone, where nothing is"),
         ("meta/tasks.parquet", "gone", "is missing: it is a symbolic link to gone, where nothing is"),
         ("meta/info.json", "gone", "is missing: it is a symbolic link to gone, where nothing is"),
@@ -167,11 +168,11 @@ def test_a_picture_in_a_file_of_many_episodes_is_not_paid_with_the_file(
 def test_encoded_pictures_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = with_pictures(tmp_path / "dataset", LENGTH)
     episode = LENGTH * SIZE * SIZE * 3  # noise is as large encoded
-    monkeypatch.setattr(lerobot, "PICTURE_BYTES", 3 * episode)
+    monkeypatch.setattr(lerobot, "IMAGE_BYTES", 3 * episode)
     dataset = Dataset.open(root)
     for number in [*range(EPISODES), 0]:
         dataset.frames("top", number, [0])
-        assert 0 < dataset._pictures.nbytes <= 3 * episode
+        assert 0 < dataset._images.currsize <= 3 * episode
     before = bytes_read()
     dataset.frames("top", 1, [0])  # let go in between: its row group is read again, and no more
     assert bytes_read() - before < 2 * episode
@@ -189,9 +190,9 @@ def test_pictures_that_do_not_decode_or_have_another_size_are_found(tmp_path: Pa
     field = table.field(at)
     pq.write_table(table.set_column(at, field, pa.array(cells, field.type)), root / DATA, row_group_size=50)
     (problem,) = check(root)
-    assert "observation.images.top of episode 1 step 3 is no picture (and 1 more like it)" in str(problem)
+    assert "observation.images.top of episode 1 step 3 is no image (and 1 more like it)" in str(problem)
     dataset = Dataset.open(root)
-    with pytest.raises(Broken, match="of episode 1 step 3 is no picture"):
+    with pytest.raises(Broken, match="of episode 1 step 3 is no image"):
         dataset.frames("top", 1, [2, 3])
     with pytest.raises(Broken, match="episode 1 step 4 has another size than step 2"):
         Dataset.open(root).frames("top", 1, [2, 4])

@@ -11,8 +11,8 @@ from wamkit_client.types import BadInput
 
 from tests.data.recording import pictures
 from wamkit.data.lerobot import video
+from wamkit.data.lerobot.disk import Broken
 from wamkit.data.lerobot.video import (
-    BrokenVideo,
     VideoCodec,
     join_videos,
     parameters,
@@ -80,9 +80,9 @@ def test_joined_videos_keep_every_frame(tmp_path: Path, codec: VideoCodec) -> No
 
 def test_a_frame_that_is_not_there(tmp_path: Path) -> None:
     path = written(tmp_path / "a.mp4", pictures(0, 20))
-    with pytest.raises(BrokenVideo, match=r"a\.mp4: no frame at 1\.6000 s \(the file ends before\)"):
+    with pytest.raises(Broken, match=r"a\.mp4: no frame at 1\.6000 s \(the file ends before\)"):
         read_frames(path, [20 / FPS])
-    with pytest.raises(BrokenVideo, match=r"no frame at 0\.1200 s \(the next frame is at 0\.1600 s\)"):
+    with pytest.raises(Broken, match=r"no frame at 0\.1200 s \(the next frame is at 0\.1600 s\)"):
         read_frames(path, [1.5 / FPS])
 
 
@@ -90,19 +90,19 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     path = written(tmp_path / "a.mp4", pictures(0, 60))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(BrokenVideo, match=r"a\.mp4: is truncated or no video"):
+    with pytest.raises(Broken, match=r"a\.mp4: is truncated or no video"):
         read_frames(path, [0.0])
-    with pytest.raises(BrokenVideo, match=r"b\.mp4: is missing"):
+    with pytest.raises(Broken, match=r"b\.mp4: is missing"):
         read_frames(tmp_path / "b.mp4", [0.0])
     (tmp_path / "c.mp4").write_text("no video")
-    with pytest.raises(BrokenVideo, match=r"c\.mp4"):
+    with pytest.raises(Broken, match=r"c\.mp4"):
         read_frames(tmp_path / "c.mp4", [0.0])
 
 
 def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
     written(tmp_path / "other.mp4", pictures(0, 4))
     (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
-    with pytest.raises(BrokenVideo, match=r"a\.mp4: is truncated or no video"):
+    with pytest.raises(Broken, match=r"a\.mp4: is truncated or no video"):
         read_frames(tmp_path / "a.mp4", [0.0])
 
 
@@ -115,7 +115,7 @@ def test_guessed_pixels_are_an_error(tmp_path: Path) -> None:
     path.write_bytes(bytes(damaged))
     found = scan(path)
     assert found.damage and len(found.times) < 60
-    with pytest.raises(BrokenVideo, match=r"damaged|decode"):
+    with pytest.raises(Broken, match=r"damaged|decode"):
         read_frames(path, times(list(range(60))))
 
 
@@ -143,7 +143,7 @@ def test_pictures_of_several_sizes_are_an_error(tmp_path: Path) -> None:
             sink.mux(packet)
     seconds = scan(both).times
     assert len(seconds) == 6
-    with pytest.raises(BrokenVideo, match=r"pictures of several sizes \(32x32, 64x64\)"):
+    with pytest.raises(Broken, match=r"images of several sizes \(32x32, 64x64\)"):
         read_frames(both, seconds)
 
 

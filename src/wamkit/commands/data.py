@@ -23,11 +23,11 @@ class DataCheck:
 
     def __call__(self, overrides: list[str]) -> int:
         refuse(overrides)
-        from wamkit.data.check import check
+        from wamkit.data.check import check, remarks
 
         problems = check(self.path)
-        for problem in problems:
-            say(str(problem))
+        for line in (*problems, *remarks(self.path)):
+            say(str(line))
         say(f"{self.path}: {len(problems)} problem(s)" if problems else f"{self.path}: no problem found")
         return 1 if problems else 0
 

@@ -1,124 +1,164 @@
 """What is wrong with a dataset, found before a training run finds it: everything is read, every frame decoded.
 
-Each problem names the file, what is wrong and the remedy. It repairs nothing and does not know about policies.
+Each problem names the file, relative to the dataset, what is wrong and the remedy. Nothing is repaired. It does not
+know about policies.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
-from wamkit.data.lerobot.dataset import first_users, picture, to_numpy
-from wamkit.data.lerobot.disk import Broken, expect, group_ends, read_group, read_parquet, sizes
+from wamkit.data.lerobot.dataset import decode_image, to_numpy
+from wamkit.data.lerobot.disk import (
+    RESTORE,
+    Broken,
+    expect,
+    files_below,
+    group_ends,
+    read_group,
+    read_parquet,
+)
 from wamkit.data.lerobot.files import (
+    INFO,
     NUMBERS,
     STAGING,
     TEXT_COLUMNS,
+    V3,
     Episode,
     Info,
     dimension_names,
-    picture_size,
+    first_users,
+    image_size,
     read_episodes,
     read_info,
     read_tasks,
 )
-from wamkit.data.lerobot.video import TOLERANCE, BrokenVideo, scan
+from wamkit.data.lerobot.video import NO_INDEX, TOLERANCE, scan
 from wamkit.data.statistics import STILL
 from wamkit.io.progress import bar
 
-AGAIN = "copy or record it again"
 FEW = 5
 """Problems of single episodes that are listed for one file; the others are counted."""
 
+STATE = "observation.state"
+
 Columns = Mapping[str, np.ndarray]
+Problems = Iterator[Broken]
+
+
+def check(path: str | Path) -> list[Broken]:
+    """Every problem of the dataset at `path`; an empty list where it is sound. Raises nothing on a broken one."""
+    return list(_caught(_problems(Path(path))))
+
+
+def remarks(path: str | Path) -> list[str]:
+    """What is no problem of a dataset but decides what it can train. Empty where meta/info.json cannot be read."""
+    try:
+        features = read_info(Path(path)).features
+    except Broken:
+        return []
+    return [] if STATE in features else [f"{INFO}: no {STATE!r}; it trains policies without proprio only"]
+
+
+def _caught(problems: Problems) -> Problems:
+    """The problems, and at their end the one that stopped the search."""
+    try:
+        yield from problems
+    except Broken as broken:
+        yield broken
+
+
+def _problems(root: Path) -> Problems:
+    info = read_info(root)
+    yield from _features(info)
+    episodes = read_episodes(root, info)
+    yield from _counts(root, info, episodes)
+    needed = first_users(episodes)
+    yield from _unused(root, needed)
+    try:
+        tasks = read_tasks(root, info)
+    except Broken as broken:
+        tasks = {}
+        yield broken
+    else:
+        yield from _caught(_tasks(root, info, tasks))
+    missing = list(_missing(root, needed))
+    yield from missing
+    usable = needed.keys() - {problem.where for problem in missing}
+    firsts = accumulate((episode.length for episode in episodes), initial=0)
+    numbered = dict(zip((episode.index for episode in episodes), firsts, strict=False))
+    yield from _data(_Meta(root, info, episodes, tasks, numbered), usable)
+    yield from _videos(root, info, episodes, usable)
 
 
 @dataclass(frozen=True)
-class Problem:
-    """where: file, relative to the dataset. what: what is wrong. remedy: what to do."""
+class _Meta:
+    """What the meta files say. firsts: the first row of each episode in the dataset, by the episode's index."""
 
-    where: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.remedy}"
-
-
-def check(path: str | Path) -> list[Problem]:
-    """Every problem of the dataset at `path`; an empty list where it is sound. Raises nothing on a broken one."""
-    root = Path(path)
-    problems: list[Problem] = []
-    try:
-        info = read_info(root)
-        problems += _features(info)
-        episodes = read_episodes(root, info)
-        problems += _counts(root, info, episodes)
-        problems += _strays(root, episodes)
-    except Broken as broken:
-        return [*problems, _problem(broken)]
-    tasks: dict[int, str] = {}
-    try:
-        tasks = read_tasks(root, info)
-        problems += _language(root, info, tasks)
-    except Broken as broken:
-        problems.append(_problem(broken))
-    absent = _absent(root, episodes)
-    problems += absent
-    unusable = {problem.where for problem in absent}
-    problems += _data(root, info, episodes, tasks, unusable)
-    problems += _videos(root, info, episodes, unusable)
-    return problems
+    root: Path
+    info: Info
+    episodes: Sequence[Episode]
+    tasks: Mapping[int, str]
+    firsts: Mapping[int, int]
 
 
-def _problem(broken: Broken) -> Problem:
-    return Problem(broken.where, broken.what, broken.remedy)
-
-
-def _features(info: Info) -> Iterator[Problem]:
-    where = "meta/info.json"
-    for name in ("action", "observation.state"):
-        if name not in info.features:
-            yield Problem(where, f"no feature {name!r}", "a policy cannot be trained without; record it")
+def _features(info: Info) -> Problems:
+    if "action" not in info.features:
+        yield Broken(INFO, "no feature 'action'", "a policy cannot be trained without; record it")
     if not info.cameras:
-        yield Problem(where, "no camera", "a policy cannot be trained without; record at least one")
+        yield Broken(INFO, "no camera", "a policy cannot be trained without; record at least one")
 
 
-def _counts(root: Path, info: Info, episodes: tuple[Episode, ...]) -> Iterator[Problem]:
-    meta = "meta/episodes" if info.version == "v3.0" else "meta/episodes.jsonl"
+def _counts(root: Path, info: Info, episodes: Sequence[Episode]) -> Problems:
+    where = info.layout.episodes
     frames = sum(episode.length for episode in episodes)
     for name, stated, found in (
         ("episodes", info.total_episodes, len(episodes)),
         ("frames", info.total_frames, frames),
     ):
         if stated != found:
-            what = f"total_{name} is {stated}, {meta} lists {found}"
-            yield Problem("meta/info.json", what, f"correct it, or restore the missing {name}")
+            what = f"total_{name} is {stated}, {where} lists {found}"
+            yield Broken(INFO, what, f"correct it, or restore the missing {name}")
     indices = [episode.index for episode in episodes]
     if indices != list(range(len(indices))):
-        yield Problem(meta, "episode indices are not 0, 1, 2, ... without gap", AGAIN)
+        yield Broken(where, "episode indices are not 0, 1, 2, ... without gap", RESTORE)
     if (root / STAGING).exists():
-        yield Problem(STAGING, "is left over from a recording that was stopped at its very end", "delete it")
+        yield Broken(STAGING, "is left over from a recording that was stopped at its very end", "delete it")
 
 
-def _language(root: Path, info: Info, tasks: Mapping[int, str]) -> Iterator[Problem]:
-    where = "meta/tasks.parquet" if info.version == "v3.0" else "meta/tasks.jsonl"
+def _unused(root: Path, needed: Iterable[str]) -> Problems:
+    """Data files and videos that belong to no episode."""
+    there = {file for file in files_below(root, "data", "videos") if file.endswith((".parquet", ".mp4"))}
+    for file in sorted(there.difference(needed)):
+        yield Broken(file, "belongs to no episode", "restore meta/episodes, or delete the file")
+
+
+def _missing(root: Path, needed: Iterable[str]) -> Problems:
+    for file in sorted(needed):
+        try:
+            expect(root, file)
+        except Broken as broken:
+            yield broken
+
+
+def _tasks(root: Path, info: Info, tasks: Mapping[int, str]) -> Problems:
+    where = info.layout.tasks
     if info.total_tasks != len(tasks):
-        yield Problem(
-            "meta/info.json", f"total_tasks is {info.total_tasks}, {where} lists {len(tasks)}", "correct it"
-        )
+        yield Broken(INFO, f"total_tasks is {info.total_tasks}, {where} lists {len(tasks)}", "correct it")
     if not tasks:
-        yield Problem(where, "no task text", "a policy is told what to do in words; add them")
+        yield Broken(where, "no task text", "a policy is told what to do in words; add them")
     for index, task in tasks.items():
         if not task.strip():
-            yield Problem(where, f"task {index} has no text", "write the instruction in words")
-    if info.version == "v3.0" and not _is_index(root, where):
-        yield Problem(
+            yield Broken(where, f"task {index} has no text", "write the instruction in words")
+    if info.layout is V3 and not _is_index(root, where):
+        yield Broken(
             where,
             "the texts are an ordinary column, not the pandas index, so LeRobot hands policies the number",
             "write it with pandas: DataFrame({'task_index': numbers}, index=texts).to_parquet(...)",
@@ -136,181 +176,144 @@ def _is_index(root: Path, file: str) -> bool:
     return isinstance(index, list) and any(name in index for name in TEXT_COLUMNS)
 
 
-def _strays(root: Path, episodes: Sequence[Episode]) -> Iterator[Problem]:
-    """Files that are there but belong to no episode."""
-    endings = {"data": ".parquet", "videos": ".mp4"}
-    there = {
-        file for part, ending in endings.items() for file in sizes(root, (part,)) if file.endswith(ending)
-    }
-    for file in sorted(there - first_users(episodes).keys()):
-        yield Problem(file, "belongs to no episode", "restore meta/episodes, or delete the file")
-
-
-def _absent(root: Path, episodes: Sequence[Episode]) -> list[Problem]:
-    """Files that an episode needs and that are not there."""
-    found = []
-    for file in sorted(first_users(episodes)):
-        try:
-            expect(root, file)
-        except Broken as broken:
-            found.append(_problem(broken))
-    return found
-
-
-def _data(
-    root: Path, info: Info, episodes: tuple[Episode, ...], tasks: Mapping[int, str], unusable: Set[str]
-) -> Iterator[Problem]:
+def _data(meta: _Meta, usable: Container[str]) -> Problems:
     """Problems of the data files; the range of the actions is that of all episodes that could be read."""
-    lows, highs = [], []
-    firsts = np.cumsum([0, *(episode.length for episode in episodes)])
-    first_index = {episode.index: int(first) for episode, first in zip(episodes, firsts, strict=False)}
-    files = groupby(sorted(episodes, key=lambda episode: episode.file), key=lambda episode: episode.file)
-    for file, group in files:
-        if file in unusable:
-            continue
-        try:
-            columns = _columns(root, file, info)
-            of_pictures = list(_pictures(root, info, file, columns))
-        except Broken as broken:
-            yield _problem(broken)
-            continue
-        members = list(group)
-        rows, expected = len(columns["episode_index"]), sum(episode.length for episode in members)
-        if rows != expected:
-            yield Problem(file, f"{rows} rows, its episodes have {expected}", AGAIN)
-        yield from _values(file, columns)
-        yield from of_pictures
-        of_episodes = [p for e in members for p in _episode(e, info, columns, tasks, first_index[e.index])]
-        yield from of_episodes[:FEW]
-        if len(of_episodes) > FEW:
-            what = f"{len(of_episodes) - FEW} more problems of its episodes"
-            yield Problem(file, what, "mend the first ones and check again")
-        if "action" in columns and rows:
-            lows.append(np.nanmin(columns["action"].reshape(rows, -1), axis=0))
-            highs.append(np.nanmax(columns["action"].reshape(rows, -1), axis=0))
-    if len({len(low) for low in lows}) == 1:
-        yield from _still(info, np.min(lows, axis=0), np.max(highs, axis=0))
+    ranges: list[np.ndarray] = []
+    by_file = attrgetter("file")
+    for file, members in groupby(sorted(meta.episodes, key=by_file), key=by_file):
+        if file in usable:
+            yield from _caught(_data_file(meta, file, list(members), ranges))
+    if len({found.shape for found in ranges}) == 1:
+        yield from _still(meta.info, np.min(ranges, axis=0)[0], np.max(ranges, axis=0)[1])
+
+
+def _data_file(meta: _Meta, file: str, members: Sequence[Episode], ranges: list[np.ndarray]) -> Problems:
+    """Problems of one data file and of its episodes; appends the least and greatest actions [2, a] to `ranges`."""
+    columns = _columns(meta.root, file, meta.info)
+    of_images = list(_images(meta.root, meta.info, file, columns))
+    rows, expected = len(columns["episode_index"]), sum(episode.length for episode in members)
+    if rows != expected:
+        yield Broken(file, f"{rows} rows, its episodes have {expected}", RESTORE)
+    yield from _values(file, columns)
+    yield from of_images
+    found = [problem for episode in members for problem in _episode(episode, meta, columns)]
+    yield from found[:FEW]
+    if len(found) > FEW:
+        what = f"{len(found) - FEW} more problems of its episodes"
+        yield Broken(file, what, "correct the first ones and check again")
+    if "action" in columns and rows:
+        actions = columns["action"].reshape(rows, -1)
+        ranges.append(np.stack([np.nanmin(actions, axis=0), np.nanmax(actions, axis=0)]))
 
 
 def _columns(root: Path, file: str, info: Info) -> Columns:
     """All numeric columns of a data file. Raises Broken."""
-    numeric = [
-        name
-        for name, feature in info.features.items()
-        if feature["dtype"] not in ("video", "image", "string")
-    ]
+    others = ("video", "image", "string")
+    numeric = [name for name, feature in info.features.items() if feature["dtype"] not in others]
     table = read_parquet(root, file, list(dict.fromkeys([*numeric, "timestamp", *NUMBERS])))
     return {name: to_numpy(table, file, name, info) for name in table.column_names}
 
 
-def _values(file: str, columns: Columns) -> Iterator[Problem]:
+def _values(file: str, columns: Columns) -> Problems:
     for name, values in columns.items():
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             bad = np.argwhere(~np.isfinite(values.reshape(len(values), -1)))
             row = bad[0][0]
             place = f"first in episode {columns['episode_index'][row]}, frame {columns['frame_index'][row]}"
             what = f"{name} has {len(bad)} value(s) that are NaN or infinite, {place}"
-            yield Problem(file, what, "mend these values, or leave the episode out")
+            yield Broken(file, what, "correct these values, or omit the episode")
 
 
-def _pictures(root: Path, info: Info, file: str, columns: Columns) -> Iterator[Problem]:
-    """Problems of pictures inside a data file: every one is decoded."""
-    for key in (key for key, feature in info.features.items() if feature["dtype"] == "image"):
+def _images(root: Path, info: Info, file: str, columns: Columns) -> Problems:
+    """Problems of images inside a data file: every one is decoded."""
+    for key in info.image_keys:
+        expected = image_size(info.features[key])
         problems, row = [], 0
         for group in range(len(group_ends(root, file))):
             for cell in read_group(root, file, key, group):
                 place = f"{key} of episode {columns['episode_index'][row]} step {columns['frame_index'][row]}"
                 row += 1
                 try:
-                    found, expected = (
-                        picture(cell, file, place).shape[:2],
-                        picture_size(info.features[key]),
-                    )
-                    if found != expected:
-                        problems.append(f"{place} is {_size(found)}, meta/info.json says {_size(expected)}")
+                    found = decode_image(cell, file, place).shape[:2]
                 except Broken as broken:
                     problems.append(broken.what)
+                    continue
+                if found != expected:
+                    problems.append(f"{place} is {_size(found)}, meta/info.json says {_size(expected)}")
         if problems:
             more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
-            yield Problem(file, problems[0] + more, AGAIN)
+            yield Broken(file, problems[0] + more, RESTORE)
 
 
-def _size(picture: tuple[int, ...]) -> str:
-    return "x".join(map(str, picture))
+def _size(image: tuple[int, ...]) -> str:
+    return "x".join(map(str, image))
 
 
-def _episode(
-    episode: Episode, info: Info, columns: Columns, tasks: Mapping[int, str], first: int
-) -> Iterator[Problem]:
+def _episode(episode: Episode, meta: _Meta, columns: Columns) -> Problems:
     """Problems of one episode's rows in its data file."""
-    where, name = episode.file, f"episode {episode.index}"
+    where, name, fps = episode.file, f"episode {episode.index}", meta.info.fps
+    first = meta.firsts[episode.index]
     rows = np.flatnonzero(columns["episode_index"] == episode.index)
     if len(rows) != episode.length:
-        yield Problem(where, f"{name} has {len(rows)} rows, meta says {episode.length}", AGAIN)
+        yield Broken(where, f"{name} has {len(rows)} rows, meta says {episode.length}", RESTORE)
     if len(rows) == 0:
         return
     if rows[-1] - rows[0] + 1 != len(rows):
-        yield Problem(where, f"the rows of {name} are not together", "sort by episode_index and frame_index")
+        yield Broken(where, f"the rows of {name} are not together", "sort by episode_index and frame_index")
     if (columns["frame_index"][rows] != np.arange(len(rows))).any():
-        yield Problem(
-            where, f"frame_index of {name} is not 0, 1, 2, ...", "sort the rows, or record it again"
-        )
+        yield Broken(where, f"frame_index of {name} is not 0, 1, 2, ...", "sort the rows, or record it again")
     elif (columns["index"][rows] != first + np.arange(len(rows))).any():
-        yield Problem(where, f"index of {name} does not count from {first}", "number the rows of the dataset")
+        yield Broken(where, f"index of {name} does not count from {first}", "number the rows of the dataset")
     timestamps = columns["timestamp"][rows].astype(np.float64)
-    gaps = np.flatnonzero(np.abs(np.diff(timestamps, prepend=-1 / info.fps) - 1 / info.fps) > TOLERANCE)
+    gaps = np.flatnonzero(np.abs(np.diff(timestamps, prepend=-1 / fps) - 1 / fps) > TOLERANCE)
     if len(gaps):
         at, before = gaps[0], timestamps[gaps[0] - 1] if gaps[0] else 0.0
-        step = timestamps[at] - before
-        yield Problem(
+        yield Broken(
             where,
-            f"timestamps of {name} have {len(gaps)} gap(s), first {step:.4f} s before frame {at}, "
-            f"expected {1 / info.fps if at else 0:.4f} s",
-            f"record at a steady {info.fps:g} frames per second, or correct fps",
+            f"timestamps of {name} have {len(gaps)} gap(s), first {timestamps[at] - before:.4f} s before frame {at}, "
+            f"expected {1 / fps if at else 0:.4f} s",
+            f"record at a steady {fps:g} frames per second, or correct fps",
         )
-    unknown = sorted(set(columns["task_index"][rows].tolist()) - tasks.keys())
-    if unknown and tasks:
-        yield Problem(
-            where, f"{name} has task {unknown[0]}, of which no text is known", "add it to meta/tasks"
-        )
+    unknown = sorted(set(columns["task_index"][rows].tolist()) - meta.tasks.keys())
+    if unknown and meta.tasks:
+        yield Broken(where, f"{name} has task {unknown[0]}, which has no text", "add it to meta/tasks")
 
 
-def _still(info: Info, low: np.ndarray, high: np.ndarray) -> Iterator[Problem]:
+def _still(info: Info, low: np.ndarray, high: np.ndarray) -> Problems:
     names = dimension_names(info.features["action"], len(low))
     for dim in np.flatnonzero(high - low < STILL):
         label = f" ({names[dim]})" if names[dim] else ""
         what = f"action dimension {dim}{label} is always {low[dim]:g}"
-        yield Problem("data", what, "leave it out of the action, or record data in which it moves")
+        yield Broken("data", what, "omit it from the action, or record data in which it moves")
 
 
-def _videos(root: Path, info: Info, episodes: tuple[Episode, ...], unusable: Set[str]) -> Iterator[Problem]:
+def _videos(root: Path, info: Info, episodes: Sequence[Episode], usable: Container[str]) -> Problems:
     """Problems of the video files: every frame is decoded."""
     users: dict[tuple[str, str], list[Episode]] = {}
     for episode in episodes:
         for key, span in episode.videos.items():
-            if span.file not in unusable:
+            if span.file in usable:
                 users.setdefault((key, span.file), []).append(episode)
     with bar("check", len(users), unit="video") as advance:
         for (key, file), members in users.items():
-            yield from _video(root, info, key, file, members)
+            try:
+                yield from _video(root, info, key, file, members)
+            except Broken as broken:
+                yield Broken(file, broken.what, NO_INDEX)
             advance(1)
 
 
-def _video(root: Path, info: Info, key: str, file: str, members: list[Episode]) -> Iterator[Problem]:
-    try:
-        found = scan(root / file)
-    except BrokenVideo as broken:
-        yield Problem(file, broken.what, "copy or record it again (an unfinished recording has no index)")
-        return
+def _video(root: Path, info: Info, key: str, file: str, members: Sequence[Episode]) -> Problems:
+    found = scan(root / file)
     if found.damage:
-        yield Problem(file, found.damage, AGAIN)
-    height, width = picture_size(info.features[key])
+        yield Broken(file, found.damage, RESTORE)
+    height, width = image_size(info.features[key])
     if (found.height, found.width) != (height, width):
-        what = f"pictures are {found.height}x{found.width}, meta/info.json says {height}x{width}"
-        yield Problem(file, what, "correct the shape, or record it again")
+        what = f"images are {found.height}x{found.width}, meta/info.json says {height}x{width}"
+        yield Broken(file, what, "correct the shape, or record it again")
     expected = sum(episode.length for episode in members)
     if len(found.times) != expected and not found.damage:
-        yield Problem(file, f"{len(found.times)} frames, its episodes have {expected}", AGAIN)
+        yield Broken(file, f"{len(found.times)} frames, its episodes have {expected}", RESTORE)
     times = np.sort(np.array([*found.times, np.inf]))
     incomplete = []
     for episode in members:
@@ -321,4 +324,4 @@ def _video(root: Path, info: Info, key: str, file: str, members: list[Episode]) 
             incomplete.append(f"episode {episode.index} lacks {len(lacking)} frame(s), {first}")
     if incomplete:
         others = f" (and {len(incomplete) - 1} more episodes)" if len(incomplete) > 1 else ""
-        yield Problem(file, incomplete[0] + others, AGAIN)
+        yield Broken(file, incomplete[0] + others, RESTORE)

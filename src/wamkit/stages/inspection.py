@@ -23,7 +23,7 @@ from wamkit.data.canvas import tile
 from wamkit.data.clips import Clips, ClipSample
 from wamkit.data.joined import AnyDataset, dataset_flags, open_datasets
 from wamkit.data.lerobot.dataset import Episode
-from wamkit.data.lerobot.files import dimension_labels, dimension_names, picture_size
+from wamkit.data.lerobot.files import dimension_labels, dimension_names, image_size
 from wamkit.data.normalize import SOURCES, Normalizer, field_rows
 from wamkit.data.statistics import Stats
 from wamkit.infer.engine import Engine
@@ -114,7 +114,7 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
         trained=run_dir != Path(),
         robot=dataset.robot_type,
         known=tuple(normalizer.stats),
-        sources={view: picture_size(dataset.features[cameras[view]]) for view in run.data.views},
+        sources={view: image_size(dataset.features[cameras[view]]) for view in run.data.views},
         looks=looks,
         fields=fields,
         prompts=prompts,

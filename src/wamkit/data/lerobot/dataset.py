@@ -1,8 +1,8 @@
-"""A LeRobot dataset as it lies on disk, read: versions 2.0, 2.1 and 3.0, alike to the reader.
+"""A LeRobot dataset as it is on disk, read: versions 2.0, 2.1 and 3.0, the same to the reader.
 
-Columns come whole episodes at a time, frames come at steps. Nothing is converted, downloaded or substituted.
-Memory: columns, decoded frames and encoded pictures of image features are kept up to COLUMN_BYTES, FRAME_BYTES and
-PICTURE_BYTES per open dataset.
+Columns come as whole episodes, frames at steps. Nothing is converted, downloaded or substituted.
+Memory: columns, decoded frames and encoded images of image features are kept up to COLUMN_BYTES, FRAME_BYTES and
+IMAGE_BYTES per open dataset; what was used least recently goes first, and what is larger than the limit is never kept.
 It does not know about windows, policies or normalisation. Writing is data/lerobot/writer.py.
 """
 
@@ -12,35 +12,48 @@ import hashlib
 import io
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from cachetools import LRUCache, cachedmethod
+from cachetools.keys import hashkey
 from PIL import Image
 
-from wamkit.data.lerobot.disk import Broken, expect, group_ends, read_group, read_parquet, read_rows, sizes
+from wamkit.data.lerobot.disk import (
+    RESTORE,
+    Broken,
+    expect,
+    files_below,
+    group_ends,
+    inside,
+    read_group,
+    read_parquet,
+    read_rows,
+)
 from wamkit.data.lerobot.files import (
     NUMBERS,
     Episode,
     Info,
     episode_files,
+    first_users,
     read_episodes,
     read_info,
     read_tasks,
 )
-from wamkit.data.lerobot.video import BrokenVideo, read_frames
+from wamkit.data.lerobot.video import read_frames
 from wamkit.data.lerobot.writer import Writer
-from wamkit.data.recent import Recent
 
 __all__ = ["Dataset", "Episode", "Writer"]
 
 COLUMN_BYTES = 512 * 2**20
 FRAME_BYTES = 256 * 2**20
-PICTURE_BYTES = 256 * 2**20
+IMAGE_BYTES = 256 * 2**20
 
 
 class Dataset:
@@ -56,18 +69,23 @@ class Dataset:
         self.version, self.fps, self.robot_type = info.version, info.fps, info.robot_type
         self.features, self.cameras = info.features, tuple(info.cameras)
         self._by_index = {episode.index: episode for episode in episodes}
-        self._columns = Recent(COLUMN_BYTES)
-        self._frames = Recent(FRAME_BYTES)
-        self._pictures = Recent(PICTURE_BYTES)
-        self._row_slices: dict[int, slice] = {}
+        self._columns: LRUCache[Any, np.ndarray] = LRUCache(COLUMN_BYTES, getsizeof=attrgetter("nbytes"))
+        self._frames: LRUCache[Any, np.ndarray] = LRUCache(FRAME_BYTES, getsizeof=attrgetter("nbytes"))
+        self._images: LRUCache[Any, pa.ChunkedArray] = LRUCache(IMAGE_BYTES, getsizeof=attrgetter("nbytes"))
+        self._lock = Lock()  # held for a look into a cache, never while something is read
+        self._row_slices: dict[Any, slice] = {}
         self._last_episode: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy in another process begins with empty caches."""
+        return Dataset, (self.root, self.info, self.tasks, self.episodes)
 
     @classmethod
     def open(cls, path: str | Path) -> Dataset:
-        """The dataset at `path`. BadInput where a meta file is unreadable or contradicts itself (lerobot_files), and
-        where a data file or video is missing."""
+        """The dataset at `path`. BadInput where a meta file is unreadable or contradicts itself, and where a data file
+        or video is missing."""
         root = Path(path)
-        with _below(root):
+        with inside(root):
             info = read_info(root)
             dataset = cls(root, info, read_tasks(root, info), read_episodes(root, info))
             for file, episode in first_users(dataset.episodes).items():
@@ -82,7 +100,7 @@ class Dataset:
 
     @property
     def parts(self) -> tuple[Dataset, ...]:
-        """The folders it is of: itself (data/joined.py has several)."""
+        """Itself; data/joined.py has several."""
         return (self,)
 
     @property
@@ -91,7 +109,7 @@ class Dataset:
         return str(self.root)
 
     def label(self, episode: int) -> str:
-        """What names an episode."""
+        """The name of an episode in messages and sample ids."""
         return str(episode)
 
     @property
@@ -102,9 +120,10 @@ class Dataset:
     def fingerprint(self) -> str:
         """The dataset's revision: a hash of the meta files and of every file's name and size."""
         digest = hashlib.sha256()
-        with _below(self.root):
-            for file, size in sorted(sizes(self.root).items()):
-                digest.update(f"{file}\0{size}\0".encode())
+        with inside(self.root):
+            for file in files_below(self.root, "meta", "data", "videos"):
+                path = self.root / file
+                digest.update(f"{file}\0{path.stat().st_size if path.exists() else 0}\0".encode())
                 if file.startswith("meta/"):
                     with expect(self.root, file).open("rb") as content:
                         hashlib.file_digest(content, lambda: digest)
@@ -115,12 +134,11 @@ class Dataset:
 
         Raises BadInput for an unknown column or episode, and where the file does not hold the episode's rows.
         """
-        found = self._episode(episode)
-        rows = self._rows(found)
-        values = self._columns.get((found.file, name), lambda: self._read(found.file, name))
+        file, rows = self._episode(episode).file, self._rows(episode)
+        values: np.ndarray = self._read(file, name)
         if len(values) < rows.stop:
             what = f"column {name!r} has {len(values)} rows, episode {episode} ends at {rows.stop}"
-            raise Broken(str(self.root / found.file), what, "copy or record the file again")
+            raise Broken(str(self.root / file), what, "copy or record the file again")
         return values[rows]
 
     def rows(self, name: str, episodes: Sequence[Episode]) -> np.ndarray:
@@ -135,12 +153,12 @@ class Dataset:
             if not np.isfinite(parts[-1]).all():
                 step, dim = np.argwhere(~np.isfinite(parts[-1]))[0]
                 what = f"{name} is {parts[-1][step, dim]} in episode {episode.index}, step {step}, dimension {dim}"
-                raise Broken(str(self.root / episode.file), what, "mend the value, or leave the episode out")
+                raise Broken(str(self.root / episode.file), what, "correct the value, or omit the episode")
         return np.concatenate(parts)
 
     def episode_column(self, name: str) -> list[Any]:
         """An extra column of meta/episodes (v3.0), one value per episode: `extra` of `Writer.add_episode`."""
-        with _below(self.root):
+        with inside(self.root):
             rows = [
                 row
                 for file in episode_files(self.root)
@@ -175,11 +193,9 @@ class Dataset:
             raise IndexError(f"steps {list(steps)} of episode {episode}, which has {found.length} steps")
         visited, self._last_episode[camera] = self._last_episode.get(camera), episode
         whole = math.prod(self.features[key]["shape"]) * found.length
-        if (camera, episode) in self._frames or (visited == episode and whole <= FRAME_BYTES):
-            everything = self._frames.get(
-                (camera, episode), lambda: self._decode(key, found, range(found.length))
-            )
-            return everything[list(steps)]
+        if hashkey(key, episode) in self._frames or (visited == episode and whole <= FRAME_BYTES):
+            frames: np.ndarray = self._every_frame(key, episode)
+            return frames[list(steps)]
         return self._decode(key, found, steps)
 
     def _episode(self, index: int) -> Episode:
@@ -187,90 +203,84 @@ class Dataset:
             raise Broken(str(self.root), f"has no episode {index}", f"it has {len(self.episodes)} episodes")
         return self._by_index[index]
 
-    def _rows(self, episode: Episode) -> slice:
-        """The rows of the episode's data file that are the episode's."""
-        if episode.index in self._row_slices:
-            return self._row_slices[episode.index]
-        file = episode.file
-        of_rows = self._columns.get((file, "episode_index"), lambda: self._read(file, "episode_index"))
-        rows = np.flatnonzero(of_rows == episode.index)
+    @cachedmethod(attrgetter("_row_slices"))
+    def _rows(self, index: int) -> slice:
+        """The rows of an episode in its data file."""
+        episode = self._episode(index)
+        rows = np.flatnonzero(self._read(episode.file, "episode_index") == index)
         if not len(rows) == episode.length > 0 or rows[-1] - rows[0] + 1 != episode.length:
             raise Broken(
-                str(self.root / file),
-                f"{len(rows)} rows of episode {episode.index}; expected {episode.length} in a row",
+                str(self.root / episode.file),
+                f"{len(rows)} rows of episode {index}; expected {episode.length} in a row",
                 "run `wamkit data check` and copy or record the file again",
             )
-        self._row_slices[episode.index] = slice(int(rows[0]), int(rows[-1]) + 1)
-        return self._row_slices[episode.index]
+        return slice(int(rows[0]), int(rows[-1]) + 1)
 
+    @cachedmethod(attrgetter("_columns"), lock=attrgetter("_lock"))
     def _read(self, file: str, name: str) -> np.ndarray:
-        with _below(self.root):
-            return to_numpy(read_parquet(self.root, file, [name]), file, name, self.info)
+        with inside(self.root):
+            return _read_only(to_numpy(read_parquet(self.root, file, [name]), file, name, self.info))
+
+    @cachedmethod(attrgetter("_frames"), lock=attrgetter("_lock"))
+    def _every_frame(self, key: str, index: int) -> np.ndarray:
+        episode = self._episode(index)
+        return _read_only(self._decode(key, episode, range(episode.length)))
 
     def _decode(self, key: str, episode: Episode, steps: Sequence[int]) -> np.ndarray:
-        if key in episode.videos:
-            span = episode.videos[key]
-            try:
-                return read_frames(self.root / span.file, [span.start + step / self.fps for step in steps])
-            except BrokenVideo as broken:
-                what = f"{broken.what} (episode {episode.index}, steps {min(steps)} to {max(steps)})"
-                raise Broken(
-                    str(broken.path), what, "run `wamkit data check`, copy or record it again"
-                ) from broken
-        return self._decode_images(key, episode, steps)
+        if key not in episode.videos:
+            return self._decode_images(key, episode, steps)
+        span = episode.videos[key]
+        try:
+            return read_frames(self.root / span.file, [span.start + step / self.fps for step in steps])
+        except Broken as broken:
+            what = f"{broken.what} (episode {episode.index}, steps {min(steps)} to {max(steps)})"
+            raise Broken(broken.where, what, f"run `wamkit data check`, {RESTORE}") from broken
 
     def _decode_images(self, key: str, episode: Episode, steps: Sequence[int]) -> np.ndarray:
-        """Frames of an image feature: encoded pictures inside the data file."""
-        first, pictures = self._rows(episode).start, []
+        """Frames of an image feature: encoded images inside the data file."""
+        first, images = self._rows(episode.index).start, []
         for step in steps:
-            where = f"{key} of episode {episode.index} step {step}"
-            with _below(self.root):
-                pictures.append(picture(self._cell(episode.file, key, first + step), episode.file, where))
-                if pictures[-1].shape != pictures[0].shape:
-                    what = f"{where} has another size than step {steps[0]}"
-                    raise Broken(episode.file, what, "record it again")
-        return np.stack(pictures)
+            name = f"{key} of episode {episode.index} step {step}"
+            with inside(self.root):
+                images.append(decode_image(self._cell(episode.file, key, first + step), episode.file, name))
+                if images[-1].shape != images[0].shape:
+                    raise Broken(episode.file, f"{name} has another size than step {steps[0]}", RESTORE)
+        return np.stack(images)
 
     def _cell(self, file: str, key: str, row: int) -> pa.Scalar:
-        """An encoded picture; the row group that holds it is kept (PICTURE_BYTES in all)."""
-        ends = self._columns.get((file, "ends of row groups"), lambda: group_ends(self.root, file))
+        """An encoded image, of the row group that holds it: no more of the file is read."""
+        ends = self._group_ends(file)
         group = int(np.searchsorted(ends, row, side="right"))
-        cells = self._pictures.get((file, key, group), lambda: read_group(self.root, file, key, group))
-        return cells[row - (int(ends[group - 1]) if group else 0)]
+        return self._group(file, key, group)[row - (int(ends[group - 1]) if group else 0)]
+
+    @cachedmethod(attrgetter("_columns"), lock=attrgetter("_lock"))
+    def _group_ends(self, file: str) -> np.ndarray:
+        return group_ends(self.root, file)
+
+    @cachedmethod(attrgetter("_images"), lock=attrgetter("_lock"))
+    def _group(self, file: str, key: str, group: int) -> pa.ChunkedArray:
+        return read_group(self.root, file, key, group)
 
 
-def picture(cell: pa.Scalar, file: str, where: str) -> np.ndarray:
+def _read_only(shared: np.ndarray) -> np.ndarray:
+    shared.flags.writeable = False
+    return shared
+
+
+def decode_image(cell: pa.Scalar, file: str, where: str) -> np.ndarray:
     """A cell of an image feature, uint8 RGB [h, w, 3]. Raises Broken."""
     try:
         return np.asarray(Image.open(io.BytesIO(cell.as_py()["bytes"])).convert("RGB"))
     except (*UNDECODABLE, OverflowError, TypeError, KeyError) as error:
-        raise Broken(file, f"{where} is no picture", "record it again") from error
+        raise Broken(file, f"{where} is no image", RESTORE) from error
 
 
 UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for damaged pictures of one kind or another."""
-
-
-def first_users(episodes: Sequence[Episode]) -> dict[str, Episode]:
-    """Every data file and video, with the first episode that needs it."""
-    found: dict[str, Episode] = {}
-    for episode in episodes:
-        for file in (episode.file, *(span.file for span in episode.videos.values())):
-            found.setdefault(file, episode)
-    return found
-
-
-@contextmanager
-def _below(root: Path) -> Iterator[None]:
-    """Errors inside name files relative to the root; outside, they name the whole path."""
-    try:
-        yield
-    except Broken as broken:
-        raise Broken(str(root / broken.where), broken.what, broken.remedy) from broken
+"""What Pillow raises for damaged images of one kind or another."""
 
 
 def to_numpy(table: pa.Table, where: str, name: str, info: Info) -> np.ndarray:
-    """A numeric column as [rows] or, for lists of equal length, [rows, d]; a counting one as integers [rows].
+    """A numeric column as [rows] or, for lists of equal length, [rows, d]; those of NUMBERS as integers [rows].
 
     Raises Broken, also where it is not as wide as its feature.
     """
@@ -287,19 +297,20 @@ def to_numpy(table: pa.Table, where: str, name: str, info: Info) -> np.ndarray:
 
 
 def _numbers(array: pa.Array, where: str, name: str) -> np.ndarray:
-    kinds = pa.types
-    is_list = (
-        kinds.is_list(array.type) or kinds.is_large_list(array.type) or kinds.is_fixed_size_list(array.type)
-    )
+    is_list = any(test(array.type) for test in LISTS)
     values = array.flatten() if is_list else array
-    if not (kinds.is_integer(values.type) or kinds.is_floating(values.type) or kinds.is_boolean(values.type)):
+    if not any(test(values.type) for test in NUMERIC):
         raise Broken(where, f"column {name!r} is {array.type}", "expected numbers or vectors of numbers")
-    empty = array.null_count or values.null_count
-    if empty:
+    if empty := array.null_count or values.null_count:
         raise Broken(where, f"column {name!r} has {empty} empty value(s)", "record the file again")
+    numbers = np.array(values.to_numpy(zero_copy_only=False))
     if not is_list:
-        return np.array(values.to_numpy(zero_copy_only=False))
+        return numbers
     lengths = np.unique(pc.list_value_length(array).to_numpy(zero_copy_only=False))
     if len(lengths) > 1:
         raise Broken(where, f"column {name!r} has vectors of different length", "record the file again")
-    return np.array(values.to_numpy(zero_copy_only=False)).reshape(len(array), *lengths)
+    return numbers.reshape(len(array), *lengths)
+
+
+LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)

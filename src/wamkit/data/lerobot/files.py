@@ -1,4 +1,4 @@
-"""The meta files of a LeRobot dataset, versions 2.0, 2.1 and 3.0: where everything lies.
+"""The meta files of a LeRobot dataset, versions 2.0, 2.1 and 3.0: where everything is.
 
     v3.0   meta/tasks.parquet, meta/episodes/*/*.parquet; many episodes per data file and video
     v2.x   meta/tasks.jsonl, meta/episodes.jsonl; one data file and one video per episode
@@ -11,46 +11,57 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import StrictInt, TypeAdapter
+from pydantic import Field, StrictInt, TypeAdapter
 
 from wamkit.data.lerobot.disk import (
     RESTORE,
     Broken,
     column_names,
+    files_below,
     read_json,
     read_jsonl,
     read_rows,
-    sizes,
     validated,
 )
 
 STAGING = ".staging"
 CAMERA_PREFIX = "observation.images."
 ACTION_STEPS = "action_steps"
-"""Column of meta/episodes, of ours, where steps were recorded after the last action."""
-VERSIONS = ("v2.0", "v2.1", "v3.0")
+"""Our own column of meta/episodes: how many steps have an action, where more were recorded after the last one."""
 TEXT_COLUMNS = ("__index_level_0__", "task")
 """Names under which pandas stores the task texts, the index of tasks.parquet."""
 
 NUMBERS = ("frame_index", "episode_index", "index", "task_index")
-"""Columns of every dataset that count: one whole number a row. `timestamp` stands beside them, in seconds."""
+"""Columns of whole numbers that every dataset has. `timestamp`, in seconds, is the fifth one."""
 
-FPS = (1e-3, 1e5)
 LONGEST = 10**7
-"""Steps of an episode: at 50 Hz more than two days. Longer ones are no recording but damage."""
-
+"""Steps of an episode: at 50 Hz more than two days. A longer one is damage, not a recording."""
 LATEST = 1e9
 """Seconds at which an episode may begin in its video."""
 
 INFO = "meta/info.json"
-EPISODES_V2 = "meta/episodes.jsonl"
-EPISODES_V3 = "meta/episodes"
+CORRECT = f"correct {INFO}"
+TEMPLATE = "restore LeRobot's template"
+DIGITS = ("", "d", *(f"0{count}d" for count in range(1, 10)))
 
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a version keeps tasks and episodes, and the numbers that its path templates are filled with."""
+
+    tasks: str
+    episodes: str
+    path_fields: tuple[str, str]
+
+
+V2 = Layout("meta/tasks.jsonl", "meta/episodes.jsonl", ("episode_chunk", "episode_index"))
+V3 = Layout("meta/tasks.parquet", "meta/episodes", ("chunk_index", "file_index"))
+LAYOUTS = {"v2.0": V2, "v2.1": V2, "v3.0": V3}
 
 Feature = Mapping[str, Any]
 """How one column or camera is stored: "dtype", "shape", and often "names" and "info"."""
@@ -61,29 +72,38 @@ class Info:
     """meta/info.json. features: by name; totals as the file states them; video_path: "" where there is none."""
 
     version: str
-    fps: float
-    robot_type: str
+    fps: Annotated[float, Field(ge=1e-3, le=1e5)]
     features: Mapping[str, Feature]
     total_episodes: int
     total_frames: int
     total_tasks: int
     data_path: str
-    video_path: str
-    chunks_size: int
+    chunks_size: Annotated[int, Field(ge=1)]
+    robot_type: str = "unknown"
+    video_path: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        return LAYOUTS[self.version]
 
     @property
     def cameras(self) -> dict[str, str]:
         """Feature key of each camera, by the camera's name."""
-        return {
-            key.removeprefix(CAMERA_PREFIX).removeprefix("observation."): key
-            for key, feature in self.features.items()
-            if feature["dtype"] in ("video", "image")
-        }
+        keys = self._stored_as("video", "image")
+        return {key.removeprefix(CAMERA_PREFIX).removeprefix("observation."): key for key in keys}
 
     @property
     def video_keys(self) -> tuple[str, ...]:
         """Features stored in video files."""
-        return tuple(key for key, feature in self.features.items() if feature["dtype"] == "video")
+        return self._stored_as("video")
+
+    @property
+    def image_keys(self) -> tuple[str, ...]:
+        """Features stored as encoded images in the data files."""
+        return self._stored_as("image")
+
+    def _stored_as(self, *dtypes: str) -> tuple[str, ...]:
+        return tuple(key for key, feature in self.features.items() if feature["dtype"] in dtypes)
 
 
 @dataclass(frozen=True)
@@ -99,8 +119,8 @@ class Span:
 class Episode:
     """index: `episode_index` in the data; file: data file relative to the root; videos: by feature key.
 
-    actions: how many of its steps have an action, `length` in most datasets. What was seen after the last action has a
-    row too, in which the last action stands again.
+    actions: how many of its steps have an action; in most datasets all `length` of them. What was observed after the
+    last action has rows too, which repeat the last action.
     """
 
     index: int
@@ -111,8 +131,17 @@ class Episode:
     videos: Mapping[str, Span]
 
 
-def picture_size(feature: Feature) -> tuple[int, int]:
-    """Height and width of a camera's pictures; some datasets write the channels first."""
+def first_users(episodes: tuple[Episode, ...]) -> dict[str, Episode]:
+    """Every data file and video, with the first episode that needs it."""
+    found: dict[str, Episode] = {}
+    for episode in episodes:
+        for file in (episode.file, *(span.file for span in episode.videos.values())):
+            found.setdefault(file, episode)
+    return found
+
+
+def image_size(feature: Feature) -> tuple[int, int]:
+    """Height and width of a camera's images; some datasets write the channels first."""
     shape, names = feature["shape"], feature.get("names")
     channels_first = isinstance(names, list) and str(names[:1]).startswith("['channel")
     return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
@@ -139,52 +168,35 @@ def dimension_labels(feature: Feature, width: int) -> tuple[str, ...]:
 
 def read_info(root: Path) -> Info:
     """meta/info.json, with every key wamkit needs. Raises Broken."""
-    remedy = f"{root} must be a LeRobot dataset; check the path"
     if (root / STAGING).exists() and not (root / INFO).exists():
-        raise Broken(
-            STAGING, "is an unfinished recording", "run the command that records it again, it goes on"
-        )
-    raw = read_json(root, INFO, remedy)
+        what = "is an unfinished recording"
+        raise Broken(STAGING, what, "run the command that records it again, it goes on")
+    raw = read_json(root, INFO, f"{root} must be a LeRobot dataset; check the path")
     version = raw.get("codebase_version")
-    if version not in VERSIONS:
-        raise Broken(
-            INFO, f"codebase_version is {version!r:.60}", f"wamkit reads {', '.join(VERSIONS)}; convert it"
-        )
-    # a robot without a name, a dataset without videos
-    absent = {"robot_type": "unknown", "video_path": ""}
-    facts = {name: value for name, value in absent.items() if raw.get(name) in (None, "")}
-    info = validated(_INFO, raw | facts | {"version": version}, INFO, remedy)
+    if version not in [*LAYOUTS]:  # which may be a list: not hashable
+        what = f"codebase_version is {version!r:.60}"
+        raise Broken(INFO, what, f"wamkit reads {', '.join(LAYOUTS)}; convert it")
+    stated = {key: value for key, value in raw.items() if value not in (None, "")}
+    info = validated(_INFO, stated | {"version": version}, INFO, CORRECT)
     if not info.robot_type.isprintable():
         raise Broken(INFO, f"robot_type is {info.robot_type!r:.60}", "write the robot's name")
-    validated(_FEATURES, info.features, f"{INFO}: features", remedy)
-    for name, feature in info.features.items():
-        _expect_shape(name, feature)
-    if not FPS[0] <= info.fps <= FPS[1]:
-        raise Broken(INFO, f"fps is {info.fps}", "write the frames per second of the recording")
-    if info.chunks_size < 1:
-        raise Broken(INFO, f"chunks_size is {info.chunks_size}", "LeRobot writes 1000")
-    _expect_template("data_path", info.data_path, _fields(info.version))
-    _expect_template("video_path", info.video_path, {*_fields(info.version), "video_key"})
+    validated(_FEATURES, info.features, f"{INFO}: features", CORRECT)
+    for name in info.cameras.values():
+        if len(shape := info.features[name]["shape"]) != 3:
+            what = f"feature {name!r:.60} has shape {shape!s:.60}"
+            raise Broken(INFO, what, "images are [height, width, 3]")
+    _expect_template("data_path", info.data_path, info.layout.path_fields)
+    _expect_template("video_path", info.video_path, (*info.layout.path_fields, "video_key"))
     if info.video_keys and not info.video_path:
         raise Broken(INFO, f"video_path is missing, and {info.video_keys[0]!r} is a video", TEMPLATE)
     return info
 
 
-def _expect_shape(name: str, feature: Feature) -> None:
-    shape = feature["shape"]
-    if feature["dtype"] in ("video", "image") and len(shape) != 3:
-        raise Broken(INFO, f"feature {name!r:.60} has shape {shape!s:.60}", "pictures are [height, width, 3]")
-    if min(shape, default=1) < 1:
-        raise Broken(INFO, f"feature {name!r:.60} has shape {shape!s:.60}", "write numbers above 0")
+def _expect_template(key: str, template: str, fields: tuple[str, ...]) -> None:
+    """Raises Broken for a path template that uses anything but these fields, as numbers of some digits.
 
-
-def _fields(version: str) -> set[str]:
-    """What the path templates of a version are filled with."""
-    return {"chunk_index", "file_index"} if version == "v3.0" else {"episode_chunk", "episode_index"}
-
-
-def _expect_template(key: str, template: str, fields: set[str]) -> None:
-    """Raises Broken for a path template that asks for anything else than these fields, as numbers of some digits."""
+    `format` would otherwise read attributes of objects, or write names of any length.
+    """
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -196,25 +208,10 @@ def _expect_template(key: str, template: str, fields: set[str]) -> None:
             raise Broken(INFO, what, TEMPLATE)
 
 
-TEMPLATE = "restore LeRobot's template"
-DIGITS = ("", "d", *(f"0{count}d" for count in range(1, 10)))
-
-
 def read_tasks(root: Path, info: Info) -> dict[int, str]:
     """Task texts by task_index. Raises Broken where the file is unreadable or a text is not a text."""
-    if info.version == "v3.0":
-        where = "meta/tasks.parquet"
-        columns = column_names(root, where)
-        text = [name for name in TEXT_COLUMNS if name in columns]
-        if not text or "task_index" not in columns:
-            raise Broken(
-                where, f"columns {columns!s:.100}", "expected task_index and the texts as pandas index"
-            )
-        rows = read_rows(root, where, ["task_index", text[0]])
-        raw = [{"task_index": row["task_index"], "task": row[text[0]]} for row in rows]
-    else:
-        where = "meta/tasks.jsonl"
-        raw = read_jsonl(root, where)
+    where = info.layout.tasks
+    raw = _raw_tasks(root, where) if info.layout is V3 else read_jsonl(root, where)
     for row in raw:
         if type(row.get("task", "")) is not str or not _is_text(row.get("task", "")):
             what = f"task {row.get('task_index')!r:.40} is {row['task']!r:.60}, not a sentence"
@@ -226,6 +223,16 @@ def read_tasks(root: Path, info: Info) -> dict[int, str]:
     return {row.task_index: row.task for row in tasks}
 
 
+def _raw_tasks(root: Path, where: str) -> list[dict[str, Any]]:
+    columns = column_names(root, where)
+    text = next((name for name in TEXT_COLUMNS if name in columns), "")
+    if not text or "task_index" not in columns:
+        what = f"columns {columns!s:.100}"
+        raise Broken(where, what, "expected task_index and the texts as pandas index")
+    rows = read_rows(root, where, ["task_index", text])
+    return [{"task_index": row["task_index"], "task": row[text]} for row in rows]
+
+
 def _is_text(text: str) -> bool:
     """Whether it can be written as UTF-8; JSON may hold halves of characters."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
@@ -233,9 +240,9 @@ def _is_text(text: str) -> bool:
 
 def read_episodes(root: Path, info: Info) -> tuple[Episode, ...]:
     """Every episode in order of its index. Raises Broken, also where two share an index or a piece of a video."""
-    found = _episodes_v3(root, info) if info.version == "v3.0" else _episodes_v2(root, info)
+    found = _episodes_v3(root, info) if info.layout is V3 else _episodes_v2(root, info)
     episodes = tuple(sorted(found, key=lambda episode: episode.index))
-    where = EPISODES_V3 if info.version == "v3.0" else EPISODES_V2
+    where = info.layout.episodes
     for episode, after in pairwise(episodes):
         if episode.index == after.index:
             raise Broken(where, f"episode {episode.index} is listed twice", RESTORE)
@@ -269,94 +276,63 @@ def _expect_disjoint(where: str, key: str, fps: float, episodes: tuple[Episode, 
         previous[span.file] = episode
 
 
-def episode_files(root: Path) -> list[str]:
-    """The parquet files of meta/episodes (v3.0), relative to the root."""
-    files = sorted(file for file in sizes(root, (EPISODES_V3,)) if file.endswith(".parquet"))
-    if not files:
-        raise Broken(EPISODES_V3, "no parquet file in it", "copy the folder again, or finish the recording")
-    return files
-
-
-def _episode_rows(raw: list[dict[str, Any]], where: str) -> list[_EpisodeRow]:
-    rows = validated(_EPISODES, raw, where, RESTORE)
-    for row in rows:
-        if row.episode_index < 0 or not 1 <= row.length <= LONGEST:
-            what = f"episode {row.episode_index!s:.40} has length {row.length!s:.40}"
-            raise Broken(where, what, "number episodes from 0, and remove those without a step")
-    return rows
+def _episodes_v2(root: Path, info: Info) -> Iterator[Episode]:
+    for row in validated(_EPISODES, read_jsonl(root, V2.episodes), V2.episodes, RESTORE):
+        place = _Place(row.episode_index // info.chunks_size, row.episode_index)
+        yield _episode(row, dict.fromkeys(_parts(info), place), V2.episodes, info)
 
 
 def _episodes_v3(root: Path, info: Info) -> Iterator[Episode]:
-    own = ["episode_index", "tasks", "length"]
-    places = ["data", *(f"videos/{key}" for key in info.video_keys)]
-    indices = [f"{place}/{name}" for place in places for name in ("chunk_index", "file_index")]
-    starts = [f"videos/{key}/from_timestamp" for key in info.video_keys]
+    """The places of an episode's rows and videos are columns: data/file_index, videos/KEY/file_index, ..."""
+    parts = _parts(info)
+    needed = ["episode_index", "tasks", "length"]
+    needed += [f"{part}/{name}" for part in parts for name in V3.path_fields]
+    needed += [f"{part}/from_timestamp" for part in parts[1:]]
+    optional = [ACTION_STEPS, *(f"{part}/to_timestamp" for part in parts[1:])]
     for file in episode_files(root):
         there = column_names(root, file)
-        acting = [name for name in (ACTION_STEPS,) if name in there]
-        ends = [end for key in info.video_keys if (end := f"videos/{key}/to_timestamp") in there]
-        raw = read_rows(root, file, [*own, *acting, *indices, *starts, *ends])
-        rows = _episode_rows([{name: row[name] for name in own} for row in raw], file)
-        files = validated(_INDICES, [{name: row[name] for name in indices} for row in raw], file, RESTORE)
-        seconds = validated(
-            _SECONDS, [{name: row[name] for name in (*starts, *ends)} for row in raw], file, RESTORE
-        )
-        acted = validated(_INDICES, [{name: row[name] for name in acting} for row in raw], file, RESTORE)
-        for row, at, time, act in zip(rows, files, seconds, acted, strict=True):
-            yield Episode(
-                index=row.episode_index,
-                length=row.length,
-                actions=_actions(act, row, file),
-                tasks=row.tasks,
-                file=_place(info.data_path, at, "data"),
-                videos={
-                    key: _span(
-                        _place(info.video_path, at, f"videos/{key}", video_key=key), time, key, row, info
-                    )
-                    for key in info.video_keys
-                },
-            )
+        raw = read_rows(root, file, [*needed, *(name for name in optional if name in there)])
+        for row in raw:
+            row["places"] = {part: {} for part in parts}
+            for column in [column for column in row if "/" in column]:
+                part, _, name = column.rpartition("/")
+                row["places"][part][name] = row[column]
+        for valid in validated(_EPISODES, raw, file, RESTORE):
+            yield _episode(valid, valid.places, file, info)
 
 
-def _actions(acted: Mapping[str, int], row: _EpisodeRow, where: str) -> int:
-    actions = acted.get(ACTION_STEPS, row.length)
-    if not 1 <= actions <= row.length:
-        what = f"{ACTION_STEPS} of episode {row.episode_index} is {actions}, it has {row.length} steps"
-        raise Broken(where, what, RESTORE)
-    return actions
+def _parts(info: Info) -> list[str]:
+    return ["data", *(f"videos/{key}" for key in info.video_keys)]
 
 
-def _place(template: str, indices: Mapping[str, int], part: str, **values: str) -> str:
-    chunk, file = indices[f"{part}/chunk_index"], indices[f"{part}/file_index"]
-    return _filled(template, chunk_index=chunk, file_index=file, **values)
+def episode_files(root: Path) -> list[str]:
+    """The parquet files of meta/episodes (v3.0), relative to the root."""
+    files = [file for file in files_below(root, V3.episodes) if file.endswith(".parquet")]
+    if not files:
+        raise Broken(V3.episodes, "no parquet file in it", "copy the folder again, or finish the recording")
+    return files
 
 
-def _span(file: str, seconds: Mapping[str, float], key: str, row: _EpisodeRow, info: Info) -> Span:
-    """The end follows from the length where the dataset does not state it."""
-    start = seconds[f"videos/{key}/from_timestamp"]
-    return Span(file, start, seconds.get(f"videos/{key}/to_timestamp", start + row.length / info.fps))
+def _episode(row: _EpisodeRow, places: Mapping[str, _Place], where: str, info: Info) -> Episode:
+    index, length = row.episode_index, row.length
+    if index < 0 or not 1 <= length <= LONGEST:
+        what = f"episode {index!s:.40} has length {length!s:.40}"
+        raise Broken(where, what, "number episodes from 0, and remove those without a step")
+    actions = length if row.action_steps is None else row.action_steps
+    if not 1 <= actions <= length:
+        raise Broken(where, f"{ACTION_STEPS} of episode {index} is {actions}, it has {length} steps", RESTORE)
+    videos = {}
+    for key in info.video_keys:
+        place = places[f"videos/{key}"]
+        end = place.from_timestamp + length / info.fps if place.to_timestamp is None else place.to_timestamp
+        videos[key] = Span(_path(info.video_path, place, info, video_key=key), place.from_timestamp, end)
+    return Episode(index, length, actions, row.tasks, _path(info.data_path, places["data"], info), videos)
 
 
-def _episodes_v2(root: Path, info: Info) -> Iterator[Episode]:
-    for row in _episode_rows(read_jsonl(root, EPISODES_V2), EPISODES_V2):
-        index = row.episode_index
-        place = {"episode_chunk": index // info.chunks_size, "episode_index": index}
-        yield Episode(
-            index=index,
-            length=row.length,
-            actions=row.length,
-            tasks=row.tasks,
-            file=_filled(info.data_path, **place),
-            videos={
-                key: Span(_filled(info.video_path, video_key=key, **place), 0.0, row.length / info.fps)
-                for key in info.video_keys
-            },
-        )
-
-
-def _filled(template: str, **values: Any) -> str:
+def _path(template: str, place: _Place, info: Info, **names: str) -> str:
     """A path relative to the root. Raises Broken where it leads anywhere but into data/ or videos/."""
-    path = PurePosixPath(template.format(**values))
+    numbers = zip(info.layout.path_fields, (place.chunk_index, place.file_index), strict=True)
+    path = PurePosixPath(template.format(**dict(numbers), **names))
     if path.parts[:1] not in (("data",), ("videos",)) or ".." in path.parts or not str(path).isprintable():
         what = f"the path {str(path)!r:.100} does not stay in the folders data and videos"
         raise Broken(INFO, what, TEMPLATE)
@@ -366,7 +342,17 @@ def _filled(template: str, **values: Any) -> str:
 @dataclass(frozen=True)
 class _FeatureForm:
     dtype: str
-    shape: list[StrictInt]
+    shape: list[Annotated[StrictInt, Field(ge=1)]]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a part of an episode is: the two numbers of its path, and the seconds in its video."""
+
+    chunk_index: int
+    file_index: int
+    from_timestamp: float = 0.0
+    to_timestamp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -380,11 +366,11 @@ class _EpisodeRow:
     episode_index: int
     tasks: tuple[str, ...]
     length: int
+    action_steps: int | None = None
+    places: Mapping[str, _Place] = field(default_factory=dict)
 
 
 _INFO = TypeAdapter(Info).validate_python
 _FEATURES = TypeAdapter(Mapping[str, _FeatureForm]).validate_python
 _TASKS = TypeAdapter(list[_TaskRow]).validate_python
 _EPISODES = TypeAdapter(list[_EpisodeRow]).validate_python
-_INDICES = TypeAdapter(list[dict[str, int]]).validate_python
-_SECONDS = TypeAdapter(list[dict[str, float]]).validate_python

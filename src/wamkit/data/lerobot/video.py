@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -19,11 +21,14 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from wamkit_client.types import BadInput
 
+from wamkit.data.lerobot.disk import RESTORE, Broken
+
+NO_INDEX = f"{RESTORE} (an unfinished recording has no index)"
 TOLERANCE = 1e-4
 """Seconds a frame's time may differ from the time asked for (LeRobot's tolerance)."""
 
 SEEK_FRAMES = 16
-"""A frame further ahead than this is sought; a nearer one is reached by decoding."""
+"""To reach a frame further ahead than this the file is seeked; a nearer one is reached by decoding."""
 
 CONTAINERS = "mov,matroska,avi,mpegts"
 """Kinds of files that hold a video themselves; playlists, which name other files, are not opened."""
@@ -54,20 +59,10 @@ class VideoCodec:
             raise BadInput(f"video codec {self.name!r}; expected one of {list(ENCODERS)}")
 
 
-class BrokenVideo(BadInput):
-    """A file that is missing, truncated, or lacks a frame. `what` says which, `path` where."""
-
-    def __init__(self, path: Path, what: str):
-        self.path, self.what = path, what
-        super().__init__(
-            f"{path}: {what}; copy or record the file again (an unfinished recording has no index)"
-        )
-
-
 def read_frames(path: Path, times: Sequence[float]) -> np.ndarray:
     """The frames at `times` (seconds, any order, repeats allowed): uint8 RGB [n, h, w, 3].
 
-    Raises BrokenVideo where the file cannot be read or has no frame within 1e-4 s of a time.
+    Raises Broken where the file cannot be read or has no frame within 1e-4 s of a time.
     """
     wanted = sorted(set(times))
     pixels: dict[float, np.ndarray] = {}
@@ -77,10 +72,10 @@ def read_frames(path: Path, times: Sequence[float]) -> np.ndarray:
             for time, frame in zip(wanted, _frames_at(container, path, wanted), strict=True):
                 pixels[time] = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         except av.FFmpegError as error:
-            raise BrokenVideo(path, f"does not decode ({error.strerror})") from error
+            raise _broken(path, f"does not decode ({error.strerror})") from error
     sizes = sorted({f"{frame.shape[0]}x{frame.shape[1]}" for frame in pixels.values()})
     if len(sizes) > 1:
-        raise BrokenVideo(path, f"has pictures of several sizes ({', '.join(sizes)})")
+        raise _broken(path, f"has images of several sizes ({', '.join(sizes)})")
     return np.stack([pixels[time] for time in times])
 
 
@@ -88,37 +83,31 @@ def _frames_at(container: InputContainer, path: Path, wanted: Sequence[float]) -
     """The frame at each of the ascending times."""
     stream = container.streams.video[0]
     near = SEEK_FRAMES / float(stream.average_rate or 30)
-    decoded = container.decode(stream)
-    now = 0.0
+    decoded, now = container.decode(stream), 0.0
     for time in wanted:
         if time > now + near:
-            frame, decoded = _seek(container, stream, path, time)
-        else:
-            frame = next(decoded, None)
-        while frame is not None and _time(frame) < time - TOLERANCE:
-            frame = next(decoded, None)
+            decoded = _seek(container, stream, time)
+        frame = next((frame for frame in decoded if _time(frame) >= time - TOLERANCE), None)
         if frame is None or _time(frame) > time + TOLERANCE:
             got = "the file ends before" if frame is None else f"the next frame is at {_time(frame):.4f} s"
-            raise BrokenVideo(path, f"no frame at {time:.4f} s ({got})")
+            raise _broken(path, f"no frame at {time:.4f} s ({got})")
         if frame.is_corrupt:  # the decoder went on with guessed pixels
-            raise BrokenVideo(path, f"the frame at {time:.4f} s is damaged")
+            raise _broken(path, f"the frame at {time:.4f} s is damaged")
         now = _time(frame)
         yield frame
 
 
-def _seek(
-    container: InputContainer, stream: VideoStream, path: Path, time: float
-) -> tuple[av.VideoFrame | None, Iterator[av.VideoFrame]]:
-    """The first frame decoded after a seek to `time`, at or before it, and the frames that follow."""
+def _seek(container: InputContainer, stream: VideoStream, time: float) -> Iterator[av.VideoFrame]:
+    """Frames in order from one at or before `time`, near it where the file has key frames near it."""
     assert stream.time_base is not None
     # a key frame is found by its decoding time, which may lie before its own: then look further back
     for back in (0.0, 1.0, time):
         container.seek(round(max(time - back, 0.0) / stream.time_base), stream=stream)
         decoded = container.decode(stream)
-        frame = next(decoded, None)
-        if frame is not None and _time(frame) <= time + TOLERANCE:
+        first = next(decoded, None)
+        if first is not None and _time(first) <= time + TOLERANCE:
             break
-    return frame, decoded
+    return chain([first] if first else [], decoded)
 
 
 def _time(frame: av.VideoFrame) -> float:
@@ -126,27 +115,32 @@ def _time(frame: av.VideoFrame) -> float:
     return -math.inf if frame.time is None else frame.time
 
 
-def _opened(path: Path) -> InputContainer:
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
     try:
         container = av.open(str(path), options={"format_whitelist": CONTAINERS})
     except FileNotFoundError as error:
-        raise BrokenVideo(path, "is missing") from error
+        raise _broken(path, "is missing") from error
     except PermissionError as error:
-        raise BrokenVideo(path, "cannot be read (permission denied)") from error
+        raise _broken(path, "cannot be read (permission denied)") from error
     except av.FFmpegError as error:
-        raise BrokenVideo(path, f"is truncated or no video ({error.strerror})") from error
+        raise _broken(path, f"is truncated or no video ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise BrokenVideo(path, "has a damaged header") from error
-    streams = container.streams.video
-    if not streams or streams[0].codec_context is None:
-        container.close()
-        raise BrokenVideo(path, "holds no video stream of a known codec")
-    return container
+        raise _broken(path, "has a damaged header") from error
+    with container:
+        streams = container.streams.video
+        if not streams or streams[0].codec_context is None:
+            raise _broken(path, "holds no video stream of a known codec")
+        yield container
+
+
+def _broken(path: Path, what: str) -> Broken:
+    return Broken(str(path), what, NO_INDEX)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What decoding a whole file found: every frame's time in seconds, the size of the pictures, the damage.
+    """What decoding a whole file found: every frame's time in seconds, the size of the images, the damage.
 
     damage: "" or what stopped the decoder or left a frame incomplete; `times` then holds the sound frames.
     """
@@ -158,7 +152,7 @@ class Scan:
 
 
 def scan(path: Path) -> Scan:
-    """Decode every frame of a file. BrokenVideo where it cannot even be opened."""
+    """Decode every frame of a file. Raises Broken where it cannot even be opened."""
     times: list[float] = []
     damage = ""
     with _opened(path) as container:
@@ -227,9 +221,7 @@ def join_videos(paths: Sequence[Path], lengths: Sequence[int], target: Path) -> 
                 assert stream.time_base is not None and stream.average_rate is not None
                 shift = frames_before / (stream.average_rate * stream.time_base)
                 if shift.denominator != 1:
-                    raise BrokenVideo(
-                        path, f"has {stream.average_rate} frames/s in ticks of {stream.time_base}"
-                    )
+                    raise _broken(path, f"has {stream.average_rate} frames/s in ticks of {stream.time_base}")
                 for packet in source.demux(stream):
                     if packet.dts is None or packet.pts is None:
                         continue  # the empty packet that ends a stream
