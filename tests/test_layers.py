@@ -23,7 +23,7 @@ ROWS = (
     {"stages", "convert", "robotwin"},
     {"recipes"},
     {"config"},
-    {"train", "infer", "eval", "report"},
+    {"train", "infer", "serve", "eval", "report"},
     {"policies"},
     {"wan", "data"},
     {"nn", "flow"},

@@ -10,7 +10,7 @@ from wamkit_client.envs.robotwin.conventions import (
     RoboTwinConfig,
     for_simulator,
     from_simulator,
-    layout,
+    layout_of,
 )
 from wamkit_client.types import BadInput
 
@@ -18,9 +18,9 @@ from wamkit.recipes.robotwin import ACTIONS
 
 
 def test_layouts_are_told_by_their_names() -> None:
-    assert layout(ACTIONS.names) == Layout("joint", 6)
+    assert layout_of(ACTIONS.names) == Layout("joint", 6)
     poses = Layout("ee", 7)
-    assert layout(poses.names) == poses and poses.names[3:8] == (
+    assert layout_of(poses.names) == poses and poses.names[3:8] == (
         "left_qw",
         "left_qx",
         "left_qy",
@@ -28,10 +28,10 @@ def test_layouts_are_told_by_their_names() -> None:
         "left_gripper",
     )
     franka = Layout("joint", 7)  # sixteen numbers too
-    assert layout(franka.names) == franka and len(franka.names) == len(poses.names)
+    assert layout_of(franka.names) == franka and len(franka.names) == len(poses.names)
     for names in (ACTIONS.names[:-1], ACTIONS.names[7:] + ACTIONS.names[:7], ("x",), ()):
         with pytest.raises(BadInput, match="are not RoboTwin's"):
-            layout(names)
+            layout_of(names)
 
 
 @pytest.mark.parametrize(("shape", "word"), [(Layout("joint", 6), "qpos"), (Layout("ee", 7), "ee")])

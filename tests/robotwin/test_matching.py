@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from wamkit.robotwin.evaluator import Ended
-from wamkit.robotwin.matching import matched
-from wamkit.robotwin.server import Trial
+from wamkit.robotwin.dialect import Trial
+from wamkit.robotwin.evaluator import Printed
+from wamkit.robotwin.matching import match
 
 
 def trial(told: dict[str, int], call: int = -1, **facts: str) -> Trial:
     return Trial(0, told, calls=[call] if call >= 0 else [], **facts)
 
 
-def calls(episodes: list[Ended], trials: list[Trial]) -> list[int]:
+def calls(episodes: list[Printed], trials: list[Trial]) -> list[int]:
     """The call of every episode's trial; -1 where none is known."""
-    return [found.calls[0] if found.calls else -1 for found in matched(episodes, trials)]
+    return [found.calls[0] if found.calls else -1 for found in match(episodes, trials)]
 
 
-THREE = [Ended(10, True, ""), Ended(13, False, ""), Ended(14, True, "")]
+THREE = [Printed(10, "success"), Printed(13, "failure"), Printed(14, "success")]
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ THREE = [Ended(10, True, ""), Ended(13, False, ""), Ended(14, True, "")]
         ([trial({"episode": 0}, 0), trial({"episode": 1}, 1), trial({"episode": 2}, 2)], [0, 1, 2]),
         ([trial({"seed": 10}), trial({"seed": 10}, 0), trial({"seed": 13}), trial({"seed": 14}, 2)], [0, -1, 2]),
         ([trial({}, 0), trial({}, 1), trial({}, 2)], [-1, -1, -1]),
-        ([trial({"seed": 13}, 0), trial({"seed": 13}, 1, ended="failure")], [-1, 1, -1]),
+        ([trial({"seed": 13}, 0), trial({"seed": 13}, 1, outcome="failure")], [-1, 1, -1]),
         ([trial({"seed": 13}, 0), trial({"seed": 13}, 1)], [-1, -1, -1]),
-        ([trial({"seed": 10}, 0, ended="failure"), trial({"seed": 13}, 1, ended="failure")], [-1, 1, -1]),
+        ([trial({"seed": 10}, 0, outcome="failure"), trial({"seed": 13}, 1, outcome="failure")], [-1, 1, -1]),
     ],
 )  # fmt: skip
 def test_by_what_was_told(trials: list[Trial], expected: list[int]) -> None:
@@ -39,10 +39,10 @@ def test_by_what_was_told(trials: list[Trial], expected: list[int]) -> None:
 
 
 def test_a_seed_that_is_printed_twice() -> None:
-    twice = [Ended(10, False, ""), Ended(10, True, ""), Ended(11, True, "")]
+    twice = [Printed(10, "failure"), Printed(10, "success"), Printed(11, "success")]
     both = [
-        trial({"seed": 10}, 0, ended="failure"),
-        trial({"seed": 10}, 1, ended="success"),
+        trial({"seed": 10}, 0, outcome="failure"),
+        trial({"seed": 10}, 1, outcome="success"),
         trial({"seed": 11}, 2),
     ]
     assert calls(twice, both) == [0, 1, 2]
@@ -52,12 +52,12 @@ def test_a_seed_that_is_printed_twice() -> None:
 
 
 def test_why_it_is_not_known() -> None:
-    crashed = Ended(10, False, "RuntimeError: no camera")
-    assert matched([crashed], [trial({"seed": 10})])[0].error == "RuntimeError: no camera"
-    assert "asked this policy nothing" in matched(THREE, [])[0].error
+    crashed = Printed(10, "failure", "RuntimeError: no camera")
+    assert match([crashed], [trial({"seed": 10})])[0].error == "RuntimeError: no camera"
+    assert "asked this policy nothing" in match(THREE, [])[0].error
     assert (
         "told the policy failure and printed success"
-        in matched(THREE, [trial({"seed": 10}, 0, ended="failure")])[0].error
+        in match(THREE, [trial({"seed": 10}, 0, outcome="failure")])[0].error
     )
     refused = trial({"seed": 10}, error="camera 'x' is missing")
-    assert matched([crashed], [refused])[0] is refused
+    assert match([crashed], [refused])[0] is refused

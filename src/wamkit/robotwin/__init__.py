@@ -8,7 +8,6 @@ executed (the recipe's `replan_steps`); step limits and success are the simulato
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from wamkit.config import Run
 
 LONGEST = 1700  # of the simulator's step limits, which hold; results list them
-CONFIGS = {f"robotwin_{scenes}": RoboTwinConfig(f"demo_{scenes}") for scenes in ("clean", "randomized")}
 
 
 def _suite(name: str, env: RoboTwinConfig) -> Suite:
@@ -29,16 +27,19 @@ def _suite(name: str, env: RoboTwinConfig) -> Suite:
     return Suite(name, tasks, env, max_steps=LONGEST, episodes=100, first_seed=env.first_seed)
 
 
-SUITES = {name: _suite(name, env) for name, env in CONFIGS.items()}
+SUITES = {
+    "robotwin_clean": _suite("robotwin_clean", RoboTwinConfig("demo_clean")),
+    "robotwin_randomized": _suite("robotwin_randomized", RoboTwinConfig("demo_randomized")),
+}
 
 
 def find_suite(name: str) -> Suite:
     """The suite of that name; "robotwin_clean:place_fan,open_laptop" is these tasks of it. BadInput for others."""
-    family, _, words = name.partition(":")
+    family, _, names = name.partition(":")
     if family not in SUITES:
         raise BadInput(f"unknown suite {family!r}; RoboTwin's are {', '.join(SUITES)}")
     suite = SUITES[family]
-    chosen = tuple(suite.task(word) for word in words.split(",")) if words else suite.tasks
+    chosen = tuple(suite.task(word) for word in names.split(",")) if names else suite.tasks
     return replace(suite, name=name, tasks=chosen)
 
 
@@ -47,20 +48,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run what is missing of the suite's tasks and return the results that also stand in `out`/results.json.
 
-    asked: the directory's run, or one that differs in what a trained policy can be asked for; `eval.processes` is how
-    many evaluators run at a time.  episodes: per task (0: the suite's).  root: the RoboTwin checkout.
+    asked: the directory's run, or one with inference overrides; `eval.processes` is how many evaluators run at a time.
+    episodes: per task (0: the suite's).  root: the RoboTwin checkout.
     Raises BadInput where RoboTwin is not installed, `out` holds another evaluation, the policy is for another robot, or
-    evaluators died: the finished tasks are kept then, and the same call goes on.
+    evaluators died: the finished tasks are kept then, and the same call resumes.
     """
     suite = find_suite(suite_name)
-    for name in ("msgpack", "websockets"):
-        if find_spec(name) is None:
-            raise BadInput(
-                f"{name} is not installed, which serves the policy: pip install 'wamkit[robotwin]'"
-            )
-    from wamkit.robotwin import evaluation
-
-    env = CONFIGS[suite_name.partition(":")[0]]
-    return evaluation.evaluate(
-        run_dir, asked, replace(suite, episodes=episodes or suite.episodes), env, out, root
-    )
+    try:
+        from wamkit.robotwin import evaluation
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"{error.name} is not installed, which serves the policy: pip install 'wamkit[robotwin]'"
+        ) from None
+    return evaluation.evaluate(run_dir, asked, replace(suite, episodes=episodes or suite.episodes), out, root)

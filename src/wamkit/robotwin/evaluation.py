@@ -1,8 +1,8 @@
 """Evaluating a run with RoboTwin's evaluator: one process per task, against the run served here.
 
 The folder of one evaluation is that of wamkit/eval/evaluate.py, with the evaluators' output in logs/<task>.log and no
-recordings (RoboTwin keeps videos of its own). results.partial.jsonl holds the rows of whole tasks, because the
-evaluator cannot begin in the middle of one. In results.json besides: simulator.step_limits {task: control steps} and
+recordings (RoboTwin keeps its own videos). results.partial.jsonl holds the rows of whole tasks, because the evaluator
+cannot begin in the middle of one. results.json has besides: simulator.step_limits {task: control steps} and
 `instruction` per episode; `vector` is empty; `steps` count whole chunks where the evaluator does not tell them. Outcome
 and seed of an episode are what the evaluator printed, the rest is of the trial that it told the policy (matching.py).
 """
@@ -20,56 +20,60 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wamkit_client.envs.robotwin.conventions import CAMERAS, RoboTwinConfig, layout
+from wamkit_client.envs.robotwin.conventions import CAMERAS, RoboTwinConfig, layout_of
 from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 
 from wamkit.config import Run, inference_overrides, load_engine_as, load_normalizer, load_run
-from wamkit.data.normalize import Normalizer
 from wamkit.eval.evaluate import PARTIAL, begin_partial, finished_results, write_partial, write_results
 from wamkit.eval.scores import Row
 from wamkit.io.files import AGAIN, only_writer
 from wamkit.io.interrupt import stop_request, stopped
 from wamkit.io.progress import bar
 from wamkit.robotwin.checkout import Checkout, find_checkout
-from wamkit.robotwin.evaluator import Ended, Evaluator
-from wamkit.robotwin.matching import matched
-from wamkit.robotwin.server import HERE, PolicyServer, Trial
+from wamkit.robotwin.dialect import Trial, XPolicyLab
+from wamkit.robotwin.evaluator import Evaluator, Printed
+from wamkit.robotwin.matching import match
+from wamkit.serve.server import Server
 from wamkit.stages import run as stages
 
-SILENT_SECONDS = 1800.0  # seeds that the expert cannot solve are passed over without a word
+SILENT_SECONDS = 1800.0  # seeds that the expert cannot solve are skipped without a word
 POLL_SECONDS = 0.2
 LOGS = "logs"
 KEPT = "finished tasks are kept"
 
 
-def serve(run_dir: Path, asked: Run, host: str, port: int, token: str = "") -> PolicyServer:
+def serve(run_dir: Path, asked: Run, host: str, port: int, token: str = "") -> Server:
     """A run behind XPolicyLab's protocol, to be entered: for evaluators that somebody else starts.
 
     token: what their URL must hold; "" makes one. `url` is the whole of it.
-    Raises BadInput where the policy's cameras, actions or horizon are not what RoboTwin gives and takes.
+    Raises BadInput where the policy's cameras, actions or horizon are not RoboTwin's.
     """
-    shape = layout(asked.actions.names)
+    return Server(_dialect(run_dir, asked), host, port, token)
+
+
+def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
+    layout = layout_of(asked.actions.names)
     inference_overrides(load_run(run_dir), asked)
-    strangers = [view for view in asked.data.views if view not in CAMERAS]
-    if strangers:
+    unknown = [view for view in asked.data.views if view not in CAMERAS]
+    if unknown:
         raise BadInput(
-            f"{run_dir}: the policy looks through camera {strangers[0]!r}, RoboTwin has {', '.join(CAMERAS)}; "
+            f"{run_dir}: the policy needs camera {unknown[0]!r}, RoboTwin has {', '.join(CAMERAS)}; "
             "train it on a dataset with these names"
         )
-    if asked.eval.replan_steps > asked.data.horizon:
+    replan_steps, horizon = asked.eval.replan_steps, asked.data.horizon
+    if replan_steps > horizon:
         raise BadInput(
-            f"{run_dir}: {asked.eval.replan_steps} actions are to be executed of every chunk, which has "
-            f"{asked.data.horizon}; set --eval.replan-steps to that or less"
+            f"{run_dir}: {replan_steps} actions are to be executed of every chunk, which has {horizon}; "
+            "set --eval.replan-steps to that or less"
         )
-    embodiment = _embodiment(load_normalizer(run_dir))
-    engine = load_engine_as(asked, run_dir, stages.best_device())
-    return PolicyServer(engine, shape, embodiment, asked.eval.replan_steps, host, port, token)
+    embodiment = _embodiment(run_dir)
+    return XPolicyLab(load_engine_as(asked, run_dir, stages.best_device()), layout, embodiment, replan_steps)
 
 
-def _embodiment(normalizer: Normalizer) -> str:
+def _embodiment(run_dir: Path) -> str:
     """Whose statistics are used: RoboTwin does not name its robot. A policy of one robot has no choice."""
-    known, usual = list(normalizer.stats), RoboTwinConfig.embodiment
+    known, usual = list(load_normalizer(run_dir).stats), RoboTwinConfig.embodiment
     if len(known) == 1:
         return known[0]
     if usual in known:
@@ -77,44 +81,40 @@ def _embodiment(normalizer: Normalizer) -> str:
     raise BadInput(f"the policy knows several robots ({', '.join(known)}), none of them RoboTwin's {usual!r}")
 
 
-def evaluate(
-    run_dir: Path, asked: Run, suite: Suite, env: RoboTwinConfig, out: Path, root: Path
-) -> dict[str, Any]:
+def evaluate(run_dir: Path, asked: Run, suite: Suite, out: Path, root: Path) -> dict[str, Any]:
     """Run what is missing of the suite's tasks and return the results; see `wamkit.robotwin.evaluate`."""
-    env = replace(env, embodiment=_embodiment(load_normalizer(run_dir)))
+    env = RoboTwinConfig.from_json({**suite.env.to_json(), "embodiment": _embodiment(run_dir)})
     suite = replace(suite, env=env)
     checkout = find_checkout(root, env, suite.episodes)
-    facts = stages.policy_facts(run_dir, asked, stages.best_device())
-    request = _request(suite, asked, facts, checkout)
+    request = {
+        "suite": suite.to_json(),
+        "config": dataclasses.asdict(asked.eval),
+        "policy": stages.policy_facts(run_dir, asked, stages.best_device()),
+        "simulator": checkout.facts(),
+    }
+    request = json.loads(json.dumps(request))  # as it will be read from the file
     finished = finished_results(out, request)
     if finished:
         return finished
-    server = serve(run_dir, asked, HERE, 0)
+    dialect = _dialect(run_dir, asked)
     with only_writer(out, "evaluates"):
         started, clock = datetime.now(UTC), time.monotonic()
         rows = _begin(out, request, suite)
         resumed = sum(map(len, rows.values()))
-        with server, tempfile.TemporaryDirectory(prefix="wamkit-robotwin-") as scratch:
-            _Evaluation(checkout, suite, env, server, out, Path(scratch), rows).run(asked.eval.processes)
-        ordered = [row for task in suite.tasks for row in rows[task.name]]
+        with (
+            Server(dialect) as server,
+            tempfile.TemporaryDirectory(prefix="wamkit-robotwin-") as scratch,
+        ):
+            _Evaluation(checkout, suite, env, dialect, server.url, out, Path(scratch), rows).run(
+                asked.eval.processes
+            )
         known = request | {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 1),
             "resumed": resumed,
             "demonstrated": 0,
         }
-        return write_results(out, known, suite, ordered)
-
-
-def _request(suite: Suite, asked: Run, facts: Mapping[str, Any], checkout: Checkout) -> dict[str, Any]:
-    request = {
-        "suite": suite.to_json(),
-        "config": dataclasses.asdict(asked.eval),
-        "policy": dict(facts),
-        "simulator": checkout.facts(),
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(request))
-    return plain
+        return write_results(out, known, suite, [row for task in suite.tasks for row in rows[task.name]])
 
 
 def _begin(out: Path, request: Mapping[str, Any], suite: Suite) -> dict[str, list[Row]]:
@@ -130,12 +130,13 @@ def _begin(out: Path, request: Mapping[str, Any], suite: Suite) -> dict[str, lis
 
 @dataclass
 class _Evaluation:
-    """The tasks of one evaluation that are not finished yet."""
+    """The tasks of one evaluation. rows: of those that are finished."""
 
     checkout: Checkout
     suite: Suite
     env: RoboTwinConfig
-    server: PolicyServer
+    dialect: XPolicyLab
+    url: str
     out: Path
     scratch: Path
     rows: dict[str, list[Row]]
@@ -159,8 +160,7 @@ class _Evaluation:
                     for evaluator in list(running):
                         if self._over(evaluator, advance):
                             running.remove(evaluator)
-                            evaluator.end()
-                            died += self._keep(evaluator)
+                            died += self._keep(evaluator, evaluator.end())
                     time.sleep(POLL_SECONDS)
             finally:
                 for evaluator in running:
@@ -172,47 +172,44 @@ class _Evaluation:
             )
 
     def _start(self, task: str) -> Evaluator:
-        suite, server = self.suite, self.server
-        command = self.checkout.command(
-            task, self.env, suite.episodes, server.layout.control, server.url, self.scratch
-        )
-        environment = self.checkout.environment(self.scratch, server.url)
+        control = self.dialect.layout.control
+        command = self.checkout.command(task, self.env, self.suite.episodes, control, self.url, self.scratch)
+        environment = self.checkout.environment(self.scratch, self.url)
         return Evaluator(task, command, self.checkout.root, environment, self.out / LOGS / f"{task}.log")
 
     def _over(self, evaluator: Evaluator, advance: Callable[..., None]) -> bool:
-        """Look at what it printed: True where nothing more can be expected of it."""
+        """Read what it printed: True where nothing more can be expected of it."""
         ended = not evaluator.running  # before its last words are read
-        fresh = evaluator.transcript.update()
-        episodes = evaluator.transcript.episodes
-        solved = sum(episode.success for episode in episodes)
-        if fresh:
-            advance(len(fresh), note=f"{evaluator.task}: {solved} of {len(episodes)} solved")
-        enough = self.checkout.age.episodes > self.suite.episodes <= len(episodes)
-        return ended or enough or evaluator.silent_seconds() > SILENT_SECONDS
+        transcript = evaluator.transcript
+        if fresh := transcript.update():
+            solved, count = transcript.solved, len(transcript.episodes)
+            advance(fresh, note=f"{evaluator.task}: {solved} of {count} solved")
+        enough = self.checkout.version.episodes > self.suite.episodes <= len(transcript.episodes)
+        return ended or enough or transcript.silent_seconds() > SILENT_SECONDS
 
-    def _keep(self, evaluator: Evaluator) -> list[str]:
-        """Write down a finished task; what to say of one that did not finish."""
+    def _keep(self, evaluator: Evaluator, ended: str) -> list[str]:
+        """Save the rows of a finished task; what to say of one that did not finish."""
         task, episodes = evaluator.task, evaluator.transcript.episodes[: self.suite.episodes]
         if len(episodes) < self.suite.episodes:
             return [
-                f"{task} {evaluator.status} after {len(episodes)} of {self.suite.episodes} episodes. "
+                f"{task} {ended} after {len(episodes)} of {self.suite.episodes} episodes. "
                 f"{evaluator.log}:\n{evaluator.transcript.tail()}"
             ]
-        trials = matched(episodes, self.server.trials[task])
-        rows = [self._row(task, ended, trial) for ended, trial in zip(episodes, trials, strict=True)]
+        trials = match(episodes, self.dialect.trials[task])
+        limit = self.checkout.step_limits().get(task, self.suite.max_steps)
+        rows = [self._row(task, limit, *both) for both in zip(episodes, trials, strict=True)]
         with (self.out / PARTIAL).open("a") as partial:
             partial.write("".join(json.dumps(row) + "\n" for row in rows))
         self.rows[task] = rows
         return []
 
-    def _row(self, task: str, ended: Ended, trial: Trial) -> Row:
-        limit = self.checkout.step_limits().get(task, self.suite.max_steps)
-        error = trial.error or ended.error
+    def _row(self, task: str, limit: int, episode: Printed, trial: Trial) -> Row:
+        error = trial.error or episode.error
         return {
             "task": task,
-            "seed": ended.seed,
-            "status": "error" if error else "success" if ended.success else "failure",
-            "steps": trial.steps or min(limit, self.server.replan_steps * len(trial.calls)),
+            "seed": episode.seed,
+            "status": "error" if error else episode.outcome,
+            "steps": trial.steps or min(limit, self.dialect.replan_steps * len(trial.calls)),
             "vector": [],
             "query_call": trial.calls,
             "query_ms": trial.milliseconds,

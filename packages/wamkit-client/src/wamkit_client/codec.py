@@ -1,60 +1,94 @@
-"""How many values a msgpack message holds, told from its headers, before any of them is built.
+"""Values and arrays as msgpack bytes: arrays in msgpack-numpy's form, never pickle.
 
-A byte can announce a map of 64 bytes of memory, so the size of a message bounds neither the memory nor the time that
-decoding it takes; the number of its values does. Format: github.com/msgpack/msgpack/blob/master/spec.md.
+A byte can announce a map of 64 bytes of memory, so the length of a message bounds neither the memory nor the time that
+decoding takes. The values are therefore counted while they are decoded.
 """
 
 from __future__ import annotations
 
-from typing import Iterator, Tuple
+import math
+import re
+from typing import Any, Dict, List, Tuple
 
-# Of a first byte: bytes of the count that follows it, bytes to skip, values that follow. Where a count is given it
-# stands for that many bytes, or, where values are not 0, for that many times so many values.
-Kind = Tuple[int, int, int]
+import msgpack
+import numpy as np
 
-
-def _kinds() -> Iterator[Kind]:
-    for _ in range(0x80):  # small integers
-        yield 0, 0, 0
-    for count in range(16):  # maps, arrays and strings of few
-        yield 0, 0, 2 * count
-    for count in range(16):
-        yield 0, 0, count
-    for count in range(32):
-        yield 0, count, 0
-    yield from [(0, 0, 0)] * 4  # nil, unused, false, true
-    yield from [(1, 0, 0), (2, 0, 0), (4, 0, 0)]  # bytes
-    yield from [(1, 1, 0), (2, 1, 0), (4, 1, 0)]  # extensions: a type and bytes
-    yield from [(0, 4, 0), (0, 8, 0)]  # floats
-    yield from [(0, 1, 0), (0, 2, 0), (0, 4, 0), (0, 8, 0)] * 2  # integers
-    yield from [(0, 1 + size, 0) for size in (1, 2, 4, 8, 16)]  # extensions of fixed size
-    yield from [(1, 0, 0), (2, 0, 0), (4, 0, 0)]  # strings
-    yield from [(2, 0, 1), (4, 0, 1)]  # arrays
-    yield from [(2, 0, 2), (4, 0, 2)]  # maps
-    for _ in range(0x20):  # negative integers
-        yield 0, 0, 0
+LARGEST_MESSAGE = 64 * 2**20  # bytes
+# Keys of maps count too. An observation has a hundred values, a chunk of a thousand actions fifty thousand.
+MOST_VALUES = 100_000
+# In one list or map: msgpack allocates a list as soon as it is announced, nested up to 512 deep.
+LONGEST_CONTAINER = 10_000
+MOST_DIMENSIONS = 32  # of an array
+PLAIN_KINDS = "biuf"
+PLAIN_DTYPE = re.compile(r"[<>|=]?[biuf][0-9]{1,2}")
 
 
-KINDS = tuple(_kinds())
+class Malformed(ValueError):
+    """Bytes that are no message, or one that would cost too much to decode."""
 
 
-def more_values_than(most: int, message: bytes) -> bool:
-    """Whether the message, as far as it goes, announces more than `most` values, keys of maps among them.
+def pack(value: Any) -> bytes:
+    """A tree of plain values and arrays as bytes; TypeError for anything else."""
+    packed: bytes = msgpack.packb(value, default=_to_wire, use_bin_type=True)
+    return packed
 
-    Looks at `most` headers at the most.
+
+def unpack(message: bytes) -> Any:
+    """What `pack` was given, tuples as lists; arrays are read-only views of the message.
+
+    Raises Malformed, before more than MOST_VALUES values have been built.
     """
-    at, seen, expected = 0, 0, 1
-    while expected and at < len(message):
-        count_bytes, skipped, values = KINDS[message[at]]
-        at += 1
-        if count_bytes:
-            count = int.from_bytes(message[at : at + count_bytes], "big")
-            at += count_bytes
-            values *= count
-            skipped += 0 if values else count
-        at += skipped
-        seen += 1
-        expected += values - 1
-        if seen + expected > most:
-            return True
-    return False
+    left = MOST_VALUES
+
+    def counted(values: List[Any], each: int = 1) -> List[Any]:
+        nonlocal left
+        left -= each * len(values)
+        if left < 0:
+            raise Malformed(f"a message of more than {MOST_VALUES} values; send numbers as arrays")
+        return values
+
+    def to_map(pairs: List[Tuple[Any, Any]]) -> Any:  # pairs, because a repeated key must count again
+        return _from_wire(dict(counted(pairs, 2)))
+
+    try:
+        return msgpack.unpackb(
+            message,
+            raw=False,
+            list_hook=counted,
+            object_pairs_hook=to_map,
+            max_array_len=LONGEST_CONTAINER,
+            max_map_len=LONGEST_CONTAINER,
+        )
+    except Malformed:
+        raise
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise Malformed(
+            f"not a msgpack message, or one with more than {LONGEST_CONTAINER} values in one list or map ({error})"
+        ) from None
+
+
+def _to_wire(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in PLAIN_KINDS:
+        one = {b"nd": isinstance(value, np.ndarray), b"type": value.dtype.str, b"data": value.tobytes()}
+        return {**one, b"kind": b"", b"shape": value.shape} if one[b"nd"] else one
+    raise TypeError(f"{type(value).__name__} cannot be sent; expected plain values and arrays of numbers")
+
+
+def _from_wire(value: Dict[Any, Any]) -> Any:
+    if b"complex" in value:
+        raise Malformed("complex numbers are not part of this protocol")
+    if b"nd" not in value:
+        return value
+    try:
+        if not PLAIN_DTYPE.fullmatch(value[b"type"]):
+            raise ValueError(f"type {value[b'type']!r}")
+        dtype, data = np.dtype(value[b"type"]), value[b"data"]
+        shape = tuple(value[b"shape"]) if value[b"nd"] else ()
+        if len(shape) > MOST_DIMENSIONS:
+            raise ValueError(f"{len(shape)} dimensions")
+        if min(shape, default=0) < 0 or len(data) != dtype.itemsize * math.prod(shape):
+            raise ValueError(f"{len(data)} bytes for {dtype} {shape}")
+        array = np.frombuffer(data, dtype).reshape(shape)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Malformed(f"an array of the message is malformed ({error})") from None
+    return array if value[b"nd"] else array[()]

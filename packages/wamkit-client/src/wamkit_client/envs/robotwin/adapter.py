@@ -1,8 +1,7 @@
-"""What RoboTwin and XPolicyLab import: their policy interface, in front of a policy that wamkit serves.
+"""What RoboTwin and XPolicyLab import: their policy interfaces, in front of a policy that wamkit serves.
 
-RoboTwin's own evaluator (before it moved to XPolicyLab) calls `get_model`, `eval` and `reset_model`; XPolicyLab's
-policy folders need a `Model`. Both only pass messages on, so this file needs NumPy, msgpack and websockets. The
-present evaluator needs neither: it speaks to the server directly.
+RoboTwin's evaluator from before August 2026 calls `get_model`, `eval` and `reset_model`; XPolicyLab's policy folders
+need a `Model`. Both only pass messages on. The present evaluator needs neither: it speaks to the server directly.
 
 Config keys: server ("ws://127.0.0.1:19000/TOKEN"), task_name; XPolicyLab also gives action_type.
 """
@@ -16,18 +15,19 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from wamkit_client.codec import LARGEST_MESSAGE
 from wamkit_client.envs.robotwin.conventions import for_simulator, from_simulator
-from wamkit_client.envs.robotwin.wire import ANSWERS, LARGEST_FRAME, Frame, WireError, pack, unpack
+from wamkit_client.envs.robotwin.wire import ANSWERS, Frame, WireError, pack, unpack
 from wamkit_client.types import BadInput
 
 ANSWER_SECONDS = 600.0
 
-Actions = List[Dict[str, Any]]
+Actions = List[Dict[str, Any]]  # by XPolicyLab's keys, one per control step
 
 
 class Connection:
-    """One evaluation's connection to the server. Raises BadInput where it lets nobody in with this URL, and WireError
-    with what it refused."""
+    """One evaluation's connection to the server. Raises BadInput where the server lets nobody in with this URL, and
+    WireError with what it refused."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         for key in ("server", "task_name"):
@@ -37,10 +37,10 @@ class Connection:
                     '(server: "ws://127.0.0.1:19000/TOKEN", the `url` of what serves the policy)'
                 )
         self._evaluation = str(uuid.uuid4())
-        self._open = ExitStack()  # the only way to connect that every version of websockets has
+        self._open = ExitStack()  # entering is the only way to connect that every version of websockets has
         try:
             self._socket = self._open.enter_context(
-                connect(config["server"], max_size=LARGEST_FRAME, compression=None)
+                connect(config["server"], max_size=LARGEST_MESSAGE, compression=None)
             )
         except InvalidStatus as error:
             raise BadInput(
@@ -54,7 +54,12 @@ class Connection:
         frame = Frame(message_type, str(uuid.uuid4()), self._evaluation, dict(payload))
         self._socket.send(pack(frame))
         while True:
-            answer = unpack(_binary(self._socket.recv(timeout=ANSWER_SECONDS)))
+            message = self._socket.recv(timeout=ANSWER_SECONDS)
+            if not isinstance(message, bytes):
+                raise WireError(
+                    "invalid_frame", "the server answered with text; is it another program's port?"
+                )
+            answer = unpack(message)
             if answer.message_id != frame.message_id:
                 continue  # of a question that was given up
             if answer.message_type == "error":
@@ -64,40 +69,30 @@ class Connection:
             return answer.payload
 
     def infer(self, observation: Mapping[str, Any]) -> Actions:
-        """The actions to execute now, by RoboTwin's keys; the server says how many."""
+        """The actions to execute now; the server says how many."""
         actions: Actions = self.ask("infer", {"observation": observation})["actions"]
         return actions
-
-    def close(self) -> None:
-        self._open.close()
-
-
-def _binary(message: Any) -> bytes:
-    if not isinstance(message, bytes):
-        raise WireError("invalid_frame", "the server answered with text; is it another program's port?")
-    return message
 
 
 class Episodes:
     """The `model` of the older interface.
 
-    reset_model says that an episode begins, but not which: that is told with its first query, by the number that the
-    evaluator counts and prints, so that a reset which no query follows is no episode.
+    reset_model says that an episode begins, but not which. So the server is told with the first query, by the number
+    that the evaluator counts and prints; a reset that no query follows is no episode.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._connection = Connection(config)
         self._task = {"task_name": config["task_name"]}
         self._episode: Dict[str, int] = {}
-        self._begins = True
 
     def reset(self) -> None:
-        self._begins = True
+        self._episode = {}
 
     def infer(self, finished: int, observation: Mapping[str, Any]) -> Actions:
         """finished: episodes of the evaluation that are over."""
-        if self._begins:
-            self._episode, self._begins = {"episode": finished}, False
+        if not self._episode:
+            self._episode = {"episode": finished}
             self._connection.ask("reset", {**self._task, **self._episode})
         return self._connection.infer(observation)
 
@@ -121,7 +116,7 @@ def reset_model(model: Episodes) -> None:
 
 
 def eval(task_env: Any, model: Episodes, observation: Mapping[str, Any]) -> None:
-    """One query: everything the server says to execute, or less where the episode ends before."""
+    """One query: executes everything the server sends, or less where the episode ends before."""
     seen = {**encode_obs(observation), "instruction": str(task_env.get_instruction())}
     for action in model.infer(int(task_env.test_num), seen):
         vector, word = for_simulator(action)
@@ -141,7 +136,7 @@ class Model:
         self._observations: List[Mapping[str, Any]] = []
 
     def prepare_case(self, case_meta: Mapping[str, Any]) -> None:
-        """Before a reset: seed and instruction of the episode, which `reset` is not told."""
+        """Before a reset: seed and instruction of the episode, which `reset` is not given."""
         self._case = dict(case_meta)
         self._connection.ask("prepare_case", self._case)
 
@@ -160,7 +155,7 @@ class Model:
         return self.get_action_batch([0])[0]
 
     def get_action_batch(self, env_idx_list: Optional[Sequence[int]] = None) -> List[Actions]:
-        """Actions for each observation of the last `update_obs_batch`, in its order; XPolicyLab may leave out whose."""
+        """Actions for each observation of the last `update_obs_batch`, in its order; env_idx_list may be omitted."""
         if not self._observations or len(env_idx_list or self._observations) != len(self._observations):
             raise BadInput(
                 f"actions for environments {env_idx_list} are asked for, {len(self._observations)} were observed; "

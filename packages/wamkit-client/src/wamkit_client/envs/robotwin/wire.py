@@ -1,4 +1,4 @@
-"""XPolicyLab's websocket messages: one binary msgpack frame each, arrays in msgpack-numpy's form. Never pickle.
+"""XPolicyLab's websocket messages, each one binary msgpack frame (wamkit_client/codec.py).
 
 An envelope says which evaluation, case and trial a message belongs to; an answer repeats them and the message_id.
 Errors travel as {code, message, details}. Knows neither sockets nor policies.
@@ -6,17 +6,13 @@ Errors travel as {code, message, details}. Knows neither sockets nor policies.
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Dict, Optional
 
-import msgpack
-import numpy as np
+from wamkit_client import codec
 
-from wamkit_client.codec import more_values_than
-
+# Message type -> type of its answer.
 ANSWERS = {
     "hello": "hello_ack",
     "prepare_case": "prepare_case_ack",
@@ -25,16 +21,10 @@ ANSWERS = {
     "trial_end": "trial_end_ack",
     "heartbeat": "heartbeat_ack",
 }
-LARGEST_FRAME = 64 * 2**20
-MOST_VALUES = (
-    100_000  # of a message; an observation has a hundred, a chunk of a thousand actions fifty thousand
-)
-MOST_DIMENSIONS = 32  # of an array
-LONGEST_NAME = 1000  # characters
-NEEDED = ("message_type", "message_id", "evaluation_id")
-OPTIONAL = {"action_case_id": str, "trial_id": str, "repeat_index": int}
-PLAIN_KINDS = "biuf"
-PLAIN_DTYPE = re.compile(r"[<>|=]?[biuf][0-9]{1,2}")
+REQUIRED = ("message_type", "message_id", "evaluation_id")
+OPTIONAL = {"payload": dict, "action_case_id": str, "trial_id": str, "repeat_index": int, "step": int}
+LONGEST_NAME = 1000  # characters of a required field
+LONGEST_ERROR = 2000  # characters; a refused value may be huge
 
 
 class WireError(Exception):
@@ -47,13 +37,13 @@ class WireError(Exception):
 
     def __init__(self, code: str, message: str, message_id: str = "", evaluation_id: str = "") -> None:
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code, self.message = code, message[:LONGEST_ERROR]
         self.message_id, self.evaluation_id = message_id, evaluation_id
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One message. action_case_id, trial_id and repeat_index are absent (None on the wire) where none was begun."""
+    """One message. action_case_id, trial_id and repeat_index are None (nil on the wire) where none was begun."""
 
     message_type: str
     message_id: str
@@ -68,83 +58,41 @@ class Frame:
         """The reply to this message."""
         return replace(self, message_type=message_type, payload=payload)
 
+    def refuse(self, error: WireError) -> Frame:
+        """The reply to this message where it failed."""
+        return self.answer("error", {"code": error.code, "message": error.message, "details": {}})
+
 
 def error_frame(error: WireError) -> Frame:
     """The answer to a message that could not be read."""
-    payload = {"code": error.code, "message": error.message, "details": {}}
-    return Frame("error", error.message_id, error.evaluation_id, payload)
+    return Frame("error", error.message_id, error.evaluation_id).refuse(error)
 
 
 def pack(frame: Frame) -> bytes:
     """A frame as bytes; TypeError for objects that are neither plain values nor plain arrays."""
-    fields = {**vars(frame), "sent_at": datetime.now(timezone.utc).isoformat()}
-    packed: bytes = msgpack.packb(fields, default=_to_wire, use_bin_type=True)
-    return packed
+    return codec.pack({**vars(frame), "sent_at": datetime.now(timezone.utc).isoformat()})
 
 
-def unpack(data: bytes) -> Frame:
-    """The frame in these bytes. Raises WireError with "invalid_frame", at once where decoding would take long."""
-    if more_values_than(MOST_VALUES, data):
-        raise WireError(
-            "invalid_frame", f"a message of more than {MOST_VALUES} values; send numbers as arrays"
-        )
+def unpack(message: bytes) -> Frame:
+    """The frame in these bytes. Raises WireError with "invalid_frame"."""
     try:
-        fields = msgpack.unpackb(data, raw=False, object_hook=_from_wire)
-    except WireError:
-        raise
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise WireError("invalid_frame", f"this is not a msgpack message ({error})") from None
+        fields = codec.unpack(message)
+    except codec.Malformed as error:
+        raise WireError("invalid_frame", str(error)) from None
     if type(fields) is not dict:
         raise WireError("invalid_frame", f"a message is a map, got {type(fields).__name__}")
-    known = {key: fields[key] for key in ("message_id", "evaluation_id") if _is_name(fields.get(key))}
-    for key in NEEDED:
-        if not _is_name(fields.get(key)):
-            raise WireError(
-                "invalid_frame",
-                f"{key!r} is missing, not a str or of more than {LONGEST_NAME} characters",
-                **known,
-            )
-    rest = {key: fields.get(key) for key in OPTIONAL}
-    for key, kind in OPTIONAL.items():
-        if rest[key] is not None and not isinstance(rest[key], kind):
-            raise WireError("invalid_frame", f"{key!r} must be a {kind.__name__} or nil", **known)
-    payload, step = fields.get("payload"), fields.get("step", 0)
-    payload = {} if payload is None else payload
-    if not isinstance(payload, dict) or not isinstance(step, int):
-        raise WireError("invalid_frame", "'payload' must be a map and 'step' an integer", **known)
-    return Frame(
-        fields["message_type"], known["message_id"], known["evaluation_id"], payload, step=step, **rest
-    )
+    required = {key: fields[key] for key in REQUIRED if _is_name(fields.get(key))}
+    known = {key: value for key, value in required.items() if key != "message_type"}
+    for key in REQUIRED:
+        if key not in required:
+            wrong = f"{key!r} is missing, not a str or longer than {LONGEST_NAME} characters"
+            raise WireError("invalid_frame", wrong, **known)
+    optional = {key: fields[key] for key in OPTIONAL if fields.get(key) is not None}
+    for key, value in optional.items():
+        if not isinstance(value, OPTIONAL[key]):
+            raise WireError("invalid_frame", f"{key!r} must be a {OPTIONAL[key].__name__} or nil", **known)
+    return Frame(**required, **optional)
 
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_NAME
-
-
-def _to_wire(value: Any) -> Any:
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in PLAIN_KINDS:
-        one = {b"nd": isinstance(value, np.ndarray), b"type": value.dtype.str, b"data": value.tobytes()}
-        return {**one, b"kind": b"", b"shape": value.shape} if one[b"nd"] else one
-    raise TypeError(f"{type(value).__name__} cannot be sent; expected plain values and arrays of numbers")
-
-
-def _from_wire(value: Dict[Any, Any]) -> Any:
-    """Arrays are views of the frame: read-only."""
-    if b"complex" in value:
-        raise WireError("invalid_frame", "complex numbers are not part of this protocol")
-    if b"nd" not in value:
-        return value
-    try:
-        if not PLAIN_DTYPE.fullmatch(value[b"type"]):
-            raise ValueError(f"type {value[b'type']!r}")
-        dtype = np.dtype(value[b"type"])
-        shape = tuple(value[b"shape"]) if value[b"nd"] else ()
-        if len(shape) > MOST_DIMENSIONS:
-            raise ValueError(f"{len(shape)} dimensions")
-        data = value[b"data"]
-        if min(shape, default=0) < 0 or len(data) != dtype.itemsize * math.prod(shape):
-            raise ValueError(f"{len(data)} bytes for {dtype} {shape}")
-        array = np.frombuffer(data, dtype).reshape(shape)
-    except (KeyError, TypeError, ValueError) as error:
-        raise WireError("invalid_frame", f"an array of the message is malformed ({error})") from None
-    return array if value[b"nd"] else array[()]
