@@ -63,7 +63,8 @@ class Networks:
         config = replace(config, size=replace(config.size, layers=layers))
         with device:
             dit, action = WanDiT(config.size, NO_ADAPTERS), ActionDiT(config.action_size, 7)
-        return cls(dit.to(dtype), action.to(dtype), VARIANTS[config.variant])
+        # rotary tables have values wherever a network is built; here they follow its weights
+        return cls(dit.to(device, dtype), action.to(device, dtype), VARIANTS[config.variant])
 
 
 def libero(networks: Networks, batch: int) -> Asked:
@@ -100,7 +101,7 @@ def operations() -> dict[str, dict[str, int]]:
 
 def _ours(networks: Networks) -> dict[str, int]:
     sampler, asked = FusedSampler(networks, STEPS), libero(networks, batch=1)
-    kept = sampler.query(*asked)  # also makes the tables of positions, once for every query
+    kept = sampler.begin(*asked)  # positions are laid out at the first query of a shape
     whole = count(lambda: sampler.sample(*asked))
     return {"query": whole, "action steps": count(lambda: sampler.chunk(asked[2].action, kept))}
 

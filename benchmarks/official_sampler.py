@@ -19,7 +19,6 @@ from torch import Tensor
 
 from wamkit.flow import Grid
 from wamkit.nn.attention import KV
-from wamkit.nn.rope import grid_table, line_table
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
 from wamkit.wan.block import EMBEDDED_TIME_SCALE, Attention, Block, RMSNorm
@@ -55,7 +54,7 @@ def prefill(network: WanDiT, present: Tensor, context: Tensor) -> list[KV]:
     dtype = network.patch_embedding.weight.dtype
     x = network.patch_embedding(present.to(dtype)).flatten(2).transpose(1, 2).contiguous()
     grid = (present.shape[3] // PATCH, present.shape[4] // PATCH)
-    rotation = complex_table(grid_table([0], *grid, network.size.head_dim, present.device))
+    rotation = complex_table(network.rotary([range(1)], *grid))
     t = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
     given = conditions(network, t, context, rotation, keys=x.shape[1])
     memory = []
@@ -69,7 +68,7 @@ def prefill(network: WanDiT, present: Tensor, context: Tensor) -> list[KV]:
 def act(network: ActionDiT, memory: list[KV], context: Tensor, noise: Tensor, grid: Grid) -> Tensor:
     """The chunk, from keys and values of the present."""
     dtype, keys = network.head.weight.dtype, memory[0].k.shape[2] + noise.shape[1]
-    rotation = complex_table(line_table(noise.shape[1], network.size.head_dim, noise.device))
+    rotation = complex_table(network.rotary(noise.shape[1]))
     x = noise.to(dtype)
     grid = grid.to(x.device)
     for t, stride in zip(grid.times[:-1], grid.strides, strict=True):

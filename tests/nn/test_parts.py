@@ -9,7 +9,7 @@ from torch import nn
 from wamkit.nn.adapter import Adapter
 from wamkit.nn.lora import LoRALinear, add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss_per_sample
-from wamkit.nn.rope import axis_dims, grid_table, rotate
+from wamkit.nn.rope import GridRotary, axis_dims, rotate
 
 
 def test_wan_gives_44_42_42_channels_to_the_axes():
@@ -19,7 +19,7 @@ def test_wan_gives_44_42_42_channels_to_the_axes():
 
 
 def test_rotation_depends_on_relative_positions_only():
-    table = grid_table([0], 4, 5, 32, torch.device("cpu"))
+    table = GridRotary(32)([range(1)], 4, 5)
     q, k = torch.randn(2, 32)
 
     def score(i: int, j: int) -> float:

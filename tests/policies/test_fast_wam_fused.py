@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +19,8 @@ from benchmarks.operations import Operations
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import clip
 from wamkit.infer.engine import Engine
-from wamkit.policies.fast_wam.fused import FusedSampler, places
+from wamkit.nn.rope import GridRotary, LineRotary
+from wamkit.policies.fast_wam.fused import FusedSampler, lay_out
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise, Sample, sample
 from wamkit.policies.fast_wam.variants import VARIANTS
@@ -91,18 +94,48 @@ def test_an_engine_acts_with_it(name: str) -> None:
     assert torch.allclose(acting, plain, rtol=0, atol=1e-5 * plain.abs().max().item())
 
 
-def test_weights_are_the_policys_own_and_can_be_saved(tmp_path: Path) -> None:
+def test_the_policy_is_left_as_it_was(tmp_path: Path) -> None:
+    """Its parameters are the same tensors in the same memory, and can be saved."""
     policy = tiny_policy(tiny_config(variant="idm"))
-    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in policy.state_dict().items()}
+    inputs, context, noise = query(policy, 2)
     sampler = FusedSampler(policy, 3)
-    for network, fused in ((policy.dit, sampler.video), (policy.action, sampler.action)):
-        for block, fast in zip(network.blocks, fused.blocks, strict=True):
-            own = {getattr(block.self_attn, layer).weight.data_ptr() for layer in "qkv"}
-            assert own == {part.data_ptr() for part in fast.weight.chunk(3)}
-    save_file(policy.state_dict(), tmp_path / "weights.safetensors")
+    sampler.sample(inputs.present, context, noise)
+    after = policy.state_dict()
+    assert after.keys() == before.keys()
+    assert all(after[name].data_ptr() == where for name, (where, _) in before.items())
+    save_file(after, tmp_path / "weights.safetensors")
     saved = load_file(tmp_path / "weights.safetensors")
-    assert saved.keys() == before.keys()
-    assert all(torch.equal(saved[name], before[name]) for name in before)
+    assert all(torch.equal(saved[name], tensor) for name, (_, tensor) in before.items())
+
+
+STACKED = ("self_attn.q", "self_attn.k", "self_attn.v", "cross_attn.k", "cross_attn.v")
+
+
+def test_what_was_copied_is_freed_with_the_policy_and_all_else_is_shared() -> None:
+    policy = tiny_policy(tiny_config(variant="idm"))
+    inputs, context, noise = query(policy, 2)
+    sampler = FusedSampler(policy, 3)
+    before = sampler.sample(inputs.present, context, noise)
+    blocks = [*policy.dit.blocks, *policy.action.blocks]
+    copied = [weakref.ref(block.get_submodule(name).weight) for block in blocks for name in STACKED]
+    shared = [weakref.ref(block.ffn[0].weight) for block in blocks]
+    del policy, blocks
+    gc.collect()
+    assert not any(weight() is not None for weight in copied)
+    assert all(weight() is not None for weight in shared)
+    assert_same(sampler.sample(inputs.present, context, noise), before)
+
+
+def test_at_full_size_a_third_of_the_weights_is_copied() -> None:
+    """As its docstring says, in bytes of bfloat16."""
+    networks = Networks.build(FastWAMConfig(), DEPTH, torch.device("meta"), torch.bfloat16)
+    sampler = FusedSampler(networks, 10)
+    parts = (sampler.video, sampler.action)
+    tensors = [(part.weight, part.bias) for network in parts for part in (network, *network.blocks)]
+    copied = sum(x.nbytes for pair in tensors for x in pair)
+    whole = sum(p.nbytes for network in (networks.dit, networks.action) for p in network.parameters())
+    assert (round(copied / 1e9, 1), round(whole / 1e9)) == (3.8, 12)
 
 
 def test_made_again_after_training_it_knows_the_new_weights() -> None:
@@ -144,18 +177,18 @@ def test_bfloat16_stays_close() -> None:
 def test_what_a_group_sees_is_all_up_to_its_own_end(
     name: str, frames: int, expected: Mapping[str, tuple[int, int]]
 ) -> None:
-    found = places(VARIANTS[name].sees, frames, (2, 3), 4, 20, torch.device("cpu"))
-    assert {group: (place.start, place.end) for group, place in found.items()} == expected
+    found = lay_out(VARIANTS[name].sees, frames, 2, 3, 4, GridRotary(20), LineRotary(20))
+    assert {group: (slot.start, slot.end) for group, slot in found.items()} == expected
 
 
-def test_a_visibility_that_is_no_stretch_is_refused() -> None:
+def test_a_visibility_that_is_no_slice_is_refused() -> None:
     sees = (
         ("present", ("present",)),
         ("future", ("present", "future")),
         ("action", ("future", "action")),
     )
     with pytest.raises(AssertionError, match="do not lie side by side"):
-        places(sees, 2, (2, 3), 4, 20, torch.device("cpu"))
+        lay_out(sees, 2, 2, 3, 4, GridRotary(20), LineRotary(20))
 
 
 # operations; how many there are depends on depth and dtype, not on width, so most are counted on a narrow network
@@ -180,18 +213,18 @@ class Counted:
 
 def official(networks: Networks, steps: int) -> Counted:
     present, context, noise = libero(networks, batch=1)
-    memory = official_sampler.prefill(networks.dit, present, context)
+    cache = official_sampler.prefill(networks.dit, present, context)
     with Operations() as query:
         official_sampler.sample(networks, present, context, noise, steps)
     with Operations() as chunk:
-        official_sampler.act(networks.action, memory, context, noise.action, networks.grid("action", steps))
+        official_sampler.act(networks.action, cache, context, noise.action, networks.grid("action", steps))
     return Counted(query, chunk)
 
 
 def ours(networks: Networks, name: str, steps: int) -> Counted:
     networks = replace(networks, acting=VARIANTS[name])
     sampler, asked = FusedSampler(networks, steps), libero(networks, batch=1)
-    kept = sampler.query(*asked)  # tables of positions are made with the first query
+    kept = sampler.begin(*asked)  # positions are laid out at the first query of a shape
     with Operations() as query:
         sampler.sample(*asked)
     with torch.inference_mode(), Operations() as chunk:

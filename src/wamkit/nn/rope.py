@@ -1,4 +1,4 @@
-"""Rotary positions. Channel pairs (2j, 2j+1) of a head are complex numbers turned by position * 10000^(-2j/dim)."""
+"""Rotary positions. Channel pairs (2j, 2j+1) of a head are complex numbers, rotated by position * 10000^(-2j/dim)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from wamkit_client.types import BadInput
+
+from wamkit.nn.tables import Tables
+
+POSITIONS = 1024  # per axis, as in the released networks
 
 
 def axis_dims(head_dim: int) -> tuple[int, int, int]:
@@ -17,45 +22,60 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * third, third, third
 
 
-def angles(positions: Sequence[int], dim: int) -> Float[Tensor, "positions {dim}//2"]:
-    """Rotation angle of each position and channel pair of one axis, float64."""
-    frequency = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    return torch.outer(torch.tensor(positions, dtype=torch.float64), frequency)
+def cos_sin(dim: int) -> Float[Tensor, "positions {dim}//2 2"]:
+    """(cos, sin) of the angle of each position and channel pair of one axis; float32, evaluated in float64."""
+    pair = torch.arange(0, dim, 2, dtype=torch.float64, device="cpu")
+    position = torch.arange(POSITIONS, dtype=torch.float64, device="cpu")
+    angle = torch.outer(position, 10000.0 ** (-pair / dim))
+    return torch.stack([angle.cos(), angle.sin()], dim=-1).float()
 
 
-def grid_table(
-    frames: Sequence[int], rows: int, columns: int, head_dim: int, device: torch.device
-) -> Float[Tensor, "s {head_dim}//2 2"]:
-    """(cos, sin) for tokens of a grid in (frame, row, column) order; float32 on `device`.
+class GridRotary(Tables):
+    """Rotations of tokens on a (frame, row, column) grid: three axes, each with its share of a head's channels."""
 
-    frames: the position in time of each frame; several frames may share one.
-    """
-    positions = (frames, range(rows), range(columns))
-    axes = [angles(axis, dim) for axis, dim in zip(positions, axis_dims(head_dim), strict=True)]
-    shape = (len(frames), rows, columns, -1)
-    table = torch.cat(
-        [
-            axes[0][:, None, None].expand(shape),
-            axes[1][None, :, None].expand(shape),
-            axes[2][None, None, :].expand(shape),
-        ],
-        dim=-1,
-    ).flatten(0, 2)
-    return _cos_sin(table, device)
+    frame: Tensor
+    row: Tensor
+    column: Tensor
 
+    def __init__(self, head_dim: int) -> None:
+        frame, row, column = map(cos_sin, axis_dims(head_dim))
+        super().__init__(frame=frame, row=row, column=column)
 
-def line_table(steps: int, head_dim: int, device: torch.device) -> Float[Tensor, "{steps} {head_dim}//2 2"]:
-    """(cos, sin) for a sequence of `steps` tokens: one axis over all channels."""
-    return _cos_sin(angles(range(steps), head_dim), device)
+    def forward(self, frames: Sequence[range], rows: int, columns: int) -> Float[Tensor, "s half 2"]:
+        """(cos, sin) of every token of the grid, frame by frame.
+
+        frames: positions in time, run by run; several runs may share some.
+        """
+        _expect_positions(max(rows, columns, *(run.stop for run in frames)))
+        frame = torch.cat([self.frame[run.start : run.stop] for run in frames])
+        row, column = self.row[:rows], self.column[:columns]
+        grid = (len(frame), rows, columns, -1, 2)
+        axes = (frame[:, None, None], row[None, :, None], column[None, None])
+        return torch.cat([axis.expand(grid) for axis in axes], dim=3).flatten(0, 2)
 
 
-def _cos_sin(table: Float[Tensor, "s half"], device: torch.device) -> Float[Tensor, "s half 2"]:
-    return torch.stack([table.cos(), table.sin()], dim=-1).float().to(device)
+class LineRotary(Tables):
+    """Rotations of a sequence: one axis over all channels of a head."""
+
+    step: Tensor
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__(step=cos_sin(head_dim))
+
+    def forward(self, steps: int) -> Float[Tensor, "{steps} half 2"]:
+        """(cos, sin) of tokens 0..steps-1."""
+        _expect_positions(steps)
+        return self.step[:steps]
+
+
+def _expect_positions(count: int) -> None:
+    if count > POSITIONS:
+        raise BadInput(f"{count} positions along one axis: rotary tables have {POSITIONS}; shorten the input")
 
 
 def rotate(x: Float[Tensor, "b n s e"], table: Float[Tensor, "s e//2 2"]) -> Float[Tensor, "b n s e"]:
-    """Turn every channel pair by its token's angle; computed in float32, returned in x's dtype."""
+    """Rotate every channel pair by its token's angle; computed in float32, returned in x's dtype."""
     cos, sin = table.unbind(-1)
     real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # b n s e/2
-    turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    rotated = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    return rotated.flatten(-2).to(x.dtype)

@@ -6,10 +6,19 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
+from wamkit.nn.tables import Tables
 
-def sinusoid(x: Real[Tensor, "..."], dim: int) -> Float[Tensor, "... {dim}"]:
-    """[cos(x w_0..), sin(x w_0..)], w_i = 10000^(-2i/dim); evaluated in float64, returned as float32."""
-    half = dim // 2
-    frequency = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=x.device) / half)
-    angle = x.double()[..., None] * frequency
-    return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+class Sinusoid(Tables):
+    """x -> [cos(x w_0..), sin(x w_0..)], w_i = 10000^(-2i/dim); evaluated in float64, returned as float32."""
+
+    frequency: Tensor
+
+    def __init__(self, dim: int) -> None:
+        half = dim // 2
+        index = torch.arange(half, dtype=torch.float64, device="cpu")
+        super().__init__(frequency=10000.0 ** (-index / half))
+
+    def forward(self, x: Real[Tensor, "..."]) -> Float[Tensor, "... dim"]:
+        angle = x.double()[..., None] * self.frequency
+        return torch.cat([angle.cos(), angle.sin()], dim=-1).float()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wamkit.bounds import AT_LEAST_1, EVEN, POSITIVE, Bound, check
 from wamkit.nn.attention import KV, Visibility, attend, cut
 from wamkit.nn.rope import rotate
-from wamkit.nn.sinusoid import sinusoid
+from wamkit.nn.sinusoid import Sinusoid
 
 EMBEDDED_TIME_SCALE = 1000.0  # the networks were trained on times 0..1000
 
@@ -104,18 +104,26 @@ class Attention(nn.Module):
 
     def queries(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b n s e"]:
         """Normed queries, not yet rotated."""
-        return self._split(self.norm_q(self.q(x)))
+        return split_heads(self.norm_q(self.q(x)), self.heads)
 
     def keys_values(self, x: Float[Tensor, "b s d"]) -> KV:
         """Normed keys, not yet rotated, and values."""
-        return KV(self._split(self.norm_k(self.k(x))), self._split(self.v(x)))
+        key, value = self.norm_k(self.k(x)), self.v(x)
+        return KV(split_heads(key, self.heads), split_heads(value, self.heads))
 
     def join(self, x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s d"]:
         """Put the heads together and project out."""
-        return self.o(x.transpose(1, 2).flatten(2))
+        return self.o(join_heads(x))
 
-    def _split(self, x: Float[Tensor, "b s ne"]) -> Float[Tensor, "b n s e"]:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+def split_heads(x: Float[Tensor, "b s ne"], heads: int) -> Float[Tensor, "b n s e"]:
+    """Channels of each head apart."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s ne"]:
+    """The inverse of `split_heads`."""
+    return x.transpose(1, 2).flatten(2)
 
 
 class Block(nn.Module):
@@ -196,10 +204,10 @@ def time_rows(size: TransformerSize) -> nn.Sequential:
 
 
 def embed_times(
-    mlp: nn.Sequential, times: Float[Tensor, "_ r"], dim: int, dtype: torch.dtype
+    sinusoid: Sinusoid, mlp: nn.Sequential, times: Float[Tensor, "_ r"], dtype: torch.dtype
 ) -> Float[Tensor, "_ r d"]:
     """Flow times in [0, 1] through the time MLP; the sinusoid is evaluated in float64, whatever the model's dtype."""
-    return mlp(sinusoid(times * EMBEDDED_TIME_SCALE, dim).to(dtype))
+    return mlp(sinusoid(times * EMBEDDED_TIME_SCALE).to(dtype))
 
 
 def per_run(x: Float[Tensor, "b s d"], row: Float[Tensor, "_ r d"]) -> Float[Tensor, "b s d"]:

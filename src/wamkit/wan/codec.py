@@ -17,8 +17,9 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from wamkit.nn.tables import Tables
 from wamkit.wan.codec_constants import FUTURE_STD, PRESENT_MEAN, PRESENT_STD
 
 BLOCK = 8
@@ -61,7 +62,7 @@ def _basis(coefficients: list[tuple[int, int, int, int]], frames: int) -> Float[
     return torch.stack(rows).float()
 
 
-class BlockCodec(nn.Module):
+class BlockCodec(Tables):
     """video [b, 3, 1 + 4 g, H, W] in [-1, 1] <-> latents [b, 27, 1 + g, H / 8, W / 8], about unit variance."""
 
     channels = len(PRESENT)
@@ -74,15 +75,14 @@ class BlockCodec(nn.Module):
     future_std: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
-        for name, value in {
-            "present_basis": _basis(PRESENT, 1),
-            "future_basis": _basis(FUTURE, GROUP),
-            "present_mean": torch.tensor(PRESENT_MEAN),
-            "present_std": torch.tensor(PRESENT_STD),
-            "future_std": torch.tensor(FUTURE_STD),
-        }.items():
-            self.register_buffer(name, value, persistent=False)
+        with torch.device("cpu"):
+            super().__init__(
+                present_basis=_basis(PRESENT, 1),
+                future_basis=_basis(FUTURE, GROUP),
+                present_mean=torch.tensor(PRESENT_MEAN),
+                present_std=torch.tensor(PRESENT_STD),
+                future_std=torch.tensor(FUTURE_STD),
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -100,7 +100,7 @@ class BlockCodec(nn.Module):
         return torch.cat([present, future], dim=2)
 
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
-        """The pictures, not clamped."""
+        """Pixels, not clamped."""
         first = self._first_frame(latents[:, :, :1])
         change = self._synthesise(latents[:, :, 1:] * _column(self.future_std), self.future_basis, GROUP)
         return torch.cat([first, first + change], dim=2)

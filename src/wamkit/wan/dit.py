@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from wamkit.nn.adapter import Adapter
 from wamkit.nn.attention import Visibility
-from wamkit.nn.rope import grid_table
+from wamkit.nn.rope import GridRotary
+from wamkit.nn.sinusoid import Sinusoid
 from wamkit.wan.block import (
     Block,
     Stream,
@@ -67,6 +68,11 @@ class Frames:
     first: int
     count: int
 
+    @property
+    def positions(self) -> range:
+        """In time, on the rotary axis."""
+        return range(self.first, self.first + self.count)
+
 
 PRESENT = Frames("present", 0, 1)
 
@@ -111,6 +117,8 @@ class WanDiT(nn.Module):
     def __init__(self, size: WanSize, adapters: Adapters) -> None:
         super().__init__()
         self.size = size
+        self.rotary = GridRotary(size.head_dim)
+        self.sinusoid = Sinusoid(size.time_dim)
         self.patch_embedding = nn.Conv3d(
             size.channels, size.width, (1, PATCH, PATCH), stride=(1, PATCH, PATCH)
         )
@@ -165,23 +173,18 @@ class WanDiT(nn.Module):
     ) -> Stream:
         """Patches, times and context as the blocks take them. context_mask: True = may attend; None = all may."""
         tokens = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))  # b d t h/2 w/2
-        rows, columns, dtype = tokens.shape[3], tokens.shape[4], tokens.dtype
-        counts = torch.tensor([frames.count for frames in groups], device=latents.device)
-        row = torch.arange(len(groups), device=latents.device).repeat_interleave(
-            counts, output_size=latents.shape[2]
-        )  # frame -> its group's time
-        time = embed_times(self.time_embedding, times, self.size.time_dim, dtype)
-        modulation = self.time_projection(time).unflatten(-1, (6, -1))
-        positions = [frames.first + i for frames in groups for i in range(frames.count)]
+        grid, dtype = tuple(tokens.shape[2:]), tokens.dtype
+        time = embed_times(self.sinusoid, self.time_embedding, times, dtype)  # . g d
+        modulation = self.time_projection(time).unflatten(-1, (6, -1))  # . g 6 d
         return Stream(
             tokens=tokens.flatten(2).transpose(1, 2),
-            grid=(len(positions), rows, columns),
-            sizes={frames.group: frames.count * rows * columns for frames in groups},
-            time=time[:, row],
-            modulation=modulation[:, row],
+            grid=grid,
+            sizes={frames.group: frames.count * grid[1] * grid[2] for frames in groups},
+            time=_per_frame(time, groups),
+            modulation=_per_frame(modulation, groups),
             context=self.text_embedding(context.to(dtype)),
             context_mask=None if context_mask is None else context_mask[:, None, None, :],
-            rope=grid_table(positions, rows, columns, self.size.head_dim, latents.device),
+            rope=self.rotary([frames.positions for frames in groups], *grid[1:]),
         )
 
     def run(
@@ -193,3 +196,9 @@ class WanDiT(nn.Module):
             x = self.adapters[i](self.blocks[i](x, stream, visibility))
             states[i] = x
         return x, tuple(states[i] for i in taps)
+
+
+def _per_frame(x: Float[Tensor, "_ g *rest"], groups: tuple[Frames, ...]) -> Float[Tensor, "_ t *rest"]:
+    """One row per frame from one row per group."""
+    rows = zip(x.unbind(1), groups, strict=True)
+    return torch.cat([row[:, None].expand(-1, frames.count, *row.shape[1:]) for row, frames in rows], dim=1)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.io.tensors import digest, load_strict, read_tensors
+from wamkit.nn.tables import Tables
 
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -117,6 +118,27 @@ WAN22 = VAESize(
 VAE_SIZES = {"2.1": WAN21, "2.2": WAN22}
 
 
+class LatentStatistics(Tables):
+    """Per-channel normalisation of latents, float32 in any precision."""
+
+    mean: Tensor
+    inverse_std: Tensor  # the form that the released code rounds
+
+    def __init__(self, size: VAESize) -> None:
+        mean, std = (
+            torch.tensor(x, device="cpu")[:, None, None, None] for x in (size.latent_mean, size.latent_std)
+        )
+        super().__init__(mean=mean, inverse_std=1 / std)
+
+    def normalise(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
+        """Posterior means -> about zero mean and unit variance."""
+        return (latents - self.mean) * self.inverse_std
+
+    def restore(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
+        """The inverse of `normalise`."""
+        return latents / self.inverse_std + self.mean
+
+
 class WanVAE(nn.Module):
     """Frozen codec. Freshly constructed it has random weights; `load` reads released ones.
 
@@ -148,6 +170,7 @@ class WanVAE(nn.Module):
             scale_factor_temporal=size.temporal,
             scale_factor_spatial=size.spatial,
         )
+        self.statistics = LatentStatistics(size)
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -188,23 +211,13 @@ class WanVAE(nn.Module):
                 f"and sides that are multiples of {self.spatial}; change frame_times or the view size"
             )
         posterior = self.module.encode(video.to(self.module.dtype), return_dict=False)[0]
-        mean, inverse_std = self._statistics(video.device)
-        return ((posterior.mean - mean) * inverse_std).to(self.module.dtype)
+        return self.statistics.normalise(posterior.mean).to(self.module.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
         """Normalised latents -> pixels clamped to [-1, 1], t = 1 + 4 (f - 1), in the weights' dtype."""
-        mean, inverse_std = self._statistics(latents.device)
-        raw = latents / inverse_std + mean
-        return self.module.decode(raw.to(self.module.dtype), return_dict=False)[0]
-
-    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / deviation (the form that the released code rounds); float32 in any precision."""
-        shape = (1, self.channels, 1, 1, 1)
-        mean, std = (
-            torch.tensor(x, device=device).view(shape) for x in (self.size.latent_mean, self.size.latent_std)
-        )
-        return mean, 1 / std
+        raw = self.statistics.restore(latents).to(self.module.dtype)
+        return self.module.decode(raw, return_dict=False)[0]
 
 
 def _find(path: Path, generation: Generation) -> Path:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wamkit.nn.rope import line_table
+from wamkit.nn.rope import LineRotary
+from wamkit.nn.sinusoid import Sinusoid
 from wamkit.wan.block import Block, Stream, TransformerSize, embed_times, text_mlp, time_mlp, time_rows
 
 
@@ -19,6 +20,8 @@ class ActionDiT(nn.Module):
     def __init__(self, size: TransformerSize, action_dim: int) -> None:
         super().__init__()
         self.size = size
+        self.rotary = LineRotary(size.head_dim)
+        self.sinusoid = Sinusoid(size.time_dim)
         self.action_encoder = nn.Linear(action_dim, size.width)
         self.text_embedding = text_mlp(size)
         self.time_embedding = time_mlp(size)
@@ -32,7 +35,7 @@ class ActionDiT(nn.Module):
         """A chunk in unit range at flow time t (one for each sample, or one for all)."""
         tokens = self.action_encoder(noisy.to(self.action_encoder.weight.dtype))
         steps, dtype = tokens.shape[1], tokens.dtype
-        time = embed_times(self.time_embedding, t[:, None], self.size.time_dim, dtype)
+        time = embed_times(self.sinusoid, self.time_embedding, t[:, None], dtype)
         return Stream(
             tokens=tokens,
             grid=(steps,),
@@ -41,5 +44,5 @@ class ActionDiT(nn.Module):
             modulation=self.time_projection(time).unflatten(-1, (6, -1)),
             context=self.text_embedding(context.to(dtype)),
             context_mask=None,
-            rope=line_table(steps, self.size.head_dim, tokens.device),
+            rope=self.rotary(steps),
         )

@@ -1,11 +1,13 @@
 """Acting without computing anything twice: the chunks of policies/fast_wam/sampling.py, sooner (Fast-WAM spec 6.4).
 
-Known from the weights alone, so computed once: what every block makes of the sampler's times. All samples of a batch
-share them, so a modulation row is one vector, and norm and modulation are one layer norm whose weights are that row.
-Known from the observation, so computed once per query: embedded context, its keys and values in every block, and the
-present frame. What is left of a step is 24 operations a block: one product makes queries, keys and values, which are
-normed, rotated and laid down together behind those of the groups they look at. So whatever a group sees is one stretch
-of one buffer: nothing is concatenated or masked.
+Computed once, since it depends on the weights alone: the modulation of every block at each of the sampler's times. All
+samples of a batch share these times, so a modulation row is one vector, and a norm with its modulation is one layer
+norm that has that row as its weights. Stacked once: weights that are applied to the same input.
+Computed once per query, since it depends on the observation alone: embedded context, its keys and values in every
+block, and the present frame.
+What is left of a step is 24 operations a block. One product makes queries, keys and values; they are normed, rotated
+and written together into one buffer per block, each group behind those that it looks at. So whatever a group sees is
+one slice of one buffer: nothing is concatenated or masked.
 
 It knows nothing about units, observations or where noise comes from.
 """
@@ -15,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import cast
 
@@ -25,46 +26,53 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from wamkit.nn.attention import KV, Visibility
-from wamkit.nn.rope import grid_table, line_table
+from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
-from wamkit.wan.block import Block, Rows, embed_times
+from wamkit.wan.block import Block, Rows, embed_times, join_heads, split_heads
 from wamkit.wan.dit import PATCH, WanDiT, fold
 
 CLEAN = -1  # the last of the sampler's times is 0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a group lies in the buffers (it sees all up to its own end), and how its q, k and v are rotated."""
+class Slot:
+    """Where a group lies in the buffers, and how its q, k and v are rotated. It sees all up to its own end."""
 
     start: int
     end: int
     rotary: Complex[Tensor, "s 3 1 half"]
 
 
+Layout = Mapping[str, Slot]
+
+
 @dataclass(frozen=True)
-class Query:
-    """What a query keeps. buffers: per block q, k, v [b 3 rows n e] of all groups, each in its place.
+class QueryState:
+    """What is kept during a query. buffers: per block q, k, v [b 3 rows n e] of all groups, each in its slot.
 
     context: per group and block, keys and values of the text as that group's network sees it.
     """
 
-    places: Mapping[str, Place]
+    layout: Layout
     buffers: tuple[Tensor, ...]
     context: Mapping[str, tuple[KV, ...]]
 
 
 class FusedBlock:
-    """A block and what acting makes of its weights. modulation: what the network adds to its rows, by time.
+    """A block as acting needs it. modulation: what the network adds to the block's own, by time.
 
     rows: by time (shift, 1 + scale, gate) of self-attention and of the MLP, [d] each.
     """
 
     def __init__(self, block: Block, modulation: Float[Tensor, "r 6 d"]) -> None:
-        attention = block.self_attn
-        self.block, self.eps = block, block.norm1.eps
+        attention, cross = block.self_attn, block.cross_attn
+        self.eps, self.heads = block.norm1.eps, attention.heads
         self.weight, self.bias = stack((attention.q, attention.k, attention.v))
+        # the layers that are used as they are, one by one: a reference to the block would keep its q, k and v
+        self.out, self.cross_q, self.cross_out = attention.o, cross.q, cross.o
+        self.cross_norm, self.ffn = block.norm3, block.ffn
+        # normalize_ divides by the length, an RMS norm by the length / sqrt(width); v is not normed
         q, k = (norm.weight.to(modulation.dtype) for norm in (attention.norm_q, attention.norm_k))
         self.norm = torch.stack([len(q) ** 0.5 * q, len(k) ** 0.5 * k, torch.ones_like(q)])
         self.floor = modulation.new_tensor((len(q) * attention.norm_q.eps) ** 0.5)
@@ -72,31 +80,33 @@ class FusedBlock:
         rows[:, [1, 4]] += 1  # scales
         self.rows: tuple[Rows, ...] = tuple(row.unbind() for row in rows.to(self.weight.dtype).unbind())
 
-    def project(self, x: Float[Tensor, "b s d"], time: int, place: Place, buffer: Tensor) -> None:
-        """Queries, keys and values of self-attention, put in their place."""
+    def project(self, x: Float[Tensor, "b s d"], time: int, slot: Slot, buffer: Tensor) -> None:
+        """Queries, keys and values of self-attention, written to the slot."""
         shift, scale, *_ = self.rows[time]
         u = F.layer_norm(x, shift.shape, scale, shift, self.eps)
         qkv = F.linear(u, self.weight, self.bias).unflatten(-1, (3, -1))
         normalize_(qkv[..., :2, :], self.floor)
-        pairs = (qkv * self.norm).unflatten(-1, (self.block.self_attn.heads, -1, 2))
-        torch.view_as_complex(pairs).mul_(place.rotary)
-        buffer[:, :, place.start : place.end].copy_(pairs.flatten(-2).transpose(1, 2))
+        # v is multiplied and rotated too, by ones: one operation for all three costs less than two for q and k. The
+        # product with `norm` is float32, as rotation has to be; writing to the buffer rounds.
+        pairs = (qkv * self.norm).unflatten(-1, (self.heads, -1, 2))
+        torch.view_as_complex(pairs).mul_(slot.rotary)
+        buffer[:, :, slot.start : slot.end].copy_(pairs.flatten(-2).transpose(1, 2))
 
     def finish(
-        self, x: Float[Tensor, "b s d"], time: int, place: Place, buffer: Tensor, context: KV
+        self, x: Float[Tensor, "b s d"], time: int, slot: Slot, buffer: Tensor, context: KV
     ) -> Float[Tensor, "b s d"]:
-        """Self-attention over all up to the group's end, and everything after it."""
+        """Self-attention over all up to the slot's end, and everything after it."""
         _, _, gate1, shift2, scale2, gate2 = self.rows[time]
-        block, (q, k, v) = self.block, buffer[:, :, : place.end].transpose(2, 3).unbind(1)
-        attended = F.scaled_dot_product_attention(q[:, :, place.start :], k, v)
-        x = torch.addcmul(x, gate1, block.self_attn.join(attended))
+        q, k, v = buffer[:, :, : slot.end].transpose(2, 3).unbind(1)
+        attended = F.scaled_dot_product_attention(q[:, :, slot.start :], k, v)
+        x = torch.addcmul(x, gate1, self.out(join_heads(attended)))
 
-        q = normalize_(block.cross_attn.q(block.norm3(x)), self.floor)
-        q = q.unflatten(-1, (block.cross_attn.heads, -1)).transpose(1, 2)
-        x.add_(block.cross_attn.join(F.scaled_dot_product_attention(q, context.k, context.v)))
+        q = split_heads(normalize_(self.cross_q(self.cross_norm(x)), self.floor), self.heads)
+        seen = F.scaled_dot_product_attention(q, context.k, context.v)
+        x.add_(self.cross_out(join_heads(seen)))
 
         u = F.layer_norm(x, shift2.shape, scale2, shift2, self.eps)
-        return torch.addcmul(x, gate2, block.ffn(u))
+        return torch.addcmul(x, gate2, self.ffn(u))
 
 
 class FusedNetwork:
@@ -108,14 +118,14 @@ class FusedNetwork:
         embedding, projection = (
             deepcopy(mlp).to(dtype) for mlp in (network.time_embedding, network.time_projection)
         )
-        self.time = embed_times(embedding, times[None], network.size.time_dim, dtype)[0]  # r d
+        self.time = embed_times(network.sinusoid, embedding, times[None], dtype)[0]  # r d
         modulation = projection(self.time).unflatten(-1, (6, -1))
         blocks = list(cast(Iterable[Block], network.blocks))
         self.blocks = [FusedBlock(block, modulation) for block in blocks]
-        self.cross = [block.cross_attn for block in blocks]
-        self.weight, self.bias = stack([layer for each in self.cross for layer in (each.k, each.v)])
-        # queries stay without their norm's weight: the keys carry it for them
-        norms = [each.norm_q.weight.to(dtype) * each.norm_k.weight.to(dtype) for each in self.cross]
+        cross = [block.cross_attn for block in blocks]
+        self.weight, self.bias = stack([layer for each in cross for layer in (each.k, each.v)])
+        # Scores are (q w_q) . (k w_k): the keys, made once per query, carry both norms' weights.
+        norms = [each.norm_q.weight.to(dtype) * each.norm_k.weight.to(dtype) for each in cross]
         self.norm = norms[0].numel() * torch.stack(norms)
 
     def context(self, context: Float[Tensor, "b l text"]) -> tuple[KV, ...]:
@@ -123,137 +133,149 @@ class FusedNetwork:
         embedded = self.text_embedding(context.to(self.weight.dtype))
         kv = F.linear(embedded, self.weight, self.bias).unflatten(-1, (len(self.blocks), 2, -1))
         normalize_(kv[..., 0, :], self.blocks[0].floor).mul_(self.norm)
-        heads = kv.unflatten(-1, (self.cross[0].heads, -1)).permute(2, 3, 0, 4, 1, 5)  # block kv b n l e
+        heads = kv.unflatten(-1, (self.blocks[0].heads, -1)).permute(2, 3, 0, 4, 1, 5)  # block kv b n l e
         return tuple(KV(*each.unbind()) for each in heads.contiguous().unbind())
 
     def run(
-        self, x: Float[Tensor, "b s d"], group: str, time: int, query: Query, stop: int
+        self, x: Float[Tensor, "b s d"], group: str, time: int, state: QueryState
     ) -> Float[Tensor, "b s d"]:
-        """Blocks 0..stop-1 on the tokens of a group at the flow time of that number."""
-        layers = zip(self.blocks, query.buffers, query.context[group], strict=True)
-        for block, buffer, context in islice(layers, stop):
-            block.project(x, time, query.places[group], buffer)
-            x = block.finish(x, time, query.places[group], buffer, context)
-        return x
+        """All blocks on the tokens of a group at the flow time of that number."""
+        return self._run(x, group, time, state, len(self.blocks))
 
-    def prefill(self, x: Float[Tensor, "b s d"], group: str, time: int, query: Query) -> None:
-        """Put keys and values of a group in their place. The last block's output is not computed."""
-        *_, last = self.blocks
-        x = self.run(x, group, time, query, len(self.blocks) - 1)
-        last.project(x, time, query.places[group], query.buffers[-1])
+    def prefill(self, x: Float[Tensor, "b s d"], group: str, time: int, state: QueryState) -> None:
+        """Write keys and values of a group to its slot. The last block's output is not computed."""
+        x = self._run(x, group, time, state, len(self.blocks) - 1)
+        self.blocks[-1].project(x, time, state.layout[group], state.buffers[-1])
+
+    def _run(self, x: Tensor, group: str, time: int, state: QueryState, stop: int) -> Tensor:
+        slot, layers = state.layout[group], zip(self.blocks, state.buffers, state.context[group], strict=True)
+        for block, buffer, context in islice(layers, stop):
+            block.project(x, time, slot, buffer)
+            x = block.finish(x, time, slot, buffer, context)
+        return x
 
 
 class FusedSampler:
-    """`sample` of policies/fast_wam/sampling.py for a policy whose weights do not change any more.
+    """`sample` of policies/fast_wam/sampling.py, for weights that do not change any more.
 
-    It has to be made again when they do, or when the policy moves to another device or dtype. Weights that are
-    multiplied together are laid side by side, and the policy's own parameters then point there: nothing is held twice.
+    The policy is left as it is: weights that are multiplied together are copied side by side, block by block, and all
+    others are shared with it. While both exist, the copies are a third of the weights (Fast-WAM in bfloat16: 12 GB and
+    4 GB beside them). Nothing here refers to the originals of what was copied, so they go with the policy.
+    To be made again when weights change, or move to another device or dtype.
     """
 
     @torch.no_grad()
     def __init__(self, policy: Networks, steps: int) -> None:
-        self.acting, self.dit, self.actions = policy.acting, policy.dit, policy.action
-        self.dtype = policy.action.head.weight.dtype
-        video, action = (policy.grid(network, steps) for network in ("video", "action"))
-        self.video_strides, self.action_strides = video.strides.tolist(), action.strides.tolist()
-        device = policy.action.head.weight.device
-        self.video = FusedNetwork(policy.dit, video.times.to(device))
-        self.action = FusedNetwork(policy.action, action.times.to(device))
-        head = policy.dit.head.modulation + self.video.time[:, None]  # r 2 d
-        head[:, 1] += 1
+        self.sees, self.imagines = policy.acting.sees, policy.acting.imagines
+        dit, action = policy.dit, policy.action
+        self.size, self.dtype = dit.size, action.head.weight.dtype
+        self.patch_embedding, self.video_head = dit.patch_embedding, dit.head.head
+        self.action_encoder, self.action_head = action.action_encoder, action.head
+        self.rotaries = dit.rotary, action.rotary
+        video, chunk = (policy.grid(network, steps) for network in ("video", "action"))
+        self.video_strides, self.action_strides = video.strides.tolist(), chunk.strides.tolist()
+        self.video = FusedNetwork(dit, video.times.to(action.head.weight.device))
+        self.action = FusedNetwork(action, chunk.times.to(action.head.weight.device))
+        head = dit.head.modulation + self.video.time[:, None]  # r 2 d
+        head[:, 1] += 1  # scale
         self.head_rows = [row.unbind() for row in head.to(self.dtype).unbind()]
+        self._layouts: dict[tuple[int, ...], Layout] = {}  # by shape of a query; one camera has one
 
     @torch.inference_mode()
     def sample(
         self, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"], noise: Noise
     ) -> Sample:
-        """A chunk for every row, in the way the policy acts."""
-        query = self.query(present, context, noise)
-        self.encode("present", present, query)
-        return SAMPLERS[self.acting.imagines](self, noise, query)
+        """A chunk for every row, sampled as the policy's variant says."""
+        state = self.begin(present, context, noise)
+        self.encode("present", present, state)
+        return SAMPLERS[self.imagines](self, noise, state)
 
     @torch.inference_mode()
-    def query(self, present: Tensor, context: Tensor, noise: Noise) -> Query:
+    def begin(self, present: Tensor, context: Tensor, noise: Noise) -> QueryState:
         """Everything of a query that is not tokens; the buffers are still empty."""
-        size, frames, steps = self.dit.size, noise.video.shape[2], noise.action.shape[1]
-        where = places(self.acting.sees, frames, grid(present), steps, size.head_dim, present.device)
-        rows = max(place.end for place in where.values())
-        shape = (size.layers, len(present), 3, rows, size.heads, size.head_dim)
-        buffers = torch.empty(shape, dtype=self.dtype, device=present.device).unbind()
-        seen = dict.fromkeys(where, self.video.context(context)) | {"action": self.action.context(context)}
-        return Query(where, buffers, seen)
+        shape = (noise.video.shape[2], *grid(present), noise.action.shape[1])
+        if shape not in self._layouts:
+            self._layouts[shape] = lay_out(self.sees, *shape, *self.rotaries)
+        layout, size = self._layouts[shape], self.size
+        rows = max(slot.end for slot in layout.values())
+        each = (size.layers, len(present), 3, rows, size.heads, size.head_dim)
+        buffers = torch.empty(each, dtype=self.dtype, device=present.device).unbind()
+        seen = dict.fromkeys(layout, self.video.context(context)) | {"action": self.action.context(context)}
+        return QueryState(layout, buffers, seen)
 
-    def encode(self, group: str, latents: Float[Tensor, "b c f h w"], query: Query) -> None:
-        """Put keys and values of clean frames in their place."""
-        self.video.prefill(self._tokens(latents), group, CLEAN, query)
+    def encode(self, group: str, latents: Float[Tensor, "b c f h w"], state: QueryState) -> None:
+        """Write keys and values of clean frames to their slot."""
+        self.video.prefill(self._tokens(latents), group, CLEAN, state)
 
-    def imagine(self, x: Float[Tensor, "b c f h w"], step: int, query: Query) -> Float[Tensor, "b c f h w"]:
-        """One step of the future. Its keys and values before the step stay in their place."""
-        tokens = self.video.run(self._tokens(x), "future", step, query, self.dit.size.layers)
+    def imagine(
+        self, x: Float[Tensor, "b c f h w"], step: int, state: QueryState
+    ) -> Float[Tensor, "b c f h w"]:
+        """One step of the future. Its slot keeps the keys and values from before the step."""
+        tokens = self.video.run(self._tokens(x), "future", step, state)
         shift, scale = self.head_rows[step]
-        patches = self.dit.head.head(F.layer_norm(tokens, shift.shape, scale, shift, self.dit.size.eps))
+        patches = self.video_head(F.layer_norm(tokens, shift.shape, scale, shift, self.size.eps))
         velocity = fold(patches, (x.shape[2], *grid(x)))
         return torch.add(x, velocity.float(), alpha=self.video_strides[step])
 
-    def act(self, x: Float[Tensor, "b k a"], step: int, query: Query) -> Float[Tensor, "b k a"]:
+    def act(self, x: Float[Tensor, "b k a"], step: int, state: QueryState) -> Float[Tensor, "b k a"]:
         """One step of the chunk."""
-        tokens = self.actions.action_encoder(x.to(self.dtype))
-        tokens = self.action.run(tokens, "action", step, query, self.dit.size.layers)
-        return torch.add(x, self.actions.head(tokens).float(), alpha=self.action_strides[step])
+        tokens = self.action.run(self.action_encoder(x.to(self.dtype)), "action", step, state)
+        return torch.add(x, self.action_head(tokens).float(), alpha=self.action_strides[step])
 
-    def _tokens(self, latents: Tensor) -> Tensor:
-        return self.dit.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
-
-    def chunk(self, x: Float[Tensor, "b k a"], query: Query) -> Float[Tensor, "b k a"]:
+    def chunk(self, x: Float[Tensor, "b k a"], state: QueryState) -> Float[Tensor, "b k a"]:
         """All steps of the chunk."""
         for step in range(len(self.action_strides)):
-            x = self.act(x, step, query)
+            x = self.act(x, step, state)
         return x
 
+    def _tokens(self, latents: Tensor) -> Tensor:
+        return self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
 
-def _nothing(sampler: FusedSampler, noise: Noise, query: Query) -> Sample:
-    return Sample(sampler.chunk(noise.action, query), noise.video)
+
+def _nothing(sampler: FusedSampler, noise: Noise, state: QueryState) -> Sample:
+    return Sample(sampler.chunk(noise.action, state), noise.video)
 
 
-def _first(sampler: FusedSampler, noise: Noise, query: Query) -> Sample:
+def _first(sampler: FusedSampler, noise: Noise, state: QueryState) -> Sample:
     future = noise.video
     for step in range(len(sampler.video_strides)):
-        future = sampler.imagine(future, step, query)
-    sampler.encode("given", future, query)
-    return Sample(sampler.chunk(noise.action, query), future)
+        future = sampler.imagine(future, step, state)
+    sampler.encode("given", future, state)
+    return Sample(sampler.chunk(noise.action, state), future)
 
 
-def _alongside(sampler: FusedSampler, noise: Noise, query: Query) -> Sample:
+def _alongside(sampler: FusedSampler, noise: Noise, state: QueryState) -> Sample:
     x, future = noise.action, noise.video
     for step in range(len(sampler.video_strides)):
-        future = sampler.imagine(future, step, query)  # leaves keys and values of the future before this step
-        x = sampler.act(x, step, query)
+        # The actions of this step look at the future as it was before this step, which is what its slot still holds.
+        future = sampler.imagine(future, step, state)
+        x = sampler.act(x, step, state)
     return Sample(x, future)
 
 
 # by Variant.imagines
-SAMPLERS: Mapping[str, Callable[[FusedSampler, Noise, Query], Sample]] = {
+SAMPLERS: Mapping[str, Callable[[FusedSampler, Noise, QueryState], Sample]] = {
     "nothing": _nothing,
     "alongside": _alongside,
     "first": _first,
 }
 
 
-@lru_cache(maxsize=8)
-def places(
-    sees: Visibility, frames: int, patches: tuple[int, int], steps: int, head_dim: int, device: torch.device
-) -> Mapping[str, Place]:
-    """Every group directly behind those it looks at. frames: how many latent frames are imagined, 0 for none.
+def lay_out(
+    sees: Visibility, frames: int, rows: int, columns: int, steps: int, video: GridRotary, action: LineRotary
+) -> Layout:
+    """The slot of every group, directly behind those it looks at. frames: how many are imagined, 0 for none.
 
-    A clean copy of the imagined future takes the place of the noisy one, which is not needed any more by then.
+    A clean copy of the imagined future takes the slot of the noisy one, which is not needed any more by then.
     """
+    imagined = video([range(1, 1 + frames)], rows, columns)
     tables = {
-        "present": grid_table([0], *patches, head_dim, device),
-        "future": (imagined := grid_table(range(1, 1 + frames), *patches, head_dim, device)),
+        "present": video([range(1)], rows, columns),
+        "future": imagined,
         "given": imagined,
-        "action": line_table(steps, head_dim, device),
+        "action": action(steps),
     }
-    found: dict[str, Place] = {}
+    found: dict[str, Slot] = {}
     for group, (*seen, itself) in sees:
         start = 0
         for other in seen:
@@ -262,7 +284,7 @@ def places(
         assert itself == group, f"{group} sees {itself} last"
         rotary = torch.view_as_complex(tables[group])
         rotaries = torch.stack([rotary, rotary, torch.ones_like(rotary)], dim=1)[:, :, None]  # s 3 1 e/2
-        found[group] = Place(start, start + len(rotary), rotaries)
+        found[group] = Slot(start, start + len(rotary), rotaries)
     return found
 
 
@@ -272,15 +294,8 @@ def grid(latents: Float[Tensor, "b c f h w"]) -> tuple[int, int]:
 
 
 def stack(layers: Sequence[nn.Linear]) -> tuple[Float[Tensor, "out d"], Float[Tensor, " out"]]:
-    """Weights and biases one below the other. The layers' own become views of them: nothing is held twice."""
-    return _stack([layer.weight for layer in layers]), _stack([layer.bias for layer in layers])
-
-
-def _stack(parameters: Sequence[Tensor]) -> Tensor:
-    whole = torch.cat([parameter.data for parameter in parameters])
-    for parameter, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
-        parameter.data = part
-    return whole
+    """Copies of weights and biases, one below the other."""
+    return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
 
 def normalize_(x: Float[Tensor, "..."], floor: Float[Tensor, ""]) -> Float[Tensor, "..."]:

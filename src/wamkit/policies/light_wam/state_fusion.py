@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, EVEN, NOT_NEGATIVE, check
-from wamkit.nn.sinusoid import sinusoid
+from wamkit.nn.sinusoid import Sinusoid
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class StateFusionActionExpert(nn.Module):
     def __init__(self, config: StateFusionConfig, width: int, levels: int, action_dim: int) -> None:
         super().__init__()
         trunk = config.trunk_dim
-        self.step_dim = config.step_dim
+        self.sinusoid = Sinusoid(config.step_dim)
         self.poolers = nn.ModuleList(
             [LearnedQueryPooler(width, config.queries, config.heads, config.query_std) for _ in range(levels)]
         )
@@ -128,7 +128,7 @@ class StateFusionActionExpert(nn.Module):
     def steps(self, horizon: int) -> Float[Tensor, "k trunk"]:
         """One vector per step index 0..horizon-1."""
         like = self.fused_proj.weight
-        code = sinusoid(torch.arange(horizon, device=like.device), self.step_dim)
+        code = self.sinusoid(torch.arange(horizon, device=like.device))
         steps: Tensor = self.step_proj(code.to(like.dtype))
         return steps
 
