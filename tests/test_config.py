@@ -10,10 +10,8 @@ import torch
 from wamkit_client.types import BadInput
 
 from wamkit.cli import run_command
-from wamkit.commands.overrides import changed, split_overrides
 from wamkit.config import (
     build_policy,
-    diff,
     from_json,
     load_normalizer,
     load_run,
@@ -46,56 +44,6 @@ def test_a_missing_key_is_refused_with_its_path():
     del tree["data"]["hz"]
     with pytest.raises(BadInput, match=r"data\.hz"):
         from_json(json.dumps(tree), "run.json")
-
-
-def test_values_change_by_path():
-    run = recipe("metaworld3")
-    own, overrides = split_overrides(
-        ["metaworld3", "--train.steps", "70", "--out", "x", "--policy.objective", "action_only", "--plan"]
-    )
-    assert own == ["metaworld3", "--out", "x", "--plan"]
-    new = changed(run, overrides, "train")
-    assert (new.train.steps, new.policy.objective) == (70, "action_only")
-    assert diff(run, new) == [
-        "policy.objective: cotrain_one_pass -> action_only",
-        f"train.steps: {run.train.steps} -> 70",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("words", "own"),
-    [
-        ("--train.steps 100 metaworld3", "metaworld3"),
-        ("--train.steps=100 metaworld3 --plan", "metaworld3 --plan"),
-        ("metaworld3 --train.betas 0.9 0.99 --out x", "metaworld3 --out x"),
-        ("--train.betas 0.9 0.99 metaworld3", "metaworld3"),
-        ("--train.learning_rate -1 a b --dataset d", "a b --dataset d"),
-        ("a --policy.tuning.base weights b --policy.start.base weights c", "a b c"),
-        ("--policy.adapters.layers 1 3 5 --out x a", "--out x a"),
-        ("--data.whole-windows False a --train.compile True", "a"),
-        ("--train.bettas 0.9 0.99 a --train.stepps=3 b", "a b"),
-        ("a --train.steps --out x", "a --out x"),
-        ("-h --train.steps 3 -h", "-h -h"),
-    ],
-)
-def test_a_changed_value_takes_its_own_words_and_no_more(words, own):
-    theirs, overrides = split_overrides(words.split())
-    assert theirs == own.split()
-    assert sorted(theirs + overrides) == sorted(words.split())
-
-
-def test_a_true_or_false_is_said_in_words():
-    run = recipe("real_robot")
-    new = changed(run, ["--data.whole-windows", "False", "--train.compile", "True"], "train")
-    assert diff(run, new) == ["data.whole_windows: True -> False", "train.compile: False -> True"]
-
-
-def test_a_misspelt_path_is_answered_with_the_right_one(capsys):
-    with pytest.raises(SystemExit) as stop:
-        changed(recipe("metaworld3"), ["--policy.objectiv", "action_only"], "eval")
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "--policy.objective" in error and "wamkit eval --help" in error
 
 
 def test_a_directory_keeps_its_run(tmp_path):

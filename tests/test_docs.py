@@ -16,10 +16,9 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-import tyro
 
-from wamkit.cli import Command
-from wamkit.commands.overrides import changed, split_overrides
+from wamkit.commands.overrides import changed
+from wamkit.commands.parsing import parse
 from wamkit.commands.running import Compare, Encode, Eval, Train
 from wamkit.recipes import recipe
 
@@ -78,7 +77,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands(block: Block, workspace: Path) -> None:
     for program, *words in block.commands():
         if program == "wamkit" and block.title:
-            parse(words)
+            check_wamkit(words)
         elif program == "wamkit":
             run([WAMKIT, *words], workspace)
         elif program == "make":
@@ -97,13 +96,12 @@ def run(command: list[str], folder: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def parse(words: list[str]) -> None:
-    """As the command line does, without running; SystemExit for a wrong flag."""
-    own, overrides = split_overrides(words)
-    command = tyro.cli(Command, args=own, config=(tyro.conf.OmitArgPrefixes,))
+def check_wamkit(words: list[str]) -> None:
+    """Parse as the command line does, without running; SystemExit or BadInput for a wrong flag."""
+    command, overrides = parse(words)
     if overrides:
         for name in recipes_of(command):
-            changed(recipe(name), overrides, words[0])
+            changed(recipe(name), overrides)
 
 
 def recipes_of(command: object) -> tuple[str, ...]:

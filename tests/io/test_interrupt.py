@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.convert import robot_hdf5
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.eval.evaluate import read_results
@@ -19,10 +21,10 @@ from wamkit.io.files import AGAIN
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 # A shell's background jobs ignore Ctrl-C, and so would a command that the suite starts as one.
 COMMAND = """
-import signal
+import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from wamkit.cli import main
-main()
+sys.exit(main())
 """
 Moment = Callable[[subprocess.Popen[str]], bool]
 
@@ -63,6 +65,31 @@ def interrupted(words: list[str], moment: Moment, number: signal.Signals) -> Non
 
 def finish(words: list[str]) -> None:
     subprocess.run([sys.executable, "-m", "wamkit.cli", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("package", ["numpy", "rich", "tyro", "wamkit.recipes"])
+def test_while_the_command_line_is_imported(tmp_path: Path, package: str, number: signal.Signals) -> None:
+    """The signal comes in the middle of an import, from a finder that is asked for the package."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        if name == {package!r}:\n"
+        f"            sys.meta_path.remove(Finder); os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Finder)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "train", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == f"interrupted. {AGAIN}\n"
 
 
 def test_collect(tmp_path: Path) -> None:

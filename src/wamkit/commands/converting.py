@@ -11,7 +11,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.commands.datasets import Datasets
 from wamkit.commands.outputs import CACHE, DATASET, output_folder
-from wamkit.commands.overrides import Recipe, changed, refuse
+from wamkit.commands.overrides import Overrides, Recipe, changed, refuse, words
 from wamkit.io.progress import command, say
 from wamkit.recipes import recipe
 
@@ -47,7 +47,7 @@ class Released:
         """What the run has from the recipe although it changes what the policy does."""
         return ""
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         output_folder(self.target.parent)
         from wamkit.convert.released import from_official, to_official
 
@@ -56,7 +56,7 @@ class Released:
             step = to_official(self.model, self.source, self.target)
             say(f"{self.target}: written, step {step}")
             return 0
-        run = changed(self.trained_with(), overrides, f"convert {self.model}")
+        run = changed(self.trained_with(), overrides)
         run = from_official(self.model, self.source, run, self.stats, self.robot, self.target)
         say(f"{self.not_in_file(run)}{self.target}: done. Next: {command('wamkit', 'inspect', self.target)}")
         return 0
@@ -123,15 +123,17 @@ class Latents:
     """What will be trained from it."""
     dataset: Datasets
 
-    def __call__(self, overrides: list[str]) -> int:
-        run = changed(recipe(self.recipe), overrides, "convert latents")
+    def __call__(self, overrides: Overrides) -> int:
+        run = changed(recipe(self.recipe), overrides)
         output_folder(self.target, becomes=CACHE)
         from wamkit.convert.official_cache import import_latents
         from wamkit.stages.run import best_device
 
         import_latents(run, self.dataset, self.source, self.target, best_device())
         folders = ("--dataset", *self.dataset, "--cache", self.target)
-        say(f"{self.target}: done. Next: {command('wamkit', 'train', self.recipe, *folders, *overrides)}")
+        say(
+            f"{self.target}: done. Next: {command('wamkit', 'train', self.recipe, *folders, *words(overrides))}"
+        )
         return 0
 
 
@@ -155,7 +157,7 @@ class HDF5:
     cut_to_shortest: bool = False
     """Where actions, states and pictures of a file differ in number: keep what all have, from the first on."""
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
         output_folder(self.target, becomes=DATASET)
         from wamkit.convert.robot_hdf5 import robot_to_lerobot
@@ -183,7 +185,7 @@ class LiberoHDF5:
     workers: int = 2
     """Simulators at a time."""
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
         output_folder(self.target, becomes=DATASET)
         from wamkit.convert.libero_hdf5 import libero_to_lerobot
@@ -205,5 +207,5 @@ class Convert:
         | Annotated[LiberoHDF5, subcommand("libero-hdf5")]
     )
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         return self.command(overrides)

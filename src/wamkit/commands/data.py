@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, subcommand
 
-from wamkit.commands.overrides import refuse
+from wamkit.commands.overrides import Overrides, refuse
 from wamkit.io.progress import console, say
 
 
@@ -21,7 +21,7 @@ class DataCheck:
 
     path: Positional[Path]
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
         from wamkit.data.check import check, remarks
 
@@ -41,7 +41,7 @@ class DataInfo:
 
     path: Positional[Path]
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
         from wamkit.stages.tables import dataset_table
 
@@ -55,5 +55,5 @@ class Data:
 
     command: Annotated[DataCheck, subcommand("check")] | Annotated[DataInfo, subcommand("info")]
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         return self.command(overrides)

@@ -10,7 +10,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.commands.datasets import Datasets
 from wamkit.commands.outputs import output_file
-from wamkit.commands.overrides import Recipe, changed, refuse
+from wamkit.commands.overrides import Overrides, Recipe, changed, refuse
 from wamkit.io.progress import console, say
 from wamkit.recipes import recipe
 
@@ -36,7 +36,7 @@ class Inspect:
     out: Path = Path()
     """The page; by default RUN/inspection.html, and inspection.html for a dataset."""
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         if not self.recipe:
             refuse(overrides)
         path = Path(self.what)
@@ -70,7 +70,7 @@ class Inspect:
         output_file(page)
         return _show(inspect(load_run(path), self.dataset, path, page), page)
 
-    def _dataset(self, path: Path, overrides: list[str]) -> int:
+    def _dataset(self, path: Path, overrides: Overrides) -> int:
         if self.dataset:
             raise BadInput(f"{path} is a dataset; leave --dataset away, or name a run directory before it")
         if not self.recipe:
@@ -81,7 +81,7 @@ class Inspect:
             return 0
         from wamkit.stages.inspection import inspect
 
-        run = changed(recipe(self.recipe), overrides, "inspect")
+        run = changed(recipe(self.recipe), overrides)
         page = Path(PAGE) if self.out == Path() else self.out
         output_file(page)
         return _show(inspect(run, [path], Path(), page), page)

@@ -1,129 +1,142 @@
-"""Values of a recipe that a command line changes by their path: `--train.steps 2000 --policy.objective action_only`."""
+"""Overrides: values of a recipe changed by their path, `--train.steps 2000 --policy.objective action_only`."""
 
 from __future__ import annotations
 
 import difflib
-import io
-import sys
-from collections.abc import Iterator
-from contextlib import redirect_stderr
-from dataclasses import is_dataclass
-from functools import cache
-from math import inf
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, fields, is_dataclass, make_dataclass, replace
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import tyro
-from tyro.conf import arg
+from tyro.conf import AvoidSubcommands, FlagConversionOff, arg
 from wamkit_client.types import BadInput
 
-from wamkit.recipes import RECIPES
+from wamkit.io.differences import flatten
+from wamkit.recipes import RECIPES, recipe
 
 if TYPE_CHECKING:
     from wamkit.config import Run
 
-SECTIONS = ("--policy.", "--data.", "--train.", "--eval.", "--normalization.")
+Overrides = dict[str, Any]  # {"train.steps": 2000}
+SECTIONS = ("policy", "data", "train", "eval", "normalization")
+PREFIXES = tuple(f"--{section}." for section in SECTIONS)
+BEFORE_LISTS = "Put it before flags that take several values: they take every word up to the next flag."
+
 Recipe = Annotated[str, arg(metavar="RECIPE")]
-ListedRecipe = Annotated[str, arg(metavar="RECIPE", help=", ".join(RECIPES) + ".")]
+ListedRecipe = Annotated[str, arg(metavar="RECIPE", help=f"{', '.join(RECIPES)}. {BEFORE_LISTS}")]
 
 
-def split_overrides(args: list[str]) -> tuple[list[str], list[str]]:
-    """Words of the command itself, and the `--section.name value...` groups that change a recipe.
+def override_flags(args: Sequence[str]) -> Any:
+    """A TypedDict, path -> type, of all paths if there is one among `args`, else of none.
 
-    A group takes as many values as its path has: all words up to the next flag where it takes any number. A misspelt
-    path takes those of the nearest right one; `changed` explains it.
+    The recipe is known after parsing only, so it has the paths of every kind of policy, and `changed` refuses those of
+    another kind. Raises BadInput for an unknown path.
     """
-    own: list[str] = []
-    overrides: list[str] = []
-    due = 0.0  # values that the last path still takes
-    for word in args:
-        if word.startswith(SECTIONS):
-            due = _values_due(word)
-            overrides.append(word)
-        elif word.startswith("--") or due == 0:
-            due = 0
-            own.append(word)
-        else:
-            due -= 1
-            overrides.append(word)
-    return own, overrides
+    types: dict[str, Any] = {}
+    given = [word for word in args if word.startswith(PREFIXES)]
+    if given:  # only then: these types import torch, for which `wamkit --help` should not wait
+        from wamkit.config import Run
+
+        for section in SECTIONS:
+            for path, kind in _leaves(section, get_type_hints(Run)[section]):
+                types[path] = types.get(path, kind) | kind  # policies may share a path
+    for word in given:
+        path, _, _ = word.removeprefix("--").partition("=")
+        _expect_path(path.replace("-", "_"), types, "recipes have")
+    return TypedDict("Overrides", types, total=False)  # type: ignore[operator]
 
 
-def _values_due(word: str) -> float:
-    """How many words the flag `word` takes after itself."""
-    path, equals, _ = word.removeprefix("--").partition("=")
-    counts = _value_counts()
-    [nearest] = difflib.get_close_matches(path.replace("-", "_"), counts, n=1, cutoff=0.0)
-    return 0 if equals else counts[nearest]
-
-
-@cache
-def _value_counts() -> dict[str, float]:
-    """Every path of a run -> how many values it takes."""
-    from wamkit.config import Run
-
-    return dict(_counted(Run, ""))
-
-
-def _counted(kind: Any, path: str) -> Iterator[tuple[str, float]]:
-    """The paths below `path`, which is of type `kind`: a config class, a union of them, or values."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        for name, below in get_type_hints(kind).items():
-            if get_origin(below) is not ClassVar:
-                yield from _counted(below, f"{path}.{name}" if path else name)
-    elif get_origin(kind) is UnionType and all(map(is_dataclass, get_args(kind))):
+def _leaves(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
+    """Path and type of the values below `path`, whose type is a config class, a union of them, or a value's."""
+    if get_origin(kind) in (Union, UnionType) and all(map(is_dataclass, get_args(kind))):
         for choice in get_args(kind):
-            yield from _counted(choice, path)
-    elif get_origin(kind) is tuple:
-        yield path, inf if ... in get_args(kind) else len(get_args(kind))
+            yield from _leaves(path, choice)
+    elif is_dataclass(kind):
+        for name, below in get_type_hints(kind).items():
+            if get_origin(below) is not ClassVar and name != "kind":  # which class it is cannot be changed
+                yield from _leaves(f"{path}.{name}", below)
     else:
-        yield path, 1
+        yield path, kind
 
 
-def changed(run: Run, overrides: list[str], command: str) -> Run:
-    """The run with values changed by path; tyro explains a wrong path and exits with 2.
-
-    command: the one they were given to, as its error names it. Raises BadInput for a value that cannot be.
-    """
-    from wamkit.config import Run as RunType
+def changed(run: Run, overrides: Overrides) -> Run:
+    """The run with overrides. Raises BadInput for wrong values, and for paths of another kind of policy."""
     from wamkit.config import check_together
 
-    if not overrides:
-        return run
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            asked = tyro.cli(
-                RunType,
-                default=run,
-                args=overrides,
-                prog=f"wamkit {command}",
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-            )
-    except SystemExit as stop:
-        for error in _causes(stop):
-            if isinstance(error, BadInput):
-                raise error from None  # a config class names value and remedy better than tyro's frame around it
-        sys.stderr.write(said.getvalue())
-        raise
+    known = flatten(asdict(run))
+    for path in overrides:
+        _expect_path(path, known, f"recipe {run.recipe} has")
+    asked: Run = _replaced(run, "", overrides)
     check_together(run, asked)
     return asked
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What was being handled when `error` was raised, the latest first."""
-    while error.__context__:
-        error = error.__context__
-        yield error
+def _replaced(config: Any, prefix: str, overrides: Overrides) -> Any:
+    values = {}
+    for field in fields(config):
+        path, value = f"{prefix}{field.name}", getattr(config, field.name)
+        if path in overrides:
+            values[field.name] = overrides[path]
+        elif is_dataclass(value):
+            values[field.name] = _replaced(value, f"{path}.", overrides)
+    return replace(config, **values)
 
 
-def refuse_seed(overrides: list[str], flag: str) -> None:
+def _expect_path(path: str, known: Iterable[str], whose: str) -> None:
+    if path not in known:
+        [near] = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+        raise BadInput(
+            f"{_flag(path)}: {whose} no such value; did you mean {_flag(near)}? "
+            "`wamkit train RECIPE --help` lists the values of a recipe"
+        )
+
+
+def _flag(path: str) -> str:
+    return f"--{path.replace('_', '-')}"
+
+
+def words(overrides: Overrides) -> list[str]:
+    """Overrides as a command line spells them."""
+    return [
+        word
+        for path, value in overrides.items()
+        for word in (_flag(path), *map(str, value if isinstance(value, tuple) else (value,)))
+    ]
+
+
+def print_values(name: str, prog: str) -> None:
+    """Every value of a recipe, with its flag. prog: the command they may be given to."""
+    run = recipe(name)
+    sections = [(section, type(value := getattr(run, section)), value) for section in SECTIONS]
+    with suppress(SystemExit):
+        tyro.cli(
+            make_dataclass("Values", sections, frozen=True),
+            args=["--help"],
+            prog=prog,
+            description=f"Values of {name}:",
+            config=(AvoidSubcommands, FlagConversionOff),
+        )
+
+
+def refuse_seed(overrides: Overrides, flag: str) -> None:
     """For commands with a flag of their own for train.seed."""
-    if any(word.partition("=")[0] == "--train.seed" for word in overrides):
+    if "train.seed" in overrides:
         raise BadInput(f"--train.seed: the seed of this command is given by {flag}")
 
 
-def refuse(overrides: list[str]) -> None:
+def refuse(overrides: Overrides) -> None:
     """For commands without a recipe."""
     if overrides:
-        raise BadInput(f"{overrides[0]}: this command takes no recipe values; see --help")
+        raise BadInput(f"{words(overrides)[0]}: this command takes no recipe values; see --help")

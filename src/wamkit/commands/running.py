@@ -12,7 +12,15 @@ from wamkit_client.types import BadInput
 
 from wamkit.commands.datasets import Datasets
 from wamkit.commands.outputs import CACHE, DATASET, output_file, output_folder
-from wamkit.commands.overrides import ListedRecipe, changed, refuse, refuse_seed
+from wamkit.commands.overrides import (
+    BEFORE_LISTS,
+    ListedRecipe,
+    Overrides,
+    changed,
+    refuse,
+    refuse_seed,
+    words,
+)
 from wamkit.io.progress import command, console, say
 from wamkit.recipes import DEMOS, recipe
 
@@ -54,15 +62,15 @@ class Demo:
     seed: int = 0
     """Of training: data order and noise."""
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         from wamkit.recipes.metaworld import smoke
         from wamkit.stages.demo import demo
 
         refuse_seed(overrides, "--seed")
         run = recipe(DEMOS[self.policy])
-        seeded = [*overrides, "--train.seed", str(self.seed)]
+        seeded = overrides | {"train.seed": self.seed}
         output_folder(self.out)
-        return demo(changed(smoke(run) if self.smoke else run, seeded, "demo"), self.out, self.episodes)
+        return demo(changed(smoke(run) if self.smoke else run, seeded), self.out, self.episodes)
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,14 @@ class Collect:
               wamkit collect libero_object --tasks 0-4 --out runs/libero_object
     """
 
-    suite: Positional[str]
-    """Suite (metaworld3, libero_object, ...) or one task ("metaworld:reach-v3")."""
+    suite: Positional[
+        Annotated[
+            str,
+            arg(
+                help=f'Suite (metaworld3, libero_object, ...) or one task ("metaworld:reach-v3"). {BEFORE_LISTS}'
+            ),
+        ]
+    ]
     out: Path
     tasks: Tasks = ()
     episodes: int = 40
@@ -85,7 +99,7 @@ class Collect:
     libero_assets: LiberoAssets = Path()
     simulator_python: SimulatorPython = Path()
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
         use_simulator(self.simulator_python, self.libero_assets)
         from wamkit_client.suites import suite
@@ -111,8 +125,8 @@ class Encode:
     dataset: Datasets
     cache: Path
 
-    def __call__(self, overrides: list[str]) -> int:
-        run = changed(recipe(self.recipe), overrides, "encode")
+    def __call__(self, overrides: Overrides) -> int:
+        run = changed(recipe(self.recipe), overrides)
         output_folder(self.cache, becomes=CACHE)
         from wamkit.stages.run import best_device, encode
 
@@ -137,8 +151,8 @@ class Train:
     plan: bool = False
     """Print parameters, memory, data facts and what ours changes of a published recipe, and stop."""
 
-    def __call__(self, overrides: list[str]) -> int:
-        run = changed(recipe(self.recipe), overrides, "train")
+    def __call__(self, overrides: Overrides) -> int:
+        run = changed(recipe(self.recipe), overrides)
         if self.plan:
             from wamkit.stages.tables import plan_tables
 
@@ -164,8 +178,7 @@ class Eval:
               wamkit eval fast_demo/run --policy.sample-steps 5 --out fast_demo/five_steps
     """
 
-    run: Positional[Path]
-    """A run directory."""
+    run: Positional[Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]]
     suite: str = ""
     """Another suite than the run's own."""
     tasks: Tasks = ()
@@ -182,14 +195,15 @@ class Eval:
     robotwin: Path = Path()
     """RoboTwin's checkout, for its suites."""
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         use_simulator(self.simulator_python, self.libero_assets)
         from wamkit.config import load_run
         from wamkit.stages import run as stages
         from wamkit.stages.tables import results_table
 
-        asked = [*overrides, "--eval.precision", self.precision] if self.precision else overrides
-        run = changed(load_run(self.run), asked, "eval")
+        if self.precision:
+            overrides = overrides | {"eval.precision": self.precision}
+        run = changed(load_run(self.run), overrides)
         name = self.suite or run.suite
         out = self.run / "eval" / name if self.out == Path() else self.out
         if self.like == Path():
@@ -235,7 +249,7 @@ class Report:
     out: Path = Path()
     """The page; by default RUN/report.html."""
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
         from wamkit.config import load_run
         from wamkit.stages import run as stages
@@ -269,9 +283,9 @@ class Compare:
     episodes: int = 0
     """Per task; 0 means as many as the suite's protocol says."""
 
-    def __call__(self, overrides: list[str]) -> int:
+    def __call__(self, overrides: Overrides) -> int:
         refuse_seed(overrides, "--seeds")
-        runs = tuple(changed(recipe(name), overrides, "compare") for name in self.recipes)
+        runs = tuple(changed(recipe(name), overrides) for name in self.recipes)
         from wamkit.stages.compare import Comparison, compare
         from wamkit.stages.tables import comparison_table
 
@@ -284,9 +298,9 @@ class Compare:
             say(f"page: {asked.page}")
         return 0
 
-    def _command(self, overrides: list[str]) -> str:
+    def _command(self, overrides: Overrides) -> str:
         from wamkit.data.joined import dataset_flags
 
         folders = (*dataset_flags(self.dataset), "--cache", self.cache, "--out", self.out)
         numbers = ("--seeds", *map(str, self.seeds), "--episodes", str(self.episodes))
-        return command("wamkit", "compare", *self.recipes, *folders, *numbers, *overrides)
+        return command("wamkit", "compare", *self.recipes, *folders, *numbers, *words(overrides))

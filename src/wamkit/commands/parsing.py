@@ -1,0 +1,67 @@
+"""Words of a command line -> a command and the recipe values that it changes, in one parse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import make_dataclass
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import (
+    CascadeSubcommandArgs,
+    FlagConversionOff,
+    OmitArgPrefixes,
+    OmitSubcommandPrefixes,
+    arg,
+    subcommand,
+)
+
+from wamkit.commands.converting import Convert
+from wamkit.commands.data import Data
+from wamkit.commands.inspecting import Inspect
+from wamkit.commands.overrides import PREFIXES, Overrides, override_flags, print_values
+from wamkit.commands.running import Collect, Compare, Demo, Encode, Eval, Report, Train
+from wamkit.recipes import RECIPES
+
+Command = (
+    Annotated[Demo, subcommand("demo")]
+    | Annotated[Collect, subcommand("collect")]
+    | Annotated[Data, subcommand("data")]
+    | Annotated[Encode, subcommand("encode")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Eval, subcommand("eval")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Compare, subcommand("compare")]
+    | Annotated[Inspect, subcommand("inspect")]
+    | Annotated[Convert, subcommand("convert")]
+)
+
+
+ABOUT = "Train, measure and run World Action Models. Start with: wamkit demo"
+HELP = {"-h", "--help"}
+
+
+def parse(args: Sequence[str]) -> tuple[Command, Overrides]:
+    """A command, to be called with the overrides.
+
+    Raises BadInput for an override of nothing; SystemExit for help (0) and for other wrong words (2), both printed.
+    """
+    asks_for_help = bool(HELP & set(args))
+    if asks_for_help:  # their flags are listed with those of the recipe
+        args = [word for word in args if not word.startswith(PREFIXES)]
+    flags: Any = override_flags(args)
+    words: Any = make_dataclass(
+        "Words",
+        [
+            ("command", Annotated[Command, OmitArgPrefixes, OmitSubcommandPrefixes, arg(name="")]),
+            ("overrides", Annotated[flags, CascadeSubcommandArgs, FlagConversionOff, arg(name="")]),
+        ],
+    )
+    try:
+        parsed = tyro.cli(words, args=args, prog="wamkit", description=ABOUT)
+    except SystemExit:
+        if asks_for_help:
+            for name in set(RECIPES).intersection(args):
+                print_values(name, f"wamkit {args[0]} {name}")
+        raise
+    return parsed.command, parsed.overrides

@@ -1,0 +1,116 @@
+"""Recipe values on a command line: parsed with the command's own flags, in any order, then applied to a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from wamkit_client.types import BadInput
+
+from wamkit.commands.overrides import changed, words
+from wamkit.commands.parsing import parse
+from wamkit.commands.running import Eval
+from wamkit.config import diff
+from wamkit.recipes import recipe
+
+BETAS = {"train.betas": (0.9, 0.99)}
+LAYERS = {"policy.adapters.layers": (1, 3, 5)}
+
+
+def test_values_change_by_path():
+    run = recipe("metaworld3")
+    new = changed(run, {"train.steps": 70, "policy.objective": "action_only"})
+    assert (new.train.steps, new.policy.objective) == (70, "action_only")
+    assert diff(run, new) == [
+        "policy.objective: cotrain_one_pass -> action_only",
+        f"train.steps: {run.train.steps} -> 70",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "positionals", "overrides"),
+    [
+        ("train --train.steps 100 R", ["R"], {"train.steps": 100}),
+        ("train --train.steps=100 R --plan", ["R"], {"train.steps": 100}),
+        ("train R --train.betas 0.9 0.99 --out x", ["R"], BETAS),
+        ("train --train.betas 0.9 0.99 R --out x", ["R"], BETAS),
+        ("train --train.learning_rate -1 R --dataset d", ["R"], {"train.learning_rate": -1.0}),
+        ("train --policy.adapters.layers 1 3 5 --out x R", ["R"], LAYERS),
+        ("train --out x --policy.adapters.layers 1 3 5 R", ["R"], LAYERS),
+        (
+            "train --data.whole-windows False R --train.compile True",
+            ["R"],
+            {"data.whole_windows": False, "train.compile": True},
+        ),
+        ("compare --train.seed 2 A B --dataset d --cache c --out o", ["A", "B"], {"train.seed": 2}),
+        (
+            "convert fast-wam a --policy.tuning.base w b --policy.start.base v",
+            ["a", "b"],
+            {"policy.tuning.base": "w", "policy.start.base": "v"},
+        ),
+    ],
+)
+def test_an_override_takes_its_own_words_and_no_more(line, positionals, overrides):
+    command, found = parse(line.split())
+    assert found == overrides
+    own = vars(command.command if line.startswith("convert") else command)
+    taken = (
+        own["recipes"]
+        if "recipes" in own
+        else [own["source"], own["target"]]
+        if "source" in own
+        else [own["recipe"]]
+    )
+    assert [str(value) for value in taken] == positionals
+
+
+def test_a_list_before_the_last_positional():
+    command, _ = parse(["eval", "--tasks", "0", "1", "demo/run"])
+    assert command == Eval(run=Path("demo/run"), tasks=("0", "1"))
+
+
+def test_a_list_that_takes_the_positional_says_what_to_do(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(["eval", "--tasks", "0", "1", "demo/run", "--out", "x"])
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert (
+        "Missing from wamkit eval: RUN A run directory. Put it before flags that take several values" in error
+    )
+
+
+@pytest.mark.parametrize("line", ["train R --train.steps --out x", "train R --train.steps abc"])
+def test_a_value_that_is_missing_or_of_another_type(capsys, line):
+    with pytest.raises(SystemExit, match="2"):
+        parse(line.split())
+    assert "--train.steps" in capsys.readouterr().err
+
+
+def test_a_true_or_false_is_said_in_words():
+    _, overrides = parse(["train", "real_robot", "--data.whole-windows", "False", "--train.compile", "True"])
+    run = recipe("real_robot")
+    assert diff(run, changed(run, overrides)) == [
+        "data.whole_windows: True -> False",
+        "train.compile: False -> True",
+    ]
+
+
+def test_a_path_of_another_kind_of_policy_is_answered_with_one_of_its_own():
+    with pytest.raises(
+        BadInput, match=r"--policy.start.base: recipe metaworld3 has no such value; did you mean"
+    ):
+        changed(recipe("metaworld3"), {"policy.start.base": "weights"})
+
+
+def test_overrides_are_words_again():
+    line = "--policy.adapters.layers 1 3 5 --train.learning-rate 0.001 --train.compile True --train.clip-norm none"
+    _, overrides = parse(["train", "metaworld3", *line.split()])
+    assert parse(["train", "metaworld3", *words(overrides)])[1] == overrides
+    assert sorted(words(overrides)) == sorted(line.split())
+
+
+def test_help_on_a_recipe_lists_its_values(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse(["train", "metaworld3", "--train.steps", "3", "--help"])
+    steps = recipe("metaworld3").train.steps
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--stats PATH" in out and f"--train.steps INT (default: {steps})" in out
