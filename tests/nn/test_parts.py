@@ -48,9 +48,24 @@ def test_lora_starts_as_its_base_and_merges_to_the_same_function():
             nn.init.normal_(module.lora_up.weight)
     adapted = model(x)
     assert not torch.allclose(adapted, base)
-    merge_lora(model)
-    assert [type(module) for module in model] == [nn.Linear, nn.GELU, nn.Linear]
-    assert torch.allclose(model(x), adapted, atol=1e-5)
+    merged = merge_lora(model)
+    assert [type(module) for module in merged] == [nn.Linear, nn.GELU, nn.Linear]
+    assert torch.allclose(merged(x), adapted, atol=1e-5)
+    assert type(model[0]) is LoRALinear and torch.equal(model(x), adapted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merging_sums_in_float32_and_rounds_once(dtype):
+    model = nn.Sequential(nn.Linear(64, 48))
+    add_lora(model, ("0",), rank=8, alpha=12.0)
+    nn.init.normal_(model[0].lora_up.weight)
+    layer = model.to(dtype)[0]
+    state = torch.get_rng_state()
+    merged = merge_lora(model)[0]
+    up, down = layer.lora_up.weight.float(), layer.lora_down.weight.float()
+    assert torch.equal(merged.weight, (layer.weight.float() + 12 / 8 * (up @ down)).to(dtype))
+    assert merged.bias is layer.bias and not merged.weight.requires_grad
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_latent_is_padding_only_when_all_its_frames_are():

@@ -6,13 +6,16 @@ and the model that contains it does not know. Light-WAM spec 1.5.
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class LoRALinear(nn.Linear):
@@ -30,14 +33,16 @@ class LoRALinear(nn.Linear):
         return F.linear(x, self.weight, self.bias) + self.scale * self.lora_up(self.lora_down(x))
 
     def merged(self) -> nn.Linear:
-        """A plain Linear with the addition folded in (in float32, then cast): for inference."""
-        plain = nn.Linear(
-            self.in_features, self.out_features, device=self.weight.device, dtype=self.weight.dtype
-        )
-        delta = self.lora_up.weight.float() @ self.lora_down.weight.float()
+        """A plain frozen Linear of weight W + (alpha / rank) Up Down: summed in float32, then cast to W's dtype.
+
+        The bias is shared.
+        """
+        with torch.device("meta"):  # draws no random numbers
+            plain = nn.Linear(self.in_features, self.out_features)
         with torch.no_grad():
-            plain.weight.copy_(self.weight.float() + self.scale * delta)
-            plain.bias.copy_(self.bias)
+            delta = self.lora_up.weight.float() @ self.lora_down.weight.float()
+            weight = (self.weight.float() + self.scale * delta).to(self.weight.dtype)
+        plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), self.bias
         return plain
 
 
@@ -52,9 +57,12 @@ def add_lora(model: nn.Module, names: tuple[str, ...], rank: int, alpha: float) 
         setattr(model.get_submodule(parent), child, lora)
 
 
-def merge_lora(model: nn.Module) -> None:
-    """Replace every LoRALinear of `model` by its merged Linear."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, LoRALinear):
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.merged())
+def merge_lora(model: M) -> M:
+    """A copy of `model` in which every LoRALinear is the plain Linear it amounts to; `model` stays as it is.
+
+    All tensors but the merged weights are shared with `model`: to be made once the model lies where it is used.
+    """
+    # What deepcopy finds in its memo it does not copy: tensors stand for themselves, LoRA layers for their merged form.
+    memo: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    memo |= {id(layer): layer.merged() for layer in model.modules() if isinstance(layer, LoRALinear)}
+    return copy.deepcopy(model, memo)
