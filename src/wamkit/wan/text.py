@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-POSITION_SHARE = 0.2  # deviation of the position vector beside a word's 1: order is heard, words dominate
+POSITION_SHARE = 0.2  # deviation of the position vector, a word's is 1: order is visible, words dominate
 
 
 class HashedText:
-    """Every word is its own random vector, fixed for ever by SHAKE-256 of the word.
+    """Every word has a random vector of its own, determined by SHAKE-256 of the word.
 
     Words are lower-cased runs of letters and digits, or single punctuation marks. Row j holds word j plus
     a little of position j, scaled to unit variance; an end mark follows the last word. Integer hashing and plain
@@ -63,6 +64,7 @@ def words_of(instruction: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", instruction.lower())
 
 
+@lru_cache(maxsize=4096)  # words recur, in every query
 def _hashed(name: str, width: int) -> np.ndarray:
     """Uniform numbers of mean 0 and variance 1, float64 [width]."""
     numbers = np.frombuffer(hashlib.shake_256(name.encode()).digest(4 * width), "<u4")

@@ -1,9 +1,9 @@
-"""The text encoder UMT5-XXL, and the folder of stored rows that it fills and that stands in for it.
+"""The text encoder UMT5-XXL, and the folder of stored rows that it fills and that replaces it.
 
-A prompt is encoded once in the life of such a folder; the 5.7 B encoder is read where a prompt is met that is not
-there. The prompt, its cleaning, padding and file names are those of the released weights and caches (Light-WAM spec
-1.9, 3.4; Fast-WAM spec 4.1). Same interface as `text.py`: `fingerprint` and `encode(instructions) -> [b, length,
-width]` float32; rows past the prompt are zero and stay visible to the network.
+A prompt is encoded once in the life of such a folder, and read from it once in a process; the 5.7 B encoder is loaded
+only for a prompt that is not there. The prompt, its cleaning, padding and file names are those of the released weights
+and caches (Light-WAM spec 1.9, 3.4; Fast-WAM spec 4.1). Same interface as `text.py`: `fingerprint` and
+`encode(instructions) -> [b, length, width]` float32; rows past the prompt are zero and stay visible to the network.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ LENGTH = 128
 OFFICIAL_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
 TOKENIZER_FOLDER = "google/umt5-xxl"
 DOWNLOADS = ("wan21t2v13b", "wan22ti2v5b")  # in names of stored rows: which download the encoder came with
+KEPT = 256  # prompts in memory, 1 MB each at full size: more than a suite has, few of a set of paraphrases
 
 
 def prompt(instruction: str) -> str:
@@ -44,7 +45,7 @@ def prompt(instruction: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Wan's cleaning: mojibake mended, HTML unescaped twice, white space collapsed."""
+    """Wan's cleaning: mojibake repaired, HTML unescaped twice, white space collapsed."""
     import ftfy
 
     return re.sub(r"\s+", " ", html.unescape(html.unescape(ftfy.fix_text(text)))).strip()
@@ -95,7 +96,7 @@ class UMT5Text:
 
     @property
     def fingerprint(self) -> str:
-        """Names encoder, precision, prompt and length in a latent cache; read without the encoder where it left it."""
+        """Names encoder, precision, prompt and length in a latent cache; where its rows are, it need not be loaded."""
         return self.stored.encoder() or self._fingerprint
 
     @cached_property
@@ -146,6 +147,7 @@ class StoredText:
         self.folder = Path(folder)
         self.width = width
         self.length = length
+        self._recent: dict[str, Tensor] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -160,12 +162,11 @@ class StoredText:
 
     def has(self, instruction: str) -> bool:
         """Whether its rows are here."""
-        return self.file(instruction).is_file()
+        return instruction in self._recent or self.file(instruction).is_file()
 
     def encode(self, instructions: Sequence[str]) -> Float[Tensor, "b l d"]:
         """Stored rows on the CPU, those past the prompt zeroed. BadInput for a missing or foreign file."""
-        rows = {instruction: self._read(instruction) for instruction in dict.fromkeys(instructions)}
-        return torch.stack([rows[instruction] for instruction in instructions])
+        return torch.stack([self._rows(instruction) for instruction in instructions]).float()
 
     def write(self, instruction: str, context: Float[Tensor, "l d"], mask: Bool[Tensor, " l"]) -> None:
         """Store an instruction's raw encoder states, and True where a row belongs to its prompt."""
@@ -200,6 +201,14 @@ class StoredText:
                 f"{path}: cannot be written ({error.strerror}); name another folder as policy.text.stored"
             ) from error
 
+    def _rows(self, instruction: str) -> Float[Tensor, "l d"]:
+        if instruction not in self._recent:
+            rows = self._read(instruction)
+            if len(self._recent) == KEPT:
+                del self._recent[next(iter(self._recent))]  # the oldest
+            self._recent[instruction] = rows
+        return self._recent[instruction]
+
     def _read(self, instruction: str) -> Float[Tensor, "l d"]:
         file = self.file(instruction)
         if not file.is_file():
@@ -212,7 +221,7 @@ class StoredText:
         expected = {"context": [self.length, self.width], "mask": [self.length]}
         if shapes != expected:
             raise BadInput(f"{file}: expected {expected}, got {shapes}; it belongs to another encoder")
-        return entry["context"].float() * entry["mask"][:, None]
+        return entry["context"] * entry["mask"][:, None]
 
 
 _NAMES = {
