@@ -280,7 +280,7 @@ def test_folders(tmp_path: Path, recorded: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "feature", "message"),
     [
-        ("index", {"dtype": "int64", "shape": [1]}, "comes by itself"),
+        ("index", {"dtype": "int64", "shape": [1]}, "is added by the writer"),
         ("observation.images.a", {"dtype": "video", "shape": [3, 32, 32]}, r"expected \[height, width, 3\]"),
         ("front", {"dtype": "video", "shape": [32, 32, 3]}, "observation.images"),
         ("pose", {"dtype": "float32", "shape": [4, 4]}, "flatten it"),

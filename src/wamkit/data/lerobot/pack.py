@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from wamkit_client.types import BadInput
 
+from wamkit.data.lerobot.files import NUMBERS, TEXT_COLUMNS, V3
 from wamkit.data.lerobot.video import ENCODERS, VideoCodec, join_videos, parameters
 from wamkit.data.statistics import Stats
 from wamkit.io.files import replace_text
@@ -28,19 +29,10 @@ VIDEO_MEGABYTES = 200
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 INDEX_FEATURES: dict[str, dict[str, Any]] = {
-    "timestamp": {"dtype": "float32", "shape": [1], "names": None},
-    "frame_index": {"dtype": "int64", "shape": [1], "names": None},
-    "episode_index": {"dtype": "int64", "shape": [1], "names": None},
-    "index": {"dtype": "int64", "shape": [1], "names": None},
-    "task_index": {"dtype": "int64", "shape": [1], "names": None},
+    name: {"dtype": dtype, "shape": [1], "names": None}
+    for name, dtype in {"timestamp": "float32", **dict.fromkeys(NUMBERS, "int64")}.items()
 }
-NUMBERS = {
-    "float32": pa.float32(),
-    "float64": pa.float64(),
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "bool": pa.bool_(),
-}
+COLUMN_TYPES = {name: pa.type_for_alias(name) for name in ("float32", "float64", "int32", "int64", "bool")}
 
 Row = dict[str, Any]
 """One episode's row of meta/episodes, filled by the steps below."""
@@ -81,14 +73,16 @@ class Staged:
 def pack(root: Path, plan: Plan, staged: Sequence[Staged]) -> None:
     """Write meta, data and videos of a v3.0 dataset into the folder `root`."""
     tasks = list(dict.fromkeys(episode.task for episode in staged))
-    rows: list[Row] = [{} for _ in staged]
+    rows: list[Row] = [{"episode_index": e.index, "tasks": [e.task], "length": e.length} for e in staged]
     stats = _pack_data(root, plan, staged, tasks, rows)
     for key in plan.video_keys:
         stats[key] = _pack_videos(root, plan, key, staged, rows)
-    _write_episodes(root / "meta/episodes/chunk-000/file-000.parquet", staged, rows)
-    _write_tasks(root / "meta/tasks.parquet", tasks)
-    _write_json(root / "meta/stats.json", stats)
-    _write_json(root / "meta/info.json", _info(plan, staged, len(tasks)))
+    for row, episode in zip(rows, staged, strict=True):
+        row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0, **episode.extra}
+    _write_table(root / "meta/episodes/chunk-000/file-000.parquet", pa.Table.from_pylist(rows))
+    _write_table(root / V3.tasks, _tasks_table(tasks))
+    for name, content in (("stats", stats), ("info", _info(plan, staged, len(tasks)))):
+        replace_text(root / f"meta/{name}.json", json.dumps(content, indent=4))
 
 
 def _pack_data(
@@ -100,16 +94,12 @@ def _pack_data(
     columns: dict[str, list[np.ndarray]] = {name: [] for name in features}
     first = 0
     sizes = [(episode.folder / "columns.parquet").stat().st_size for episode in staged]
-    for file_number, group in enumerate(_groups(sizes, [b""] * len(staged), DATA_MEGABYTES)):
-        place = {"chunk_index": file_number // CHUNK_FILES, "file_index": file_number % CHUNK_FILES}
-        target = root / DATA_PATH.format(**place)
-        target.parent.mkdir(parents=True, exist_ok=True)
+    for target, place, group in _shared_files(root, DATA_PATH, sizes, DATA_MEGABYTES):
         with pq.ParquetWriter(target, schema, write_page_checksum=True) as writer:
             for episode in (staged[i] for i in group):
-                table = _with_indices(episode, plan.fps, first, tasks.index(episode.task)).select(
-                    schema.names
-                )
-                writer.write_table(table.cast(schema), row_group_size=episode.length)
+                table = _with_indices(episode, plan.fps, first, tasks.index(episode.task))
+                table = table.select(schema.names).cast(schema)
+                writer.write_table(table, row_group_size=episode.length)
                 row = rows[episode.index]
                 row |= {f"data/{name}": value for name, value in place.items()}
                 row |= {"dataset_from_index": first, "dataset_to_index": first + episode.length}
@@ -142,10 +132,9 @@ def _pack_videos(
     """Write one camera's videos, note places and statistics in the rows; returns the statistics of all frames."""
     paths = [episode.folder / f"{key}.mp4" for episode in staged]
     sizes = [path.stat().st_size for path in paths]
-    for file_number, group in enumerate(_groups(sizes, [parameters(p) for p in paths], VIDEO_MEGABYTES)):
-        place = {"chunk_index": file_number // CHUNK_FILES, "file_index": file_number % CHUNK_FILES}
-        target = root / VIDEO_PATH.format(video_key=key, **place)
-        target.parent.mkdir(parents=True, exist_ok=True)
+    template = VIDEO_PATH.replace("{video_key}", key)
+    kinds = [parameters(path) for path in paths]
+    for target, place, group in _shared_files(root, template, sizes, VIDEO_MEGABYTES, kinds):
         join_videos([paths[i] for i in group], [staged[i].length for i in group], target)
         before = 0
         for i in group:
@@ -158,44 +147,46 @@ def _pack_videos(
     return _pixel_stats(histogram, sum(episode.length for episode in staged))
 
 
-def _groups(sizes: Sequence[int], kinds: Sequence[bytes], megabytes: float) -> Iterator[list[int]]:
-    """Neighbours that share a file: equal kind, together at most `megabytes` (a larger one stands alone)."""
-    group: list[int] = []
+def _shared_files(
+    root: Path, template: str, sizes: Sequence[int], megabytes: float, kinds: Sequence[bytes] = ()
+) -> Iterator[tuple[Path, dict[str, int], list[int]]]:
+    """Of every file: its path, the numbers of its path, and the episodes that share it.
+
+    These are neighbours of equal kind, together at most `megabytes` (a larger one stands alone).
+    """
+    groups: list[list[int]] = []
     for i, size in enumerate(sizes):
-        full = sum(sizes[j] for j in group) + size > megabytes * 2**20
-        if group and (full or kinds[i] != kinds[group[0]]):
-            yield group
-            group = []
-        group.append(i)
-    yield group
+        last = groups[-1] if groups else []
+        full = sum(sizes[j] for j in last) + size > megabytes * 2**20
+        if not last or full or (kinds and kinds[i] != kinds[last[0]]):
+            groups.append([])
+        groups[-1].append(i)
+    for number, group in enumerate(groups):
+        place = dict(zip(V3.path_fields, divmod(number, CHUNK_FILES), strict=True))
+        target = root / template.format(**place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield target, place, group
 
 
-def _write_episodes(path: Path, staged: Sequence[Staged], rows: Sequence[Row]) -> None:
-    path.parent.mkdir(parents=True)
-    records = [
-        {"episode_index": episode.index, "tasks": [episode.task], "length": episode.length}
-        | row
-        | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
-        | dict(episode.extra)
-        for episode, row in zip(staged, rows, strict=True)
-    ]
-    pq.write_table(pa.Table.from_pylist(records), path, write_page_checksum=True)
+def _write_table(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, write_page_checksum=True)
 
 
-def _write_tasks(path: Path, tasks: Sequence[str]) -> None:
+def _tasks_table(tasks: Sequence[str]) -> pa.Table:
     """Texts as the pandas index: as an ordinary column, LeRobot would hand policies the number for the text."""
+    text_column = TEXT_COLUMNS[0]
     number = {"field_name": "task_index", "name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}
-    text = {"field_name": "__index_level_0__", "name": None, "pandas_type": "unicode", "numpy_type": "object"}
+    text = {"field_name": text_column, "name": None, "pandas_type": "unicode", "numpy_type": "object"}
     pandas = {
-        "index_columns": ["__index_level_0__"],
+        "index_columns": [text_column],
         "column_indexes": [],
         "columns": [number | {"metadata": None}, text | {"metadata": None}],
         "creator": {"library": "pyarrow", "version": pa.__version__},
         "pandas_version": "2.2.3",
     }
-    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "__index_level_0__": tasks})
-    table = table.replace_schema_metadata({"pandas": json.dumps(pandas)})
-    pq.write_table(table, path, write_page_checksum=True)
+    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), text_column: tasks})
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
 def _info(plan: Plan, staged: Sequence[Staged], total_tasks: int) -> dict[str, Any]:
@@ -238,11 +229,11 @@ def _described(feature: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 def column_type(name: str, feature: Mapping[str, Any]) -> pa.DataType:
     """The parquet type of a feature; BadInput where its dtype cannot be written."""
-    if feature["dtype"] not in NUMBERS:
+    if feature["dtype"] not in COLUMN_TYPES:
         raise BadInput(
-            f"feature {name}: dtype {feature['dtype']!r}; expected 'video' or one of {list(NUMBERS)}"
+            f"feature {name}: dtype {feature['dtype']!r}; expected 'video' or one of {list(COLUMN_TYPES)}"
         )
-    number = NUMBERS[feature["dtype"]]
+    number = COLUMN_TYPES[feature["dtype"]]
     return number if list(feature["shape"]) == [1] else pa.list_(number, feature["shape"][0])
 
 
@@ -259,7 +250,7 @@ def _vector_stats(rows: np.ndarray) -> dict[str, Any]:
 
 
 def _pixel_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
-    """Statistics of pictures, nested [3][1][1] as LeRobot stores them; the count is that of the frames."""
+    """Statistics of images, nested [3][1][1] as LeRobot stores them; the count is that of the frames."""
     values = Stats.of_pixels(histogram).to_dict()
     del values["count"]
     return {name: [[[v]] for v in channels] for name, channels in values.items()} | {"count": [frames]}
@@ -267,8 +258,3 @@ def _pixel_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
 
 def _stat_columns(name: str, values: Mapping[str, Any]) -> Row:
     return {f"stats/{name}/{statistic}": value for statistic, value in values.items()}
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(content, indent=4))

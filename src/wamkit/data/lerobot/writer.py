@@ -1,16 +1,15 @@
-"""A LeRobot v3.0 dataset, written so that nothing finished is ever lost.
+"""Writing a LeRobot v3.0 dataset so that no finished episode is ever lost.
 
-Every episode is first staged by itself and appears there all at once; `finalize` packs the staged episodes
-into the files of the format, and the dataset counts as finished when meta/ appears, last:
+Every episode is first staged in a folder of its own, which appears as a whole. `finalize` packs the staged episodes
+into the files of the format; the dataset is finished when meta/ appears, which comes last:
 
     ROOT/.staging/plan.json                           fps, robot type, features, codec
     ROOT/.staging/episode-000012/                     columns.parquet, <camera key>.mp4, episode.json
     ROOT/data, ROOT/videos, ROOT/meta                 after finalize; the staging folder is gone
 
-A process killed at any moment leaves a folder that `Writer.resume` continues. One process writes at a time: who records
-by a command holds `files.only_writer`. Two that wrote one folder at a time, without it, have left what `finished`,
-`resume` and `clear` put in order.
-It does not know about simulators or robots, nor about the format's files (data/lerobot/pack.py).
+A process killed at any moment leaves a folder that `Writer.resume` continues. One process writes at a time: commands
+that record hold `io.files.only_writer`. Where two wrote the same folder without it, `finished`, `resume` and `clear`
+tidy up. It does not know about simulators or robots, nor about the format's files (data/lerobot/pack.py).
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ NO_EXTRA: Mapping[str, Any] = {}
 
 
 class Writer:
-    """Writes one dataset. Make it with `create` or `resume`; episodes are numbered in the order they come.
+    """Writes one dataset. Use `create` or `resume`; episodes are numbered in the order they are added.
 
     staged: the episodes added so far, with their length, task and extra columns.
     """
@@ -62,11 +61,13 @@ class Writer:
         """Begin a dataset in a new or empty folder.
 
         features: as in LeRobot, {"action": {"dtype": "float32", "shape": [4], "names": ["x", "y", "z", "grip"]},
-        "observation.images.top": {"dtype": "video", "shape": [64, 64, 3]}}; index and time come by themselves.
-        Raises BadInput where the folder holds something, or a feature cannot be written.
+        "observation.images.top": {"dtype": "video", "shape": [64, 64, 3]}}; index and time columns are added.
+        Raises BadInput where the folder is not empty, or a feature cannot be written.
         """
         root = Path(path)
-        if root.exists() and (not root.is_dir() or _in_use(root)):
+        # a folder may hold its lock, and a staging folder whose plan was never written
+        ours = {LOCK} if _begun(root) else {LOCK, STAGING}
+        if root.exists() and not (root.is_dir() and ours.issuperset(os.listdir(root))):
             raise BadInput(
                 f"{root} is not empty; give a new folder, or continue an unfinished one with Writer.resume"
             )
@@ -80,9 +81,10 @@ class Writer:
 
     @classmethod
     def resume(cls, path: str | Path, *, repeatable: bool = False) -> Writer:
-        """Continue an unfinished dataset. BadInput where there is none; `Writer.unfinished` asks beforehand.
+        """Continue an unfinished dataset. BadInput where there is none (see `Writer.unfinished`).
 
-        repeatable: episodes come again in the same order. Those behind one that is missing are then removed.
+        repeatable: the caller adds the same episodes in the same order. Where one is missing, those after it are then
+        removed, to be added again.
         """
         root = Path(path)
         if not cls.unfinished(root):
@@ -90,7 +92,7 @@ class Writer:
         plan = read_record(root / STAGING / PLAN, dict, "remove the folder and record again")
         writer = cls(root, Plan(**plan | {"codec": VideoCodec(**plan["codec"])}))
         if repeatable:
-            writer._cut_at_gap()
+            writer._drop_after_gap()
         return writer
 
     @staticmethod
@@ -100,9 +102,9 @@ class Writer:
 
     @staticmethod
     def finished(path: str | Path) -> bool:
-        """Whether the dataset is there; what a process left that was killed at its very end is then removed.
+        """Whether the dataset is complete; removes the staging folder that a kill at the very end left behind.
 
-        Raises BadInput where two processes finished it at a time, and one removed the data of the other.
+        Raises BadInput where two processes finished it at the same time, and one removed the data of the other.
         """
         root = Path(path)
         if not (root / "meta").exists():
@@ -114,11 +116,10 @@ class Writer:
 
     @staticmethod
     def clear(path: str | Path, note: str) -> None:
-        """Where neither a dataset nor a plan of one is left, make room for another: `note` is a file beside it."""
-        root = Path(path)
+        """Make room for a new dataset where there is neither meta/ nor a plan. note: a file to remove too."""
         for part in ("data", "videos"):
-            shutil.rmtree(root / part, ignore_errors=True)
-        (root / note).unlink(missing_ok=True)
+            shutil.rmtree(Path(path) / part, ignore_errors=True)
+        (Path(path) / note).unlink(missing_ok=True)
 
     def add_episode(
         self,
@@ -151,7 +152,7 @@ class Writer:
     def _write_draft(
         self, draft: Path, columns: Mapping[str, np.ndarray], videos: Mapping[str, np.ndarray]
     ) -> dict[str, list[list[int]]]:
-        """Columns and videos of an episode; the histograms of its pictures."""
+        """Writes columns and videos of an episode; returns the histograms of its images."""
         pq.write_table(self._table(columns), draft / COLUMNS)
         histograms = {}
         for camera, frames in videos.items():
@@ -174,15 +175,12 @@ class Writer:
                     os.replace(packed / part, self.root / part)
         shutil.rmtree(self.root / STAGING)
 
-    def _cut_at_gap(self) -> None:
-        expected = (self.root / STAGING / _name(number) for number in range(len(self.staged)))
-        unbroken = [
-            episode for episode, place in zip(self.staged, expected, strict=True) if episode.folder == place
-        ]
+    def _drop_after_gap(self) -> None:
+        kept = [e for number, e in enumerate(self.staged) if e.folder.name == _name(number)]
         for folder in (self.root / STAGING).glob("episode-*"):
-            if folder not in {episode.folder for episode in unbroken}:
+            if folder not in {episode.folder for episode in kept}:
                 shutil.rmtree(folder)
-        self.staged = unbroken
+        self.staged = kept
 
     def _check_unfinished(self) -> None:
         if not self.unfinished(self.root):
@@ -195,7 +193,7 @@ class Writer:
         task: str,
         extra: Mapping[str, Any],
     ) -> int:
-        """The episode's length, after every check."""
+        """The episode's length. Raises BadInput as `add_episode`."""
         where = f"{self.root}: episode {len(self.staged)}"
         if not task.strip():
             raise BadInput(f"{where} has no task text; a policy is told what to do in words, give them")
@@ -215,7 +213,7 @@ class Writer:
                 raise BadInput(f"{where}: {name} is {shape} per step; expected {expected}")
             if not np.isfinite(array).all():
                 step = np.argwhere(~np.isfinite(array))[0][0]
-                raise BadInput(f"{where}: {name} is not finite at step {step}; mend or leave out the episode")
+                raise BadInput(f"{where}: {name} is not finite at step {step}; correct or omit the episode")
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
             raise BadInput(f"{where}: steps are {lengths}; expected the same number above 0 everywhere")
@@ -234,10 +232,10 @@ class Writer:
 def _check_feature(name: str, feature: Mapping[str, Any]) -> None:
     shape = list(feature["shape"])
     if name in INDEX_FEATURES:
-        raise BadInput(f"feature {name}: comes by itself; leave it out")
+        raise BadInput(f"feature {name}: is added by the writer; omit it")
     if (feature["dtype"] == "video") != name.startswith(CAMERA_PREFIX):
         raise BadInput(
-            f"feature {name}: dtype {feature['dtype']!r}; '{CAMERA_PREFIX}...' and only they are videos"
+            f"feature {name}: dtype {feature['dtype']!r}; '{CAMERA_PREFIX}...' are videos, nothing else is"
         )
     if feature["dtype"] == "video":
         if len(shape) != 3 or shape[2] != 3:
@@ -252,27 +250,25 @@ def _begun(root: Path) -> bool:
     return (root / STAGING / PLAN).exists()
 
 
-def _in_use(root: Path) -> bool:
-    """Whether the folder holds more than its lock, and a staging folder whose plan was never written."""
-    ours = {LOCK} if _begun(root) else {LOCK, STAGING}
-    return any(entry.name not in ours for entry in root.iterdir())
-
-
 def _read_staged(staging: Path, plan: Plan) -> list[Staged]:
-    """The whole episodes: of two processes that wrote the same draft one has taken it away before it was complete."""
+    """The complete episodes, in order. Of two processes with the same draft, one may have renamed it too early."""
     files = (RECORD, COLUMNS, *(f"{key}.mp4" for key in plan.video_keys))
-    staged: list[Staged] = []
-    for folder in sorted(path for path in staging.glob("episode-*") if not path.suffix):
-        if all((folder / file).exists() for file in files):
-            record = json.loads((folder / RECORD).read_text())
-            staged.append(Staged(folder, len(staged), **record))
-    return staged
+    complete = [folder for folder in _folders(staging) if all((folder / file).exists() for file in files)]
+    records = [json.loads((folder / RECORD).read_text()) for folder in complete]
+    return [
+        Staged(folder, i, **record) for i, (folder, record) in enumerate(zip(complete, records, strict=True))
+    ]
 
 
 def _next_folder(staging: Path) -> Path:
-    """Behind all that are there, also where one between them is missing."""
-    last = max((path.stem for path in staging.glob("episode-*") if not path.suffix), default=_name(-1))
+    """After the last one, even where one before it is missing."""
+    last = max((folder.name for folder in _folders(staging)), default=_name(-1))
     return staging / _name(int(last.removeprefix("episode-")) + 1)
+
+
+def _folders(staging: Path) -> list[Path]:
+    """Those of staged episodes; a draft has a suffix."""
+    return sorted(path for path in staging.glob("episode-*") if not path.suffix)
 
 
 def _name(number: int) -> str:
@@ -281,7 +277,7 @@ def _name(number: int) -> str:
 
 @contextmanager
 def _fresh(folder: Path) -> Iterator[Path]:
-    """An empty folder; what is written there goes when it could not be completed, also where a disk is full."""
+    """An empty folder, removed again where it could not be completed, also on a full disk."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
