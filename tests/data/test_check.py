@@ -242,7 +242,11 @@ FAULTS: dict[str, tuple[Break, str, tuple[str, ...]]] = {
         TASKS,
         ("task 1 has no text", "in words"),
     ),
-    "task is a number": (tasks(task_index=[0, 1], task=[0, 1]), TASKS, ("task 0 is 0, not a sentence",)),
+    "task is a number": (
+        tasks(task_index=[0, 1], task=[0, 1]),
+        TASKS,
+        ("0.task: input should be a valid string, got 0", "in words"),
+    ),
     "task as column": (
         tasks(task_index=[0, 1], task=["push the button", "open the drawer"]),
         TASKS,
@@ -308,9 +312,13 @@ FAULTS: dict[str, tuple[Break, str, tuple[str, ...]]] = {
     "attributes": (
         info(data_path="data/{chunk_index.__class__}"),
         INFO,
-        ("asks for 'chunk_index.__class__'", "restore LeRobot's template"),
+        ("it may ask for chunk_index, file_index as numbers", "restore LeRobot's template"),
     ),
-    "endless name": (info(data_path="data/{chunk_index:099999999999d}"), INFO, ("asks for 'chunk_index'",)),
+    "endless name": (
+        info(data_path="data/{chunk_index:099999999999d}"),
+        INFO,
+        ("is 'data/{chunk_index:0999",),
+    ),
     "no template": (info(video_path=None), INFO, ("video_path is missing",)),
     "fps NaN": (info(fps=float("nan")), INFO, ("fps: input should be", "got nan")),
     "fps infinite": (info(fps=float("inf")), INFO, ("fps: input should be", "got inf")),
@@ -413,6 +421,23 @@ def test_spans_may_be_rounded(breakable: Path) -> None:
     assert check(breakable) == []
 
 
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        ('{"task_index": 0, "task": "\\ud83d"}', "0.task: value error.*surrogates"),
+        ('{"task_index": 0}', "'0.task' is missing"),
+        ('{"task_index": 0, "task": "a"}\n{"task_index": 0, "task": "b"}', "task 0 is there 2 times"),
+        ("[0]", r"is not a file of JSON lines \(\[0\] is no object\)"),
+    ],
+)
+def test_version_2_with_tasks_that_are_no_sentences(tmp_path: Path, tasks: str, words: str) -> None:
+    root = Path(shutil.copytree(Path(__file__).parent / "fixtures/v2.1", tmp_path / "v2.1"))
+    (root / "meta/tasks.jsonl").write_text(tasks)
+    with pytest.raises(BadInput, match=r"meta/tasks\.jsonl: " + words):
+        Dataset.open(root)
+    assert [problem.where for problem in check(root)] == ["meta/tasks.jsonl"]
+
+
 def test_version_2_with_numbers_that_cannot_be(tmp_path: Path) -> None:
     fixture = Path(__file__).parent / "fixtures/v2.1"
     lines = (fixture / "meta/episodes.jsonl").read_text()
@@ -447,6 +472,11 @@ def test_version_2_with_numbers_that_cannot_be(tmp_path: Path) -> None:
         {"features": {"observation.images.top": {"dtype": "video", "shape": []}}},
         {"total_frames": None},
         {"video_path": "videos/{camera}.mp4"},
+        {"video_path": "videos/{video_key:03d}/{chunk_index}/{file_index}.mp4"},
+        {"data_path": "data/{chunk_index!r}/{file_index}.parquet"},
+        {"data_path": "data/{video_key}/{chunk_index}/{file_index}.parquet"},
+        {"data_path": "data/{}/{0}.parquet"},
+        {"data_path": "data/{episode_index:06d}.parquet"},
         {"data_path": "data/{chunk_index"},
         {"codebase_version": None},
     ],

@@ -160,7 +160,7 @@ def test_what_cannot_be_opened(breakable: Path, tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "meta/info.json", "is missing", "check the path")
     tasks = breakable / "meta/tasks.parquet"
     pq.write_table(pa.table({"task_index": [0, 1], "task": [0, 1]}), tasks)
-    refused(breakable, "meta/tasks.parquet", "task 0 is 0, not a sentence", "in words")
+    refused(breakable, "meta/tasks.parquet", "0.task: input should be a valid string, got 0", "in words")
     tasks.unlink()
     refused(breakable, "meta/tasks.parquet", "is missing")
 

@@ -8,7 +8,7 @@ Both become the same `Episode`s. It does not open data files or videos.
 
 from __future__ import annotations
 
-import string
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import Field, StrictInt, TypeAdapter
+from pydantic import AfterValidator, Field, StrictInt, TypeAdapter
 
 from wamkit.data.lerobot.disk import (
     RESTORE,
@@ -47,7 +47,8 @@ LATEST = 1e9
 INFO = "meta/info.json"
 CORRECT = f"correct {INFO}"
 TEMPLATE = "restore LeRobot's template"
-DIGITS = ("", "d", *(f"0{count}d" for count in range(1, 10)))
+FIELD = re.compile(r"\{(\w+)(?::(?:0[1-9])?d)?\}")
+"""A number in a path template: {chunk_index:03d}."""
 
 
 @dataclass(frozen=True)
@@ -186,37 +187,28 @@ def read_info(root: Path) -> Info:
             what = f"feature {name!r:.60} has shape {shape!s:.60}"
             raise Broken(INFO, what, "images are [height, width, 3]")
     _expect_template("data_path", info.data_path, info.layout.path_fields)
-    _expect_template("video_path", info.video_path, (*info.layout.path_fields, "video_key"))
+    _expect_template("video_path", info.video_path.replace("{video_key}", "KEY"), info.layout.path_fields)
     if info.video_keys and not info.video_path:
         raise Broken(INFO, f"video_path is missing, and {info.video_keys[0]!r} is a video", TEMPLATE)
     return info
 
 
 def _expect_template(key: str, template: str, fields: tuple[str, ...]) -> None:
-    """Raises Broken for a path template that uses anything but these fields, as numbers of some digits.
+    """Raises Broken for a path template that `format` would fill with anything but these fields.
 
-    `format` would otherwise read attributes of objects, or write names of any length.
+    It would read attributes of the numbers, or write names of any length, if it was told to.
     """
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise Broken(INFO, f"{key} {template!r:.100} is no path template ({error})", TEMPLATE) from error
-    for _, name, form, conversion in parts:
-        forms = ("",) if name == "video_key" else DIGITS
-        if name is not None and (name not in fields or form not in forms or conversion):
-            what = f"{key} {template!r:.100} asks for {name!r:.40}; it may have {sorted(fields)}"
-            raise Broken(INFO, what, TEMPLATE)
+    rest = FIELD.sub(lambda found: "" if found[1] in fields else found[0], template)
+    if "{" in rest or "}" in rest:
+        what = f"{key} is {template!r:.100}; it may ask for {', '.join(fields)} as numbers of some digits"
+        raise Broken(INFO, what, TEMPLATE)
 
 
 def read_tasks(root: Path, info: Info) -> dict[int, str]:
     """Task texts by task_index. Raises Broken where the file is unreadable or a text is not a text."""
     where = info.layout.tasks
     raw = _raw_tasks(root, where) if info.layout is V3 else read_jsonl(root, where)
-    for row in raw:
-        if type(row.get("task", "")) is not str or not _is_text(row.get("task", "")):
-            what = f"task {row.get('task_index')!r:.40} is {row['task']!r:.60}, not a sentence"
-            raise Broken(where, what, "write the instruction in words")
-    tasks = validated(_TASKS, raw, where, RESTORE)
+    tasks = validated(_TASKS, raw, where, "write every instruction in words, with its number")
     for number, count in Counter(row.task_index for row in tasks).items():
         if count > 1:
             raise Broken(where, f"task {number} is there {count} times", "give every text its own number")
@@ -231,11 +223,6 @@ def _raw_tasks(root: Path, where: str) -> list[dict[str, Any]]:
         raise Broken(where, what, "expected task_index and the texts as pandas index")
     rows = read_rows(root, where, ["task_index", text])
     return [{"task_index": row["task_index"], "task": row[text]} for row in rows]
-
-
-def _is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8; JSON may hold halves of characters."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def read_episodes(root: Path, info: Info) -> tuple[Episode, ...]:
@@ -293,10 +280,10 @@ def _episodes_v3(root: Path, info: Info) -> Iterator[Episode]:
         there = column_names(root, file)
         raw = read_rows(root, file, [*needed, *(name for name in optional if name in there)])
         for row in raw:
-            row["places"] = {part: {} for part in parts}
-            for column in [column for column in row if "/" in column]:
-                part, _, name = column.rpartition("/")
-                row["places"][part][name] = row[column]
+            places: dict[str, dict[str, Any]] = {part: {} for part in parts}
+            for part, _, name in (column.rpartition("/") for column in row if "/" in column):
+                places[part][name] = row[f"{part}/{name}"]
+            row["places"] = places
         for valid in validated(_EPISODES, raw, file, RESTORE):
             yield _episode(valid, valid.places, file, info)
 
@@ -355,10 +342,15 @@ class _Place:
     to_timestamp: float | None = None
 
 
+def _utf8(text: str) -> str:
+    """ValueError for halves of characters, which JSON may hold."""
+    return text.encode().decode()
+
+
 @dataclass(frozen=True)
 class _TaskRow:
     task_index: int
-    task: str
+    task: Annotated[str, Field(strict=True), AfterValidator(_utf8)]
 
 
 @dataclass(frozen=True)
