@@ -160,11 +160,15 @@ def check_together(given: Run, asked: Run) -> None:
     text, text_dim = asked.policy.text, asked.policy.size.text_dim
     if asked.policy != given.policy and text.kind == "hashed" and text.width != text_dim:
         raise BadInput(f"policy.text.width: expected policy.size.text_dim, {text_dim}, got {text.width}")
-    if asked.eval.replan_steps > asked.data.horizon:
+    late = (
+        asked.eval.needed - asked.eval.replan_steps
+    )  # actions of a chunk whose time passes before it arrives
+    if asked.eval.needed > asked.data.horizon:
         raise BadInput(
             f"eval.replan_steps: expected at most the {asked.data.horizon} actions of a chunk "
-            f"(data.chunk_seconds {asked.data.chunk_seconds:g} at data.hz {asked.data.hz:g}), "
-            f"got {asked.eval.replan_steps}; give --eval.replan-steps {asked.data.horizon} or less"
+            f"(data.chunk_seconds {asked.data.chunk_seconds:g} at data.hz {asked.data.hz:g})"
+            + (f" less a delay of {late}" if late else "")
+            + f", got {asked.eval.replan_steps}; give --eval.replan-steps {asked.data.horizon - late} or less"
         )
 
 

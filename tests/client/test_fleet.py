@@ -7,16 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from wamkit_client.envs.base import StepResult, Task
 from wamkit_client.envs.vector import EnvCrashed, EnvProcess, Host, env_processes
 from wamkit_client.fleet import EpisodeJob, EpisodeResult, run_episodes
 from wamkit_client.rollout import EpisodeConfig, rollout
 from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
-from tests.client.toy import Reacher, ToyConfig, toy_suite
+from tests.client.toy import Reacher, Toy, ToyConfig, toy_suite
 
 CONFIG = EpisodeConfig(replan_steps=4, max_steps=40)
 
@@ -52,6 +54,24 @@ def test_results_do_not_depend_on_processes() -> None:
     assert sum(alone.batches) == sum(beside.batches) == sum(together.batches) and together.resets == 1
 
 
+@dataclass(frozen=True)
+class GatedConfig(ToyConfig):
+    gate: str = ""
+
+    def make(self, task: Task) -> Toy:
+        return Gated(self, task) if task.name == "gated" else Toy(self, task)
+
+
+class Gated(Toy):
+    """Its first step takes until a file is there."""
+
+    def step(self, action: np.ndarray) -> StepResult:
+        assert isinstance(self.config, GatedConfig)
+        while not os.path.exists(self.config.gate):
+            time.sleep(0.01)
+        return super().step(action)
+
+
 class Rounding(Reacher):
     """Its chunks depend on how many observations it is asked about at a time, as the last bits of a network's do."""
 
@@ -65,6 +85,28 @@ def test_an_episode_is_the_same_whatever_runs_beside_it() -> None:
     alone, beside = (essence(run(work, processes, Rounding())) for processes in (1, 4))
     assert alone == beside
     assert essence(run(work, 4, Rounding(), batched=True)) != alone
+
+
+def test_an_injected_delay_gives_the_same_episodes_in_any_number_of_processes() -> None:
+    delayed = replace(CONFIG, replan_steps=3, delay_steps=3, executor="async")
+    work = [replace(job, config=delayed) for job in jobs("reach")]
+    alone = essence(run(work, 1, Reacher()))
+    assert alone == essence(run(work, 3, Reacher())) == essence(run(work, 3, Reacher(), batched=True))
+    assert alone != essence(run(jobs("reach"), 1, Reacher()))
+
+
+def test_a_slow_environment_delays_no_other(tmp_path: Path) -> None:
+    """The episode that hangs is begun first and waits for a file that the last of the others leaves."""
+    gate = str(tmp_path / "gate")
+    with env_processes(GatedConfig(gate=gate), 2) as environments:
+        work = jobs("gated", seeds=[0]) + jobs("reach", seeds=range(4))
+        results = run_episodes(Reacher(), environments, work)
+        order = []
+        for result in results:
+            order.append(result.task)
+            if len(order) == 4:
+                Path(gate).touch()
+    assert order == ["reach"] * 4 + ["gated"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +154,7 @@ class Broken(Reacher):
     [
         ([], "0 chunks for 1 observations"),
         ([ActionChunk(np.full((6, 1), np.nan))], "NaN"),
-        ([ActionChunk(np.zeros((3, 1)))], "3 actions but replan_steps is 4"),
+        ([ActionChunk(np.zeros((3, 1)))], "3 actions, expected at least 4"),
         ([ActionChunk(np.zeros((6, 2)))], r"shape \(2,\), expected \(1,\)"),
     ],
 )
@@ -149,6 +191,7 @@ def test_a_process_lives_on_after_an_exception_and_is_replaced_after_death() -> 
 PARENT = """
 import time
 from tests.client.toy import ToyConfig
+from wamkit_client.envs.base import StepResult, Task
 from wamkit_client.envs.vector import EnvProcess
 if __name__ == "__main__":
     process = EnvProcess(ToyConfig())

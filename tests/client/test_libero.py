@@ -126,6 +126,22 @@ def test_actions_move_the_hand_as_they_say(soup: Libero) -> None:
 
 
 @needs_libero
+def test_an_idle_robot_keeps_its_place_and_its_gripper(soup: Libero) -> None:
+    soup.reset(0)
+    np.testing.assert_array_equal(soup.idle_action(None), [0] * 6 + [1])
+    last = np.array([0.0] * 6 + [0.0], np.float32)
+    for _ in range(10):
+        soup.step(last)
+    before = soup.observe().proprio
+    for _ in range(10):
+        last = soup.idle_action(last)
+        soup.step(last)
+    after = soup.observe().proprio
+    np.testing.assert_allclose(after[:3], before[:3], atol=2e-3)
+    assert abs(after[6]) <= abs(before[6]) + 1e-3  # closed it stays
+
+
+@needs_libero
 def test_points_of_the_world_are_where_the_pictures_show_them(soup: Libero) -> None:
     """The hand covers what was seen behind it: moving it changes the picture there and nowhere far away."""
     soup.reset(2)

@@ -85,6 +85,21 @@ def test_actions_are_clipped_as_the_simulator_does(drawer: MetaWorld) -> None:
     np.testing.assert_array_equal(ends[0], ends[1])
 
 
+def test_an_idle_robot_keeps_its_place_and_its_gripper(drawer: MetaWorld) -> None:
+    drawer.reset(3)
+    np.testing.assert_array_equal(drawer.idle_action(None), [0, 0, 0, -1])
+    last, seen = np.array([0.0, 0.0, 1.0, 1.0], np.float32), []
+    for _ in range(15):
+        drawer.step(last)
+    for _ in range(3):
+        for _ in range(15):  # after the first ones the arm has caught up with the last command
+            last = drawer.idle_action(last)
+            drawer.step(last)
+        seen.append(drawer.observe().proprio)
+    np.testing.assert_allclose(seen[2], seen[1], atol=1e-3)
+    assert seen[2][3] < 0.5  # the gripper stays closed
+
+
 @pytest.mark.parametrize(
     ("action", "message"),
     [(np.zeros(7), r"shape \(7,\), expected \(4,\)"), (np.array([0, 0, np.nan, 0]), "NaN or infinity")],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from wamkit_client.envs.base import Task, project
-from wamkit_client.rollout import Episode, EpisodeConfig, rollout
-from wamkit_client.types import ActionChunk, BadInput
+from wamkit_client.rollout import Episode, EpisodeConfig, Outcome, rollout
+from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
 from tests.client.toy import STEP, Reacher, Sleeper, Toy, ToyConfig
 
@@ -47,16 +49,18 @@ def test_impossible_configs_are_refused() -> None:
 
 def test_a_chunk_of_another_robot_is_refused() -> None:
     episode = Episode(toy(), 0, EpisodeConfig(replan_steps=1, max_steps=5))
+    episode.next_query()
+    episode.answer(ActionChunk(np.zeros((2, 7))))
     with pytest.raises(BadInput, match=r"shape \(7,\), expected \(1,\)"):
-        episode.advance(ActionChunk(np.zeros((2, 7))))
+        episode.next_query()
 
 
 def test_a_recording_holds_every_step_and_query(tmp_path: Path) -> None:
     env, path = toy(), tmp_path / "episode.npz"
     episode = Episode(env, 5, EpisodeConfig(replan_steps=4, max_steps=40, record=True))
     policy = Reacher()
-    while not episode.over:
-        episode.advance(policy.act([episode.observation])[0])
+    while observation := episode.next_query():
+        episode.answer(policy.act([observation])[0])
     episode.save(str(path))
     steps, queries = episode.outcome.steps, episode.outcome.queries
     with np.load(path, allow_pickle=False) as kept:
@@ -88,3 +92,61 @@ def test_points_behind_a_camera_have_no_pixel() -> None:
     pixels = project(matrix, np.array([[2.0, 4.0, 2.0], [2.0, 4.0, -2.0]]))
     np.testing.assert_allclose(pixels[0], [1, 2])
     assert np.isnan(pixels[1]).all()
+
+
+class Counter(Policy):
+    """Of its chunk q, action i is (10 q + i) / 1000: too little to get anywhere."""
+
+    def __init__(self) -> None:
+        self.asked: list[Observation] = []
+
+    def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
+        self.asked += observations
+        first = 10 * len(self.asked)
+        return [ActionChunk(np.arange(first, first + 8, dtype=np.float32)[:, None] / 1000)]
+
+
+HOLD = [0.0] * 3
+LATENCY = {  # executor: when it asks, what is executed
+    "sync": ([0, 7, 14], [*HOLD, 10, 11, 12, 13, *HOLD, 20, 21, 22, 23, *HOLD, 30]),
+    "async": ([0, 4, 8, 12, 16], [*HOLD, 10, 11, 12, 13, 23, 24, 25, 26, 33, 34, 35, 36, 43, 44, 45]),
+}
+
+
+@pytest.mark.parametrize("executor", LATENCY)
+def test_a_delay_is_control_steps_between_a_query_and_its_answer(tmp_path: Path, executor: str) -> None:
+    config = EpisodeConfig(4, 18, record=True, executor=executor, delay_steps=3)
+    episode, policy = Episode(toy(), 5, config), Counter()
+    while observation := episode.next_query():
+        episode.answer(policy.act([observation])[0])
+    episode.save(str(tmp_path / "episode.npz"))
+    asked_at, executed = LATENCY[executor]
+    with np.load(tmp_path / "episode.npz") as kept:
+        assert kept["query_step"].tolist() == asked_at
+        assert np.round(1000 * kept["action"].ravel(), 3).tolist() == executed
+        assert len(kept["query_chunk"]) == episode.outcome.queries == len(policy.asked)
+        start = kept["proprio"][asked_at[1], 0]  # a path begins where the query saw the hand
+        assert kept["query_path"][1, 0, 0] == pytest.approx(10 * (start + STEP * 0.02) + 5)
+    assert {seen.delay for seen in policy.asked} == {3}
+    assert policy.asked[0].prefix.size == 0
+    prefixes = [np.round(1000 * seen.prefix.ravel(), 3).tolist() for seen in policy.asked[1:3]]
+    assert prefixes == ([[], []] if executor == "sync" else [[11, 12, 13], [24, 25, 26]])
+    assert outcome_of(config) == episode.outcome
+
+
+def outcome_of(config: EpisodeConfig) -> Outcome:
+    """Without a recording, and driven by `rollout`."""
+    return rollout(Counter(), toy(), 5, replace(config, record=False))
+
+
+def test_without_delay_it_does_not_matter_who_waits() -> None:
+    outcomes = [
+        rollout(Reacher(), toy(), 3, EpisodeConfig(4, 40, executor=executor))
+        for executor in ("sync", "async")
+    ]
+    assert outcomes[0] == outcomes[1] and outcomes[0].success
+
+
+def test_an_unknown_executor_is_refused() -> None:
+    with pytest.raises(BadInput, match="executor 'realtime' is unknown; expected one of sync, async"):
+        EpisodeConfig(4, 40, executor="realtime")

@@ -83,6 +83,9 @@ class Toy(Env):
         if self.task.name == "hang":
             time.sleep(60)
 
+    def idle_action(self, last: np.ndarray | None) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
     def expert_action(self) -> np.ndarray:
         if self.task.name == "refuse" and self.seed % 3 == 2:
             return np.array([-1.0], np.float32)

@@ -140,6 +140,19 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert sum(policy.batches) < sum(whole.batches)
 
 
+def test_latency_is_a_condition_of_the_score(tmp_path: Path) -> None:
+    delayed = replace(CONFIG, replan_steps=3, delay_steps=3)
+    steps = {}
+    for name in ("sync", "async"):
+        config = replace(delayed, executor=name)
+        results = evaluate(Reacher(), toy_suite("reach"), config, tmp_path / name, FACTS)
+        assert results["total"]["successes"] == 4 and results["config"]["executor"] == name
+        steps[name] = results["tasks"]["reach"]["mean_steps"]
+    assert steps["sync"] > steps["async"]
+    with pytest.raises(BadInput, match=r'config.executor = "sync", asked for "async"'):
+        evaluate(Reacher(), toy_suite("reach"), replace(delayed, executor="async"), tmp_path / "sync", FACTS)
+
+
 def test_a_finished_evaluation_is_not_repeated(tmp_path: Path) -> None:
     results = evaluate(Reacher(), SUITE, CONFIG, tmp_path, FACTS)
     again = Reacher()
@@ -198,7 +211,8 @@ def test_results_of_older_versions_are_recognised(tmp_path: Path, monkeypatch: p
     with pytest.raises(BadInput, match=r"config.record_episodes = 1, asked for 0"):
         evaluate(Reacher(), one, replace(CONFIG, record_episodes=0), tmp_path, facts)
     # Whatever the weights were stored in, older versions acted in float32.
-    del old["config"]["precision"], old["config"]["preprocessing"]
+    for name in ("precision", "preprocessing", "executor", "delay_steps"):
+        del old["config"][name]
     path.write_text(json.dumps(old))
     assert evaluate(idle, one, CONFIG, tmp_path, {**facts, "precision": "float32"}) == old
     assert like(path) == (one, replace(CONFIG, processes=4, precision="fp32"))

@@ -75,8 +75,8 @@ class Slider(Env):
 def record(folder: Path, task: Task, seed: int, max_steps: int = 40) -> dict[str, Any]:
     """Record an episode; its row of results.json."""
     episode = Episode(Slider(task), seed, EpisodeConfig(REPLAN, max_steps, record=True))
-    while not episode.over:
-        episode.advance(ActionChunk(np.ones((SPEC.horizon, 2), np.float32)))
+    while episode.next_query():
+        episode.answer(ActionChunk(np.ones((SPEC.horizon, 2), np.float32)))
     name = f"episodes/{task.name}_{seed}.npz"
     (folder / "episodes").mkdir(exist_ok=True)
     episode.save(str(folder / name))

@@ -324,6 +324,8 @@ def changed(run: Run, what: str) -> Run:
             return replace(run, data=replace(run.data, views=("front", "cam_left_wrist", "cam_right_wrist")))
         case "actions":
             return replace(run, actions=replace(run.actions, names=run.actions.names[::-1]))
+        case "executor":
+            return replace(run, eval=replace(run.eval, executor="async", delay_steps=2))
         case _:
             return replace(run, eval=replace(run.eval, replan_steps=33))
 
@@ -333,6 +335,7 @@ def changed(run: Run, what: str) -> Run:
     [
         ("views", "camera 'front', RoboTwin has cam_high"),
         ("actions", "are not RoboTwin's"),
+        ("executor", "eval.executor must be sync and eval.delay_steps 0"),
         ("replan", "33 actions are to be executed of every chunk, which has 32"),
     ],
 )

@@ -198,7 +198,7 @@ def test_malformed_messages(server: Server, message: bytes | str, code: str, sai
     [
         (seen("break"), "infer_failed", "ZeroDivisionError: the policy fell apart"),
         (seen("nan"), "infer_failed", "NaN or infinity"),
-        (seen("short"), "infer_failed", "a chunk has 2 actions but replan_steps is 3"),
+        (seen("short"), "infer_failed", "a chunk has 2 actions, expected at least 3"),
         (seen(""), "invalid_frame", "instruction is empty"),
         (seen(joints=7), "invalid_frame", "expected 6 finite numbers, got float32 of shape"),
         (

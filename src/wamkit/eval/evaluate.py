@@ -13,7 +13,7 @@ results.json            written at the end, and then the partial file goes:
   format      "wamkit-results-1"
   suite       the protocol: name, tasks [{name, instruction, group, expert_steps}], env (every render setting),
               max_steps, episodes (per task), first_seed, group_steps -> wamkit_client.suites.suite_from_json
-  config      EvalConfig: replan_steps, processes, record_episodes, answer_seconds
+  config      EvalConfig: replan_steps, processes, record_episodes, executor, delay_steps, ...
   policy      the `facts` given by the caller: checkpoint hash, recipe, device, `run`: every setting of what acted,
               `asked`: which of them are not as trained (absent: none), `precision`: what its weights acted in ...
   simulator   simulator, versions {library: version}, opengl, control_hz, actions, success (conventions in words)
@@ -76,6 +76,8 @@ class EvalConfig:
     preprocessing: of the cameras' pictures; "training", or "published" as the official evaluations have it.
     batched: ask the policy about all environments that need a chunk in one call, which a GPU answers sooner. The last
         bits of a chunk, and with them the end of an episode now and then, then depend on the number of processes.
+    executor: "sync", the robot waits while the policy thinks, or "async", it goes on with the present chunk.
+    delay_steps: control steps from a query to its answer, to measure what latency costs; 0: the world stands still.
     """
 
     replan_steps: int = 8
@@ -85,9 +87,21 @@ class EvalConfig:
     precision: Literal["stored", "bf16", "fp32"] = "stored"
     preprocessing: Preprocessing = "training"
     batched: bool = False
+    executor: Literal["sync", "async"] = "sync"
+    delay_steps: int = 0
 
     def __post_init__(self) -> None:
         check("eval", self, EVAL_BOUNDS)
+        self.episode(max_steps=1, record=False)
+
+    def episode(self, max_steps: int, record: bool) -> EpisodeConfig:
+        """What one episode is run with. BadInput for a delay that the executor cannot bridge."""
+        return EpisodeConfig(self.replan_steps, max_steps, record, self.executor, self.delay_steps)
+
+    @property
+    def needed(self) -> int:
+        """Actions that every chunk must have."""
+        return self.episode(max_steps=1, record=False).new_executor().needed
 
 
 EVAL_BOUNDS = {
@@ -95,6 +109,7 @@ EVAL_BOUNDS = {
     "processes": AT_LEAST_1,
     "record_episodes": AT_LEAST_0,
     "answer_seconds": POSITIVE,
+    "delay_steps": AT_LEAST_0,
 }
 
 
@@ -198,7 +213,7 @@ def _run(
 
 def _job(suite: Suite, config: EvalConfig, folder: Path, task: Task, seed: int) -> EpisodeJob:
     record = seed < suite.first_seed + config.record_episodes
-    episode = EpisodeConfig(config.replan_steps, suite.steps(task), record)
+    episode = config.episode(suite.steps(task), record)
     return EpisodeJob(task, seed, episode, str(folder / RECORDINGS / f"{task.name}_{seed}.npz"))
 
 

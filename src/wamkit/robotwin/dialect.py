@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from wamkit_client.chunk import ChunkExecutor
+from wamkit_client.chunk import checked
 from wamkit_client.envs.robotwin.conventions import Layout, to_observation
 from wamkit_client.envs.robotwin.wire import ANSWERS, Frame, WireError, error_frame, pack, unpack
 from wamkit_client.rollout import noise_seed
@@ -138,9 +138,8 @@ class XPolicyLab:
         except BadInput as error:  # the client's fault, not the policy's
             raise WireError("invalid_frame", str(error)) from None
         milliseconds = round(1000 * (time.perf_counter() - begin), 3)
-        executor = ChunkExecutor(self.replan_steps)
-        executor.give(chunk)
-        actions = [self.layout.action(executor.next_action()) for _ in range(self.replan_steps)]
+        executed = checked(chunk, self.replan_steps)[: self.replan_steps]
+        actions = [self.layout.action(action) for action in executed]
         trial.calls.append(self._calls)
         trial.milliseconds.append(milliseconds)
         self._calls += 1

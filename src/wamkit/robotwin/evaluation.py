@@ -67,6 +67,11 @@ def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
             f"{run_dir}: {replan_steps} actions are to be executed of every chunk, which has {horizon}; "
             "set --eval.replan-steps to that or less"
         )
+    if asked.eval.executor != "sync" or asked.eval.delay_steps:
+        raise BadInput(
+            "RoboTwin's evaluator executes what it is sent before it asks again: eval.executor must be sync and "
+            "eval.delay_steps 0"
+        )
     embodiment = _embodiment(run_dir)
     return XPolicyLab(load_engine_as(asked, run_dir, stages.best_device()), layout, embodiment, replan_steps)
 

@@ -1,9 +1,10 @@
-"""Many episodes at once: environments in processes, policy calls for those that need a chunk.
+"""Many episodes at once: environments in processes, policy calls for those whose query is due.
 
-Each is asked about by itself, so that an episode is the same whatever runs beside it, or all of a tick in one batched
-call. Ticks are synchronous and lanes are served in order, so that batches do not depend on timing. Several episodes
-share the policy, which is reset once at the beginning: a policy with a memory needs one process. An environment that
-crashes gives its episode the status "error" and is replaced; the others go on.
+Whichever environment is ready is served, so that a slow one delays no other. Each is asked about by itself, and an
+episode is the same whatever runs beside it. Or all are asked about in one batched call: then every environment is
+waited for and batches keep the order of the lanes, so that they do not depend on timing. Several episodes share the
+policy, which is reset once at the beginning: a policy with a memory needs one process. An environment that crashes
+gives its episode the status "error" and is replaced; the others go on.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from threading import Event
-from typing import AbstractSet, Deque, Dict, Iterator, List, Sequence, Tuple
+from typing import AbstractSet, Iterator, List, Optional, Sequence, Tuple, Union
 
 from wamkit_client.envs.base import Task
-from wamkit_client.envs.vector import ANSWER_SECONDS, EnvCrashed, EnvProcess, Host
+from wamkit_client.envs.vector import ANSWER_SECONDS, EnvCrashed, EnvProcess, Host, ended
 from wamkit_client.rollout import Episode, EpisodeConfig, Outcome
 from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
@@ -54,11 +55,10 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class _Turn:
-    """What a process answers: the observation to ask about, or the end."""
+    """What a process answers: the observation to ask about, None at the end; and how far the episode is."""
 
-    observation: Observation
+    observation: Optional[Observation]
     outcome: Outcome
-    over: bool
 
 
 @dataclass
@@ -73,7 +73,24 @@ class _Lane:
     query_ms: List[float] = field(default_factory=list)
     query_batch: List[int] = field(default_factory=list)
 
-    def result(self, status: str, error: str = "") -> EpisodeResult:
+    def receive(self, seconds: float, demonstrated: AbstractSet[str]) -> Union[Observation, EpisodeResult]:
+        """What the policy is to be asked about, or how the episode ended."""
+        try:
+            turn: _Turn = self.process.receive(seconds)
+        except EnvCrashed as crash:
+            return self._result("error", str(crash))
+        state = turn.outcome.initial_state
+        if state.key() in demonstrated:
+            raise BadInput(
+                f"{state.task}: seed {state.seed} begins from a state that was demonstrated in training "
+                f"({state.key()}); a score must be measured on other initial states: choose another first_seed"
+            )
+        self.steps, self.vector = turn.outcome.steps, state.vector
+        if turn.observation:
+            return turn.observation
+        return self._result("success" if turn.outcome.success else "failure")
+
+    def _result(self, status: str, error: str = "") -> EpisodeResult:
         queries = tuple(self.query_call), tuple(self.query_ms), tuple(self.query_batch)
         return EpisodeResult(
             self.job.task.name, self.job.seed, status, self.steps, self.vector, *queries, error
@@ -98,75 +115,65 @@ def run_episodes(
     the disk refuses a recording.
     """
     policy.reset()
-    queue: Deque[EpisodeJob] = deque(jobs)
-    idle = deque(processes)
-    lanes: List[_Lane] = []
+    queue, idle = deque(jobs), deque(processes)
+    running: List[_Lane] = []
+    asking: List[Tuple[_Lane, Observation]] = []
     call = 0
-    while (queue or lanes) and not stop.is_set():
+    while (queue or running or asking) and not stop.is_set():
         while queue and idle:
             lane = _Lane(idle.popleft(), queue.popleft())
             lane.process.send(_begin, lane.job)
-            lanes.append(lane)
-        asking: Dict[int, Observation] = {}
-        ended: List[_Lane] = []
-        for number, lane in enumerate(lanes):
-            try:
-                turn: _Turn = lane.process.receive(answer_seconds)
-            except EnvCrashed as crash:
-                ended.append(lane)
-                yield lane.result("error", str(crash))
-                continue
-            _note(lane, turn, demonstrated)
-            if turn.over:
-                ended.append(lane)
-                yield lane.result("success" if turn.outcome.success else "failure")
+            running.append(lane)
+        for lane in list(running) if batched else _ended(running, answer_seconds, block=not asking):
+            running.remove(lane)
+            received = lane.receive(answer_seconds, demonstrated)
+            if isinstance(received, Observation):
+                asking.append((lane, received))
             else:
-                asking[number] = turn.observation
-        for numbers in [list(asking)] if batched and asking else [[number] for number in asking]:
-            _answer(
-                [lanes[number] for number in numbers], policy, [asking[number] for number in numbers], call
-            )
+                idle.append(lane.process)
+                yield received
+        batch, asking = (asking, []) if batched else (asking[:1], asking[1:])
+        if batch and not stop.is_set():
+            _ask(policy, batch, call)
+            running += [lane for lane, _ in batch]
             call += 1
-        for lane in ended:
-            lanes.remove(lane)
-            idle.append(lane.process)
 
 
-def _note(lane: _Lane, turn: _Turn, demonstrated: AbstractSet[str]) -> None:
-    state = turn.outcome.initial_state
-    if state.key() in demonstrated:
-        raise BadInput(
-            f"{state.task}: seed {state.seed} begins from a state that was demonstrated in training ({state.key()}); "
-            "a score must be measured on other initial states: choose another first_seed"
-        )
-    lane.steps, lane.vector = turn.outcome.steps, state.vector
+def _ended(lanes: Sequence[_Lane], seconds: float, block: bool) -> List[_Lane]:
+    """The lanes whose process `ended`."""
+    processes = ended([lane.process for lane in lanes], seconds, block)
+    return [lane for lane in lanes if lane.process in processes]
 
 
-def _answer(lanes: Sequence[_Lane], policy: Policy, observations: List[Observation], call: int) -> None:
+def _ask(policy: Policy, batch: Sequence[Tuple[_Lane, Observation]], call: int) -> None:
     begin = time.perf_counter()
-    chunks = policy.act(observations)
+    chunks = policy.act([observation for _, observation in batch])
     milliseconds = round(1000 * (time.perf_counter() - begin), 3)
-    if len(chunks) != len(observations):
+    if len(chunks) != len(batch):
         raise BadInput(
-            f"the policy returned {len(chunks)} chunks for {len(observations)} observations, expected one each"
+            f"the policy returned {len(chunks)} chunks for {len(batch)} observations, expected one each"
         )
-    for lane, chunk in zip(lanes, chunks):
+    for (lane, _), chunk in zip(batch, chunks):
         lane.query_call.append(call)
         lane.query_ms.append(milliseconds)
-        lane.query_batch.append(len(observations))
-        lane.process.send(_advance, chunk)
+        lane.query_batch.append(len(batch))
+        lane.process.send(_answer, chunk)
 
 
 def _begin(host: Host, job: EpisodeJob) -> _Turn:
     episode = Episode(host.env(job.task), job.seed, job.config)
     host.notes.update(episode=episode, job=job)
-    return _Turn(episode.observation, episode.outcome, episode.over)
+    return _turn(episode, job)
 
 
-def _advance(host: Host, chunk: ActionChunk) -> _Turn:
+def _answer(host: Host, chunk: ActionChunk) -> _Turn:
     episode: Episode = host.notes["episode"]
-    job: EpisodeJob = host.notes["job"]
-    episode.advance(chunk)
+    episode.answer(chunk)
+    return _turn(episode, host.notes["job"])
+
+
+def _turn(episode: Episode, job: EpisodeJob) -> _Turn:
+    observation = episode.next_query()
     if episode.over and job.config.record:
         episode.save(job.recording)
-    return _Turn(episode.observation, episode.outcome, episode.over)
+    return _Turn(observation, episode.outcome)

@@ -1,7 +1,7 @@
-"""One closed-loop episode: observe, act, step, record.
+"""One closed-loop episode: observe, ask, execute, record.
 
-An Episode advances by chunks, so that whoever drives it may ask one policy for many episodes at once. It knows an
-environment and a chunk executor; `rollout` adds a policy. No processes, no statistics.
+An Episode takes control steps until a query is due, so that whoever drives it may ask one policy for many episodes at
+once. It knows an environment and an executor (chunk.py); `rollout` adds a policy. No processes, no statistics.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Union
 
 import numpy as np
 
-from wamkit_client.chunk import ChunkExecutor
+from wamkit_client.chunk import EXECUTORS, Act, Ask, Executor, Hold
 from wamkit_client.envs.base import Env, InitialState, project
 from wamkit_client.types import ActionChunk, BadInput, NotSaved, Observation, Policy
 
@@ -23,18 +23,29 @@ from wamkit_client.types import ActionChunk, BadInput, NotSaved, Observation, Po
 class EpisodeConfig:
     """replan_steps: actions executed of every chunk.  max_steps: control steps before the episode has failed.
 
-    record: keep pictures of every step (slower: it renders at each step instead of each query).
+    record: keep images of every step (slower: it renders at each step instead of each query).
+    executor: "sync" or "async", see chunk.py.
+    delay_steps: control steps from a query to its answer. In a simulator the world stands still while a policy thinks;
+        a delay measures what its latency would cost a robot. With nothing left to execute, the robot holds: a step of
+        the environment's `idle_action`.
     """
 
     replan_steps: int
     max_steps: int
     record: bool = False
+    executor: str = "sync"
+    delay_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.replan_steps < 1 or self.max_steps < 1:
-            raise BadInput(
-                f"replan_steps ({self.replan_steps}) and max_steps ({self.max_steps}) must be at least 1"
-            )
+        if self.max_steps < 1:
+            raise BadInput(f"max_steps is {self.max_steps}, expected at least 1")
+        self.new_executor()
+
+    def new_executor(self) -> Executor:
+        """The executor of one episode. BadInput for an unknown name and for numbers that do not go together."""
+        if self.executor not in EXECUTORS:
+            raise BadInput(f"executor {self.executor!r} is unknown; expected one of {', '.join(EXECUTORS)}")
+        return EXECUTORS[self.executor](self.replan_steps, self.delay_steps)
 
 
 @dataclass(frozen=True)
@@ -52,36 +63,45 @@ class Recording:
 
     view_<name> uint8 [t + 1, h, w, 3], display uint8 [t + 1, H, W, 3], proprio [t + 1, p] (row t: after the last
     action); action [t, a] as executed; query_step int [q], query_chunk [q, k, a], query_path [q, k, 2]: pixels
-    (u right, v down) in the display picture of that step; success bool.
+    (u right, v down) in the display image of that step; success bool.
     """
 
     def __init__(self) -> None:
-        self._observations: List[Observation] = []
+        self.observations: List[Observation] = []
         self._displays: List[np.ndarray] = []
         self._actions: List[np.ndarray] = []
-        self._queries: List[Tuple[int, np.ndarray, np.ndarray]] = []
+        self._query_steps: List[int] = []
+        self._camera = np.zeros((3, 4))  # of the last query's display image
+        self._chunks: List[np.ndarray] = []
+        self._paths: List[np.ndarray] = []
 
     def see(self, observation: Observation, display: np.ndarray) -> None:
-        self._observations.append(observation)
+        self.observations.append(observation)
         self._displays.append(display)
 
-    def query(self, step: int, chunk: np.ndarray, path: np.ndarray) -> None:
-        self._queries.append((step, chunk, path))
+    def ask(self, step: int, camera: np.ndarray) -> None:
+        self._query_steps.append(step)
+        self._camera = camera
+
+    def answer(self, chunk: np.ndarray, path: np.ndarray) -> None:
+        """path: world points [k, 3] of the chunk [k, a]."""
+        self._chunks.append(chunk)
+        self._paths.append(project(self._camera, path))
 
     def act(self, action: np.ndarray) -> None:
         self._actions.append(action)
 
     def arrays(self, success: bool) -> Dict[str, Any]:
-        names = self._observations[0].images
+        views = self.observations[0].images
         arrays = {
-            f"view_{name}": np.stack([seen.images[name] for seen in self._observations]) for name in names
+            f"view_{name}": np.stack([seen.images[name] for seen in self.observations]) for name in views
         }
         arrays["display"] = np.stack(self._displays)
-        arrays["proprio"] = np.stack([seen.proprio for seen in self._observations])
+        arrays["proprio"] = np.stack([seen.proprio for seen in self.observations])
         arrays["action"] = np.stack(self._actions).astype(np.float32)
-        arrays["query_step"] = np.array([step for step, _, _ in self._queries])
-        arrays["query_chunk"] = np.stack([chunk for _, chunk, _ in self._queries]).astype(np.float32)
-        arrays["query_path"] = np.stack([path for _, _, path in self._queries]).astype(np.float32)
+        arrays["query_step"] = np.array(self._query_steps)
+        arrays["query_chunk"] = np.stack(self._chunks).astype(np.float32)
+        arrays["query_path"] = np.stack(self._paths).astype(np.float32)
         arrays["success"] = np.array(success)
         return arrays
 
@@ -92,48 +112,70 @@ def noise_seed(seed: int, query: int) -> int:
 
 
 class Episode:
-    """One episode from a seed. While not over: look at `observation`, get a chunk for it, `advance(chunk)`.
+    """One episode from a seed: `next_query` and `answer` by turns, until there is no further query.
 
-    observation: what the policy is asked about.  initial_state: what the episode began from.
+    initial_state: what the episode began from.  over: it is solved, or no control step is left.
     """
 
     def __init__(self, env: Env, seed: int, config: EpisodeConfig) -> None:
         self._env, self._config, self._seed = env, config, seed
         self.initial_state = env.reset(seed)
-        self._executor = ChunkExecutor(config.replan_steps)
+        self._executor = config.new_executor()
         self._recording = Recording()
         self._steps = self._queries = 0
         self._success = self.over = False
-        self.observation = self._look()
+        self._last_action: Optional[np.ndarray] = None
+        self._answer_due = 0  # the control step before which the answer to the last query arrives
+        self._asked: Observation  # about what the last query was
+        if config.record:
+            self._recording.see(env.observe(), env.display())
 
-    def _look(self) -> Observation:
-        observation = replace(self._env.observe(), noise_seed=noise_seed(self._seed, self._queries))
-        if self._config.record:
-            self._recording.see(observation, self._env.display())
-        return observation
+    def next_query(self) -> Optional[Observation]:
+        """Take control steps until the policy is to be asked: what it is asked about; None when the episode is over."""
+        while not self.over:
+            decision = self._executor.next()
+            if isinstance(decision, Ask):
+                return self._ask(decision)
+            self._step(decision)
+        return None
 
-    def advance(self, chunk: ActionChunk) -> None:
-        """Execute the chunk until the next one is needed or the episode is over. BadInput for a broken chunk."""
+    def answer(self, chunk: ActionChunk) -> None:
+        """The chunk for the last query. BadInput for a broken one.
+
+        It arrives after the delay: the steps until then are taken first, as if the policy had thought meanwhile.
+        """
+        while self._steps < self._answer_due and not self.over:
+            decision = self._executor.next()
+            assert not isinstance(decision, Ask), "one query at a time"
+            self._step(decision)
         self._executor.give(chunk)
-        self._queries += 1
         if self._config.record:
-            path = project(
-                self._env.cameras()["display"], self._env.chunk_path(self.observation.proprio, chunk.actions)
-            )
-            self._recording.query(self._steps, np.asarray(chunk.actions), path)
-        while not (self.over or self._executor.needs_chunk):
-            self._step(self._executor.next_action())
-        if not (self.over or self._config.record):
-            self.observation = self._look()
+            path = self._env.chunk_path(self._asked.proprio, chunk.actions)
+            self._recording.answer(np.asarray(chunk.actions), path)
 
-    def _step(self, action: np.ndarray) -> None:
+    def _ask(self, ask: Ask) -> Observation:
+        if self._config.record:
+            self._recording.ask(self._steps, self._env.cameras()["display"])
+            seen = self._recording.observations[-1]
+        else:
+            seen = self._env.observe()
+        seed = noise_seed(self._seed, self._queries)
+        self._asked = replace(seen, noise_seed=seed, prefix=ask.prefix, delay=ask.delay)
+        self._answer_due = self._steps + ask.delay
+        self._queries += 1
+        return self._asked
+
+    def _step(self, decision: Union[Act, Hold]) -> None:
+        last = self._last_action
+        action = decision.action if isinstance(decision, Act) else self._env.idle_action(last)
         result = self._env.step(action)
+        self._last_action = action
         self._steps += 1
         self._success = result.success
         self.over = result.success or result.done or self._steps >= self._config.max_steps
         if self._config.record:
             self._recording.act(action)
-            self.observation = self._look()
+            self._recording.see(self._env.observe(), self._env.display())
 
     @property
     def outcome(self) -> Outcome:
@@ -158,6 +200,8 @@ def rollout(policy: Policy, env: Env, seed: int, config: EpisodeConfig) -> Outco
     """One episode in this process."""
     policy.reset()
     episode = Episode(env, seed, config)
-    while not episode.over:
-        episode.advance(policy.act([episode.observation])[0])
+    observation = episode.next_query()
+    while observation:
+        episode.answer(policy.act([observation])[0])
+        observation = episode.next_query()
     return episode.outcome

@@ -29,6 +29,8 @@ class Observation:
     embodiment: which robot, the key of the policy's Normalizer.
     noise_seed: what a sampling policy draws its noise from: the same observation and seed give the same chunk. An
         Episode gives every query its own; 0 begins every query from the same noise.
+    prefix: float32 [n, a], actions that will be executed from now on whatever the policy answers (n = 0: none).
+    delay: control steps until the answer is expected; n is at most that.
     """
 
     images: Dict[str, np.ndarray]
@@ -36,6 +38,8 @@ class Observation:
     instruction: str
     embodiment: str
     noise_seed: int = 0
+    prefix: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    delay: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ them. It does not know about policies, chunks, episodes' lengths or statistics.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, List, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -78,6 +78,14 @@ class Env:
 
     def step(self, action: np.ndarray) -> StepResult:
         """One control step. action: [a], physical units. BadInput for another shape, NaN or infinity."""
+        raise NotImplementedError
+
+    def idle_action(self, last: Optional[np.ndarray]) -> np.ndarray:
+        """What keeps the robot still for a control step, [a]: no motion, and the gripper as it was told before.
+
+        last: the action executed before this one; None at the beginning of an episode. Needed where queries take
+        control steps (EpisodeConfig.delay_steps).
+        """
         raise NotImplementedError
 
     def expert_action(self) -> np.ndarray:

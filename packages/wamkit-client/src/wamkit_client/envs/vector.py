@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 import traceback
 from contextlib import contextmanager
 from multiprocessing import resource_tracker, util
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from wamkit_client.envs.base import Env, EnvConfig, Task
 from wamkit_client.envs.foreign import PYTHON_VARIABLE, ForeignProcess, start_foreign
@@ -58,12 +59,13 @@ Job = Callable[..., Any]
 class EnvProcess:
     """One spawned process. `send(job, *args)` then `receive()`; job is a module-level function job(host, *args).
 
-    `connection` can be waited for with multiprocessing.connection.wait.
+    `connection` can be waited for with multiprocessing.connection.wait, and many with `ended`.
     """
 
     def __init__(self, config: EnvConfig) -> None:
         self._config = config
         self._process: Union[SpawnProcess, ForeignProcess]
+        self._sent = 0.0  # when the present job began, by the monotonic clock
         self._start()
 
     def _start(self) -> None:
@@ -91,16 +93,21 @@ class EnvProcess:
         if not self._process.is_alive():
             self._end()
             self._start()
+        self._sent = time.monotonic()
         try:
             self.connection.send((job, args))
         except (BrokenPipeError, ConnectionResetError):
             return
 
+    def remaining(self, seconds: float) -> float:
+        """How much is left of the `seconds` that the present job may take; 0 when they have passed."""
+        return max(0.0, self._sent + seconds - time.monotonic())
+
     def receive(self, seconds: float = ANSWER_SECONDS) -> Any:
-        """The job's result. EnvCrashed when it raised, died or gave no answer in time; BadInput and
-        NotSaved as the job raised them."""
+        """The job's result. EnvCrashed when it raised, died or took longer than `seconds`; BadInput and NotSaved as
+        the job raised them."""
         try:
-            if not self.connection.poll(seconds):
+            if not self.connection.poll(self.remaining(seconds)):
                 self._process.kill()
                 self._process.join()
                 raise EnvCrashed(f"the environment gave no answer for {seconds:.0f} s and was ended")
@@ -126,6 +133,16 @@ class EnvProcess:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+
+def ended(processes: Sequence[EnvProcess], seconds: float, block: bool = True) -> List[EnvProcess]:
+    """Those that `receive` answers at once, in the order given: their job is done, they died, or took `seconds`.
+
+    block: wait until there is one.
+    """
+    patience = min(process.remaining(seconds) for process in processes) if block and processes else 0.0
+    ready = wait([process.connection for process in processes], patience)
+    return [process for process in processes if process.connection in ready or not process.remaining(seconds)]
 
 
 @contextmanager

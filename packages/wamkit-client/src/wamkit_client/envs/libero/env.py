@@ -17,7 +17,7 @@ import dataclasses
 import json
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, List
+from typing import Any, ClassVar, Dict, List, Optional
 
 import numpy as np
 
@@ -169,6 +169,10 @@ class Libero(Env):
         if not np.isfinite(self.simulator.sim.data.qpos).all():
             raise RuntimeError(f"LIBERO task {self.task.name}: the physics diverged")
         return StepResult(success=bool(success), done=bool(self.simulator.env.done))
+
+    def idle_action(self, last: Optional[np.ndarray]) -> np.ndarray:
+        """The gripper keeps its command; it is open after a reset."""
+        return np.array([0.0] * 6 + [1.0 if last is None else last[6]], np.float32)
 
     def expert_action(self) -> np.ndarray:
         if not self.task.expert_steps:

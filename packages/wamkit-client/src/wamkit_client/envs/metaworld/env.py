@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -144,6 +144,10 @@ class MetaWorld(Env):
         if not np.isfinite(self._state).all():
             raise RuntimeError(f"Meta-World task {self.task.name}: the physics diverged")
         return StepResult(success=bool(info["success"]), done=bool(truncated))
+
+    def idle_action(self, last: Optional[np.ndarray]) -> np.ndarray:
+        """The gripper keeps its effort; it is open after a reset."""
+        return np.array([0.0, 0.0, 0.0, -1.0 if last is None else last[3]], np.float32)
 
     def expert_action(self) -> np.ndarray:
         with warnings.catch_warnings():
