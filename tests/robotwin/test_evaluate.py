@@ -286,6 +286,8 @@ def broken(root: Path, what: str) -> None:
             (root / "assets" / "embodiments").rmdir()
         case "config":
             (root / "env_cfg" / "task_config" / "demo_clean.yml").unlink()
+        case "limits":
+            (root / "env_cfg" / "task_config" / "_eval_step_limit.yml").unlink()
         case "python":
             (root / ".venv").unlink()
 
@@ -297,6 +299,7 @@ def broken(root: Path, what: str) -> None:
         ("XPolicyLab", "git submodule update --init XPolicyLab"),
         ("assets", r"bash scripts/_download_assets.sh"),
         ("config", "demo_clean.yml is missing"),
+        ("limits", "_eval_step_limit.yml is missing"),
         ("python", r"ln -s ENVIRONMENT .*\.venv"),
     ],
 )

@@ -39,8 +39,7 @@ def find_suite(name: str) -> Suite:
     if family not in SUITES:
         raise BadInput(f"unknown suite {family!r}; RoboTwin's are {', '.join(SUITES)}")
     suite = SUITES[family]
-    chosen = tuple(suite.task(word) for word in names.split(",")) if names else suite.tasks
-    return replace(suite, name=name, tasks=chosen)
+    return replace(suite.only(names.split(",")), name=name) if names else suite
 
 
 def evaluate(

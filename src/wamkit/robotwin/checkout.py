@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,17 +72,16 @@ OLDER = Version(
 
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout that can evaluate. installed: versions of its Python and of the packages that matter."""
+    """A checkout that can evaluate.
+
+    installed: versions of its Python and of the packages that matter.
+    step_limits: control steps an episode may take, by task, as the simulator's own table says.
+    """
 
     root: Path
     version: Version
     installed: dict[str, str]
-
-    def step_limits(self) -> dict[str, int]:
-        """Control steps an episode may take, by task, as the simulator's own table says."""
-        path = self.root / self.version.configs / "_eval_step_limit.yml"
-        limits: dict[str, int] = yaml.safe_load(path.read_text())
-        return limits
+    step_limits: dict[str, int]
 
     def facts(self) -> dict[str, Any]:
         """What results say of the simulator."""
@@ -91,7 +91,7 @@ class Checkout:
             "simulator": "robotwin",
             "versions": {"robotwin": commit or "unknown", **self.installed},
             "opengl": "Vulkan (SAPIEN)",
-            "step_limits": self.step_limits(),
+            "step_limits": self.step_limits,
             "actions": "absolute targets; success as the simulator says",
             "success": "the simulator's eval_success before its own step limit",
         }
@@ -128,9 +128,8 @@ class Checkout:
 
     def environment(self, folder: Path, url: str) -> dict[str, str]:
         """Of the evaluator's process; our client package is linked into `folder`, so that nothing is installed."""
-        package = folder / "wamkit_client"
-        if not package.exists():
-            package.symlink_to(Path(wamkit_client.__file__).parent.absolute())
+        with suppress(FileExistsError):
+            (folder / "wamkit_client").symlink_to(Path(wamkit_client.__file__).parent.absolute())
         changes = {"PYTHONUNBUFFERED": "1", SERVER_VARIABLE: url}
         for name, first, separator in (
             ("PATH", str((self.root / PYTHON).parent.absolute()), os.pathsep),
@@ -153,8 +152,9 @@ def find_checkout(root: Path, env: RoboTwinConfig, episodes: int) -> Checkout:
             "RoboTwin is not part of wamkit: clone and install it, and name the folder with --robotwin CHECKOUT; "
             f"{GUIDE}"
         )
-    config = f"{version.configs}/{env.task_config}.yml"
-    for path, remedy in {**version.needs, config: "choose a checkout that has this task config"}.items():
+    limits = f"{version.configs}/_eval_step_limit.yml"
+    configs = {f"{version.configs}/{env.task_config}.yml": "choose a checkout that has this task config"}
+    for path, remedy in {**version.needs, **configs, limits: "choose another checkout"}.items():
         if not (root / path).exists():
             raise BadInput(f"{root}: {path} is missing; {remedy} (in the checkout); {GUIDE}")
     if version.episodes and episodes > version.episodes:
@@ -162,7 +162,7 @@ def find_checkout(root: Path, env: RoboTwinConfig, episodes: int) -> Checkout:
             f"{root}: this version of RoboTwin evaluates {version.episodes} episodes per task, {episodes} are asked "
             f"for; ask for at most {version.episodes}, or take a newer checkout"
         )
-    return Checkout(root, version, _installed(root, version))
+    return Checkout(root, version, _installed(root, version), yaml.safe_load((root / limits).read_text()))
 
 
 def _installed(root: Path, version: Version) -> dict[str, str]:

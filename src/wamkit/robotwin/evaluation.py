@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
 from typing import Any
 
 from wamkit_client.envs.robotwin.conventions import CAMERAS, RoboTwinConfig, layout_of
@@ -29,7 +30,7 @@ from wamkit.eval.evaluate import PARTIAL, begin_partial, finished_results, write
 from wamkit.eval.scores import Row
 from wamkit.io.files import AGAIN, only_writer
 from wamkit.io.interrupt import stop_request, stopped
-from wamkit.io.progress import bar
+from wamkit.io.progress import Advance, bar
 from wamkit.robotwin.checkout import Checkout, find_checkout
 from wamkit.robotwin.dialect import Trial, XPolicyLab
 from wamkit.robotwin.evaluator import Evaluator, Printed
@@ -106,13 +107,9 @@ def evaluate(run_dir: Path, asked: Run, suite: Suite, out: Path, root: Path) -> 
         started, clock = datetime.now(UTC), time.monotonic()
         rows = _begin(out, request, suite)
         resumed = sum(map(len, rows.values()))
-        with (
-            Server(dialect) as server,
-            tempfile.TemporaryDirectory(prefix="wamkit-robotwin-") as scratch,
-        ):
-            _Evaluation(checkout, suite, env, dialect, server.url, out, Path(scratch), rows).run(
-                asked.eval.processes
-            )
+        with Server(dialect) as server, TemporaryDirectory(prefix="wamkit-robotwin-") as scratch:
+            evaluators = _Evaluators(checkout, suite, env, dialect, server.url, out / LOGS, Path(scratch))
+            _run(evaluators, asked.eval.processes, rows, out / PARTIAL)
         known = request | {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 1),
@@ -133,82 +130,82 @@ def _begin(out: Path, request: Mapping[str, Any], suite: Suite) -> dict[str, lis
     return whole
 
 
-@dataclass
-class _Evaluation:
-    """The tasks of one evaluation. rows: of those that are finished."""
+def _run(evaluators: _Evaluators, processes: int, rows: dict[str, list[Row]], partial: Path) -> None:
+    """Add what is missing to `rows`, several evaluators at a time; BadInput at the end where some of them died."""
+    suite = evaluators.suite
+    missing = [task.name for task in suite.tasks if task.name not in rows]
+    died: list[str] = []
+    total = len(suite.tasks) * suite.episodes
+    with (
+        stop_request(KEPT) as stop,
+        bar("evaluate", total, unit="episodes", done=total - len(missing) * suite.episodes) as advance,
+        ThreadPoolExecutor(processes) as pool,
+    ):
+        try:
+            tasks = {pool.submit(evaluators.measure, task, stop, advance): task for task in missing}
+            for done in as_completed(tasks):
+                try:
+                    rows[tasks[done]] = own = done.result()
+                except BadInput as error:
+                    died.append(str(error))
+                    continue
+                with partial.open("a") as file:
+                    file.write("".join(json.dumps(row) + "\n" for row in own))
+        finally:
+            stop.set()  # whatever was raised here: no evaluator outlives it
+            pool.shutdown(cancel_futures=True)
+    if died:
+        raise BadInput(
+            f"{len(died)} of RoboTwin's evaluators did not finish; the finished tasks are kept, {AGAIN}. "
+            f"First: {died[0]}"
+        )
+
+
+@dataclass(frozen=True)
+class _Evaluators:
+    """What the evaluators of one evaluation share. url: of the server.  scratch: a folder of ours."""
 
     checkout: Checkout
     suite: Suite
     env: RoboTwinConfig
     dialect: XPolicyLab
     url: str
-    out: Path
+    logs: Path
     scratch: Path
-    rows: dict[str, list[Row]]
 
-    def run(self, processes: int) -> None:
-        """Several evaluators at a time; BadInput at the end where some of them died."""
-        waiting = deque(task.name for task in self.suite.tasks if task.name not in self.rows)
-        running: list[Evaluator] = []
-        died: list[str] = []
-        total, done = len(self.suite.tasks) * self.suite.episodes, sum(map(len, self.rows.values()))
-        with (
-            stop_request(KEPT) as stop,
-            bar("evaluate", total, unit="episodes", done=done) as advance,
-        ):
-            try:
-                while waiting or running:
-                    if stop.is_set():
-                        raise stopped(KEPT)
-                    while waiting and len(running) < processes:
-                        running.append(self._start(waiting.popleft()))
-                    for evaluator in list(running):
-                        if self._over(evaluator, advance):
-                            running.remove(evaluator)
-                            died += self._keep(evaluator, evaluator.end())
-                    time.sleep(POLL_SECONDS)
-            finally:
-                for evaluator in running:
-                    evaluator.end()
-        if died:
-            raise BadInput(
-                f"{len(died)} of RoboTwin's evaluators did not finish; the finished tasks are kept, {AGAIN}. "
-                f"First: {died[0]}"
-            )
-
-    def _start(self, task: str) -> Evaluator:
-        control = self.dialect.layout.control
-        command = self.checkout.command(task, self.env, self.suite.episodes, control, self.url, self.scratch)
+    def measure(self, task: str, stop: Event, advance: Advance) -> list[Row]:
+        """The rows of one task. BadInput where its evaluator did not finish, KeyboardInterrupt where `stop` was set."""
+        wanted, control = self.suite.episodes, self.dialect.layout.control
+        command = self.checkout.command(task, self.env, wanted, control, self.url, self.scratch)
         environment = self.checkout.environment(self.scratch, self.url)
-        return Evaluator(task, command, self.checkout.root, environment, self.out / LOGS / f"{task}.log")
+        log = self.logs / f"{task}.log"
+        evaluator = Evaluator(command, self.checkout.root, environment, log)
+        try:
+            while not self._over(task, evaluator, advance):
+                if stop.wait(POLL_SECONDS):
+                    raise stopped(KEPT)
+        finally:
+            ended = evaluator.end()
+        transcript = evaluator.transcript
+        episodes = transcript.episodes[:wanted]
+        if len(episodes) < wanted:
+            raise BadInput(
+                f"{task} {ended} after {len(episodes)} of {wanted} episodes. {log}:\n{transcript.tail()}"
+            )
+        trials = match(episodes, self.dialect.trials[task])
+        return [self._row(task, *both) for both in zip(episodes, trials, strict=True)]
 
-    def _over(self, evaluator: Evaluator, advance: Callable[..., None]) -> bool:
+    def _over(self, task: str, evaluator: Evaluator, advance: Advance) -> bool:
         """Read what it printed: True where nothing more can be expected of it."""
         ended = not evaluator.running  # before its last words are read
         transcript = evaluator.transcript
         if fresh := transcript.update():
-            solved, count = transcript.solved, len(transcript.episodes)
-            advance(fresh, note=f"{evaluator.task}: {solved} of {count} solved")
+            advance(fresh, note=f"{task}: {transcript.solved} of {len(transcript.episodes)} solved")
         enough = self.checkout.version.episodes > self.suite.episodes <= len(transcript.episodes)
         return ended or enough or transcript.silent_seconds() > SILENT_SECONDS
 
-    def _keep(self, evaluator: Evaluator, ended: str) -> list[str]:
-        """Save the rows of a finished task; what to say of one that did not finish."""
-        task, episodes = evaluator.task, evaluator.transcript.episodes[: self.suite.episodes]
-        if len(episodes) < self.suite.episodes:
-            return [
-                f"{task} {ended} after {len(episodes)} of {self.suite.episodes} episodes. "
-                f"{evaluator.log}:\n{evaluator.transcript.tail()}"
-            ]
-        trials = match(episodes, self.dialect.trials[task])
-        limit = self.checkout.step_limits().get(task, self.suite.max_steps)
-        rows = [self._row(task, limit, *both) for both in zip(episodes, trials, strict=True)]
-        with (self.out / PARTIAL).open("a") as partial:
-            partial.write("".join(json.dumps(row) + "\n" for row in rows))
-        self.rows[task] = rows
-        return []
-
-    def _row(self, task: str, limit: int, episode: Printed, trial: Trial) -> Row:
+    def _row(self, task: str, episode: Printed, trial: Trial) -> Row:
+        limit = self.checkout.step_limits.get(task, self.suite.max_steps)
         error = trial.error or episode.error
         return {
             "task": task,

@@ -83,10 +83,7 @@ class Transcript:
 class Evaluator:
     """One process in a session of its own: Ctrl-C reaches us alone, and `end` reaches all of its children."""
 
-    def __init__(
-        self, task: str, command: Sequence[str], folder: Path, environment: dict[str, str], log: Path
-    ) -> None:
-        self.task, self.log = task, log
+    def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str], log: Path) -> None:
         with log.open("wb") as output:
             os.fchmod(output.fileno(), 0o600)  # evaluators print the URL, which holds the server's token
             self._process = subprocess.Popen(

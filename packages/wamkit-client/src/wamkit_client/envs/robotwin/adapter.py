@@ -82,22 +82,9 @@ class Episodes:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._connection = Connection(config)
-        self._task = {"task_name": config["task_name"]}
-        self._episode: Dict[str, int] = {}
-
-    def reset(self) -> None:
-        self._episode = {}
-
-    def infer(self, finished: int, observation: Mapping[str, Any]) -> Actions:
-        """finished: episodes of the evaluation that are over."""
-        if not self._episode:
-            self._episode = {"episode": finished}
-            self._connection.ask("reset", {**self._task, **self._episode})
-        return self._connection.infer(observation)
-
-    def end(self, result: Mapping[str, Any]) -> None:
-        self._connection.ask("trial_end", {**self._task, **self._episode, **result})
+        self.connection = Connection(config)
+        self.task = {"task_name": config["task_name"]}
+        self.episode: Dict[str, Any] = {}  # as the server was told; {} before the first query
 
 
 def get_model(usr_args: Mapping[str, Any]) -> Episodes:
@@ -112,17 +99,21 @@ def encode_obs(observation: Mapping[str, Any]) -> Dict[str, Any]:
 
 def reset_model(model: Episodes) -> None:
     """An episode begins."""
-    model.reset()
+    model.episode = {}
 
 
 def eval(task_env: Any, model: Episodes, observation: Mapping[str, Any]) -> None:
     """One query: executes everything the server sends, or less where the episode ends before."""
+    if not model.episode:
+        model.episode = {**model.task, "episode": int(task_env.test_num)}
+        model.connection.ask("reset", model.episode)
     seen = {**encode_obs(observation), "instruction": str(task_env.get_instruction())}
-    for action in model.infer(int(task_env.test_num), seen):
+    for action in model.connection.infer(seen):
         vector, word = for_simulator(action)
         task_env.take_action(vector, action_type=word)
-        if task_env.eval_success or task_env.take_action_cnt >= task_env.step_lim:
-            model.end({"success": bool(task_env.eval_success), "steps": int(task_env.take_action_cnt)})
+        success, steps = bool(task_env.eval_success), int(task_env.take_action_cnt)
+        if success or steps >= task_env.step_lim:
+            model.connection.ask("trial_end", {**model.episode, "success": success, "steps": steps})
             return
 
 
