@@ -115,6 +115,16 @@ def test_loads_the_same_weights_from_every_layout(vae, official, tiny_size, tmp_
         assert WanVAE.load(path, tiny_size).fingerprint == vae.fingerprint
 
 
+def test_loading_builds_no_random_weights(official, tiny_size, tmp_path):
+    torch.save({name: x.bfloat16() for name, x in official.items()}, tmp_path / "Wan2.1_VAE.pth")
+    state = torch.get_rng_state()
+    loaded = WanVAE.load(tmp_path, tiny_size)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {x.dtype for x in loaded.parameters()} == {torch.bfloat16}
+    assert {x.device.type for x in (*loaded.parameters(), *loaded.buffers())} == {"cpu"}
+    assert all(name.startswith("module.") for name in loaded.state_dict())  # latent statistics are no weights
+
+
 def test_fingerprint_follows_weights_and_statistics(vae, official, tiny_size, tmp_path):
     official = dict(official) | {"conv2.bias": official["conv2.bias"] + 1e-3}
     torch.save(official, tmp_path / "Wan2.1_VAE.pth")

@@ -1,8 +1,8 @@
 """Multi-head attention in which visibility is a list of (query group <- key groups), never a boolean mask.
 
-A sequence is cut into named groups of tokens. Each query group is one dense attention call over the keys it may see,
-so the flash kernels stay available and nothing invisible is computed. Groups may come from different networks, or
-from an earlier call whose keys and values were kept.
+A sequence consists of named groups of tokens. Each query group is one dense attention call over the keys it may see,
+so flash kernels stay available and nothing invisible is computed. Groups may come from different networks, or from an
+earlier call whose keys and values were cached.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class KV(NamedTuple):
 
 
 def cut(x: Float[Tensor, "b n s e"], sizes: Mapping[str, int]) -> dict[str, Tensor]:
-    """A sequence by group; `sizes` in sequence order."""
+    """The parts of a sequence by group; `sizes` in sequence order."""
     return dict(zip(sizes, x.split(list(sizes.values()), dim=2), strict=True))
 
 
@@ -47,14 +47,14 @@ def _dense(q: Float[Tensor, "b n s e"], seen: list[KV]) -> Float[Tensor, "b n s 
 
 
 def only(visibility: Visibility, groups: Container[str]) -> Visibility:
-    """What is left of a visibility where a sequence has no other groups than these."""
+    """A visibility restricted to `groups`, as queries and as keys."""
     return tuple(
         (query, tuple(key for key in seen if key in groups)) for query, seen in visibility if query in groups
     )
 
 
 def visibility_matrix(visibility: Visibility, sizes: Mapping[str, int]) -> Tensor:
-    """The dense twin of a visibility: bool [s, s], True = may attend. For tests, pictures and masks of others."""
+    """A visibility as a dense mask: bool [s, s], True = may attend. For tests."""
     names = [name for name, size in sizes.items() for _ in range(size)]
     sees = dict(visibility)
     return torch.tensor([[key in sees[query] for key in names] for query in names])

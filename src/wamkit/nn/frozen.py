@@ -1,7 +1,7 @@
-"""Frozen layers in the precision they are used in.
+"""Frozen layers stored in the precision they are used in.
 
-Under autocast every Linear casts its weights at each use, and backward keeps the cast copy beside the original. A
-frozen one may as well lie in memory as it is used: the same bits come out, in a third of the memory, without the casts.
+Under autocast every Linear casts its weights at each use, and the graph keeps the cast copy for backward, beside the
+original. Storing a frozen one in that precision gives the same bits in a third of the memory, without the casts.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from torch import nn
 
 
 def store_frozen_linears(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast, in place, what every Linear of `module` has that is not trained; autocast to `dtype` must be on in forward.
+    """Cast the frozen parameters of every Linear of `module`, in place; forward must run under autocast to `dtype`.
 
-    Nothing else is touched: norms, modulation and convolutions may be used in another precision than autocast's.
+    Nothing else is cast: autocast may use norms, modulation and convolutions in another precision.
     """
     for linear in module.modules():
         if isinstance(linear, nn.Linear):

@@ -1,7 +1,7 @@
 """Low-rank adaptation of Linear layers: y = W x + b + (alpha / rank) Up(Down(x)).
 
-A LoRALinear is a Linear that keeps the keys `weight` and `bias`; it is put in place of named layers from outside,
-and the model that contains it does not know. Light-WAM spec 1.5.
+A LoRALinear is a Linear with two more matrices; the keys `weight` and `bias` stay. It replaces named layers of a
+model, whose code does not know about it. Light-WAM spec 1.5.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LoRALinear(nn.Linear):
 
 
 def add_lora(model: nn.Module, names: tuple[str, ...], rank: int, alpha: float) -> None:
-    """Put a LoRALinear in place of every named Linear of `model`, keeping its weights."""
+    """Replace every named Linear of `model` by a LoRALinear that keeps its weights."""
     for name in names:
         parent, _, child = name.rpartition(".")
         base = cast(nn.Linear, model.get_submodule(name))

@@ -1,7 +1,7 @@
 """LoRA of a model <-> a PEFT adapter folder (adapter_config.json, adapter_model.safetensors).
 
 Written folders load in peft (`PeftModel.from_pretrained(plain_model, folder)`), and plain LoRA folders written by
-peft load here. Only what a LoRALinear can say is read: one rank and alpha, no DoRA, no trained biases or modules.
+peft load here. Only plain LoRA is read: one rank and alpha, no DoRA, no trained biases or modules.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def write_adapter(model: nn.Module, folder: str | Path) -> None:
 
 
 def read_adapter(model: nn.Module, folder: str | Path) -> None:
-    """Put a PEFT adapter into `model`: plain layers it names become LoRALinear, existing LoRA is filled.
+    """Load a PEFT adapter into `model`: the plain layers it names become LoRALinear, existing LoRA is overwritten.
 
     Raises BadInput, and leaves the model as it was, where the folder is incomplete, uses more than plain LoRA, or
     does not fit the model.
@@ -102,7 +102,7 @@ def read_adapter(model: nn.Module, folder: str | Path) -> None:
 
 
 def _shapes(model: nn.Module, names: set[str], rank: int) -> dict[str, tuple[int, int]]:
-    """What LoRA of this rank on the named linear layers consists of."""
+    """The tensors of LoRA of this rank on the named linear layers, with their shapes."""
     shapes = {}
     for name, layer in model.named_modules():
         if name in names and isinstance(layer, nn.Linear):

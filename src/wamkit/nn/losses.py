@@ -10,7 +10,7 @@ from wamkit.flow import loss_weight
 
 
 def latent_is_pad(frame_is_pad: Bool[Tensor, "b t"], group: int) -> Bool[Tensor, "b f"]:
-    """Future latent frames that are invented: all `group` source frames behind them are padding.
+    """Future latent frames that are padding: all `group` source frames they were encoded from are.
 
     group: frames per latent, the codec's `temporal`. Frame 0 has its own latent and no loss, so f = (t - 1) / group.
     """

@@ -1,7 +1,7 @@
-"""Wan's transformer block, which the video model and the action model of Fast-WAM are both made of.
+"""Wan's transformer block, of which both the video model and the action model of Fast-WAM are made.
 
-A block is cut in two around self-attention (`project`, `finish`), so that networks can attend to each other and keys
-and values can be kept. Attention width (heads x head_dim) and model width are independent. Parameter names are the
+A block is split around self-attention (`project`, `finish`), so that networks can attend to each other and keys and
+values can be cached. Attention width (heads x head_dim) and model width are independent. Parameter names are the
 original Wan names. Spec: Light-WAM 1.4, Fast-WAM 1.2-1.4. It knows nothing about latents, actions or losses.
 """
 
@@ -59,11 +59,13 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Stream:
-    """Tokens on their way through the blocks of one network, and what conditions them.
+    """The tokens that enter the blocks of one network, and what conditions them.
 
-    tokens [b s d] on a grid: (frames, rows, columns) of a clip, (steps,) of a chunk; sizes: tokens of each visibility
-    group, in order. time [. r d] and modulation [. r 6 d] of r runs of equally many tokens (leading dimension 1 or b);
-    context [b l d]; rope [s e/2 2].
+    tokens: [b s d]. grid: (frames, rows, columns) of a clip, (steps,) of a chunk.
+    sizes: tokens of each visibility group, in order.
+    time [. r d], modulation [. r 6 d]: a row for each of r runs of equally many tokens (the frames of a clip; one run
+        for a chunk); leading dimension 1 or b.
+    context: [b l d]. context_mask: [b 1 1 l], True = may attend; None = all may. rope: [s e/2 2].
     """
 
     tokens: Tensor
@@ -127,7 +129,7 @@ def join_heads(x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s ne"]:
 
 
 class Block(nn.Module):
-    """Self-attention and MLP, modulated by time; cross-attention to the context, plain."""
+    """Self-attention and MLP, modulated by time; cross-attention to the context, unmodulated."""
 
     def __init__(self, size: TransformerSize) -> None:
         super().__init__()
@@ -165,7 +167,7 @@ class Block(nn.Module):
     def finish(
         self, x: Float[Tensor, "b s d"], attended: Mapping[str, Tensor], rows: Rows, stream: Stream
     ) -> Float[Tensor, "b s d"]:
-        """Everything after self-attention; `attended` by group, groups of other networks are passed over."""
+        """Everything after self-attention. attended: by group; those of other networks are ignored."""
         _, _, gate1, shift2, scale2, gate2 = rows
         joined = torch.cat([attended[group] for group in stream.sizes], dim=2)
         x = x + per_run(self.self_attn.join(joined), gate1)

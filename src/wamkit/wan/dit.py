@@ -1,9 +1,12 @@
 """WanDiT: the Wan video diffusion transformer (Wan2.1/2.2), one implementation for every size.
 
-What it adds to the published network, all outside the block (wan/block.py): taps (states after chosen blocks are
-returned), adapters after chosen blocks, groups of frames that each have a flow time and a visibility of their own
-(a clean first frame, a second copy of the future). Parameter names are the original Wan names. Spec: Light-WAM 1.4.
-It knows nothing about text encoders, codecs, actions or losses.
+What it adds to the published network, all outside the block (wan/block.py):
+- taps: the states after chosen blocks are returned;
+- adapters after chosen blocks;
+- groups of frames, each with its own flow time and visibility (a clean first frame, a second copy of the future).
+
+Parameter names are the original Wan names. Spec: Light-WAM 1.4. It knows nothing about text encoders, codecs, actions
+or losses.
 """
 
 from __future__ import annotations
@@ -62,7 +65,10 @@ NO_ADAPTERS = Adapters(layers=(), dim=0)
 
 @dataclass(frozen=True)
 class Frames:
-    """Consecutive latent frames that share a flow time and a visibility group; `first`: their position in time."""
+    """Consecutive latent frames with one flow time and one visibility group. first: position in time of the first.
+
+    Two groups may have the same positions: a copy of the future stands at the same time as the future.
+    """
 
     group: str
     first: int
@@ -84,7 +90,7 @@ def future(latents: Float[Tensor, "b c f h w"]) -> Frames:
 
 @dataclass(frozen=True)
 class Output:
-    """velocity [b c t h w]; taps: adapted states [b s d] after the blocks asked for, in that order."""
+    """velocity [b c t h w]; taps: adapted states [b s d] after the requested blocks, in that order."""
 
     velocity: Tensor
     taps: tuple[Tensor, ...]
@@ -100,6 +106,7 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 2, size.width) / size.width**0.5)
 
     def forward(self, x: Float[Tensor, "b s d"], stream: Stream) -> Float[Tensor, "b c t h w"]:
+        # Wan conditions its head on the embedded time itself, its blocks on a projection of it.
         shift, scale = (self.modulation + stream.time[..., None, :]).unbind(-2)
         patches = self.head(modulate(self.norm(x), shift, scale))  # b s (row column channel), channel fastest
         return fold(patches, stream.grid)
@@ -172,6 +179,7 @@ class WanDiT(nn.Module):
         context_mask: Bool[Tensor, "b l"] | None = None,
     ) -> Stream:
         """Patches, times and context as the blocks take them. context_mask: True = may attend; None = all may."""
+        # Weights may be bfloat16 where latents and context are float32; times stay float32 up to the sinusoid.
         tokens = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))  # b d t h/2 w/2
         grid, dtype = tuple(tokens.shape[2:]), tokens.dtype
         time = embed_times(self.sinusoid, self.time_embedding, times, dtype)  # . g d
@@ -180,6 +188,7 @@ class WanDiT(nn.Module):
             tokens=tokens.flatten(2).transpose(1, 2),
             grid=grid,
             sizes={frames.group: frames.count * grid[1] * grid[2] for frames in groups},
+            # A row per frame, not per token: a frame's tokens share it, and blocks broadcast it over them.
             time=_per_frame(time, groups),
             modulation=_per_frame(modulation, groups),
             context=self.text_embedding(context.to(dtype)),
@@ -193,6 +202,7 @@ class WanDiT(nn.Module):
         """Blocks 0..stop-1 with their adapters; the final tokens and the adapted states after blocks `taps`."""
         x, states = stream.tokens, {}
         for i in range(stop):
+            # A tap is the adapted state, which is also what the next block gets: adapters are trained by both losses.
             x = self.adapters[i](self.blocks[i](x, stream, visibility))
             states[i] = x
         return x, tuple(states[i] for i in taps)

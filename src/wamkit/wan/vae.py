@@ -5,7 +5,7 @@ files and the checks that diffusers lacks (it drops frames that do not fill a gr
 Latent statistics: of 2.1 Light-WAM spec 1.9, of 2.2 Fast-WAM spec 1.7.
 The encoder is causal in time: the first latent of a clip equals the latent of its first frame alone.
 Knows nothing of canvases, pooling or policies. Not safe to share between threads: diffusers keeps its causal
-memory on the module during a call.
+cache on the module during a call.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Generation:
 
     residual: blocks have averaging shortcuts around them. patch: pixels folded into channels along rows and columns
     before the first layer. decoder_width: of the decoder, relative to the encoder's.
-    official_file: as released; download: how to get a file or folder that can be read.
+    official_file: its released name; download: the command that fetches it.
     """
 
     name: str
@@ -175,7 +175,7 @@ class WanVAE(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, size: VAESize = WAN21) -> WanVAE:
-        """Released weights in the file's dtype.
+        """Released weights in the file's dtype, memory-mapped: no random weights are built first.
 
         path: `Wan2.1_VAE.pth` or `Wan2.2_VAE.pth` (official names, also as safetensors), the folder that holds it, or
         a diffusers folder (`vae/` or its parent). Raises BadInput when missing, truncated, or of another kind or size.

@@ -1,6 +1,6 @@
-"""How the action model starts: from the video model, every tensor resized to the smaller width (Fast-WAM spec 1.8).
+"""The action model starts from the video model, every tensor resized to the smaller width (Fast-WAM spec 1.8).
 
-`action_encoder` and `head` have no counterpart and keep their own random values.
+`action_encoder` and `head` have no counterpart and keep their random values.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def resize(x: Float[Tensor, "..."], shape: torch.Size) -> Float[Tensor, "..."]:
 
 
 def published(name: str, video: Tensor, shape: torch.Size) -> Tensor:
-    """The rule the released weights started from: fewer inputs, larger weights, for everything of two or more axes.
+    """The rule that the released weights started from: fewer inputs, larger weights, where there are two or more axes.
 
-    Two oversights are part of it: block modulation, which is no matrix, is scaled too; and the six rows of the time
+    It has two oversights: block modulation, which is not a matrix, is scaled too; and the six rows of the time
     projection are resized as one axis, so that they bleed into each other at their borders.
     """
     resized = resize(video, shape)

@@ -1,8 +1,8 @@
 """Networks of the same depth that attend to each other: in every layer each computes its own queries, keys and values,
-attention runs over all groups, and each goes on with its own share (Fast-WAM spec 1.4).
+attention runs over the groups of all of them, and each continues with its own tokens (Fast-WAM spec 1.4).
 
-Visibility is groups, evaluated as dense attention calls; there is no mask. Keys and values of groups that no longer
-change (the present frame, an imagined future) are kept in a KVCache and used again.
+Visibility is by group, evaluated as dense attention calls; there is no mask. Keys and values of groups that no longer
+change (the present frame, an imagined future) are computed once, by `prefill`, and read from a KVCache after that.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ KVCache = tuple[dict[str, KV], ...]  # per layer: keys and values by group
 
 
 def empty_cache(blocks: nn.ModuleList) -> KVCache:
-    """No keys and values yet."""
+    """A cache without groups."""
     return tuple({} for _ in blocks)
 
 
 def run_together(
     parts: Sequence[tuple[nn.ModuleList, Stream]], visibility: Visibility, cache: KVCache
 ) -> list[Tensor]:
-    """Final tokens [b s d] of every network. parts: blocks and stream of each."""
+    """Final tokens [b s d] of every network. parts: blocks and stream of each. cache: groups outside the streams."""
     tokens = [stream.tokens for _, stream in parts]
     streams = [stream for _, stream in parts]
-    for blocks, known in zip(_layers(parts), cache, strict=True):
+    for blocks, cached in zip(_layers(parts), cache, strict=True):
         rows = [block.rows(stream) for block, stream in zip(blocks, streams, strict=True)]
         q: dict[str, Tensor] = {}
-        kv = dict(known)
+        kv = dict(cached)
+        # Everyone projects before anyone attends: a network's queries need the others' keys of the same layer.
         for block, x, row, stream in zip(blocks, tokens, rows, streams, strict=True):
             own_q, own_kv = block.project(x, row, stream)
             q, kv = q | own_q, kv | own_kv
@@ -45,15 +46,15 @@ def run_together(
 
 
 def prefill(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, cache: KVCache) -> KVCache:
-    """The cache with the groups of `stream` added. The last block's output is not computed."""
-    x, known = stream.tokens, []
+    """A new cache that also has the groups of `stream`. The last block's output is not computed: nothing reads it."""
+    x, layers = stream.tokens, []
     for number, (block, before) in enumerate(zip(_blocks(blocks), cache, strict=True), start=1):
         rows = block.rows(stream)
         q, kv = block.project(x, rows, stream)
-        known.append(before | kv)
+        layers.append(before | kv)
         if number < len(blocks):
-            x = block.finish(x, attend(q, known[-1], visibility), rows, stream)
-    return tuple(known)
+            x = block.finish(x, attend(q, layers[-1], visibility), rows, stream)
+    return tuple(layers)
 
 
 def _blocks(blocks: nn.ModuleList) -> Iterable[Block]:

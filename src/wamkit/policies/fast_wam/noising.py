@@ -14,7 +14,7 @@ from wamkit.flow import TIMES, Shift, TimePrecision, interpolate, noise_like, sa
 
 
 class Schedule(Protocol):
-    """What of a policy's config says how it is trained."""
+    """The part of a policy's config that says how training sequences are noised."""
 
     @property
     def video_shift(self) -> Shift:

@@ -1,7 +1,8 @@
-"""Acting: the future is imagined or not, the chunk is sampled (Fast-WAM spec 3.3). Three ways, one per kind of variant.
+"""Acting: the chunk is sampled, with or without an imagined future (Fast-WAM spec 3.3).
 
-Every way encodes the present once. This is the plain form, made of the networks as they are trained; what a query
-recomputes although it need not is left out by policies/fast_wam/fused.py, which must give the same chunks.
+There is one sampler per kind of variant; all of them encode the present once. This is the plain form, with the
+networks as they are trained. The fast form, policies/fast_wam/fused.py, must give the same chunks; it leaves out what
+this one recomputes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NoiseProtocol = Literal["per_query", "published"]
 
 @dataclass(frozen=True)
 class Noise:
-    """Where sampling begins: action [b k a] and future latents video [b c f h w]; f = 0 where none are imagined."""
+    """What sampling starts from: action [b k a] and future latents video [b c f h w]; f = 0 where none are imagined."""
 
     action: Tensor
     video: Tensor
@@ -34,14 +35,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class Sample:
-    """The chunk in unit range [b k a] and the future it was sampled with [b c f h w]."""
+    """action: the chunk in unit range [b k a]. future: what was imagined with it [b c f h w]."""
 
     action: Tensor
     future: Tensor
 
 
 class Networks(Protocol):
-    """What sampling asks of a policy."""
+    """The part of a policy that sampling needs."""
 
     dit: WanDiT
     action: ActionDiT
@@ -61,7 +62,7 @@ def sample(
     noise: Noise,
     steps: int,
 ) -> Sample:
-    """A chunk for every row, in the way the policy acts."""
+    """A chunk for every row, sampled as the policy's variant says."""
     cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
     return SAMPLERS[policy.acting.imagines](policy, cache, context, noise, steps)
 
@@ -73,7 +74,7 @@ def imagine(
     noise: Float[Tensor, "b c f h w"],
     steps: int,
 ) -> Float[Tensor, "b c f h w"]:
-    """The future alone."""
+    """Only the future, without a chunk."""
     cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
     return _future(policy, cache, context, noise, steps)
 
@@ -81,7 +82,7 @@ def imagine(
 def encode_frames(
     policy: Networks, group: str, latents: Float[Tensor, "b c f h w"], context: Tensor, cache: KVCache
 ) -> KVCache:
-    """Keys and values of clean frames, added to the cache."""
+    """The cache with keys and values of clean frames (flow time 0) added."""
     stream = _embed(policy, group, latents, torch.zeros(1, device=latents.device), context)
     return prefill(policy.dit.blocks, stream, policy.acting.sees, cache)
 
@@ -91,7 +92,7 @@ def _embed(policy: Networks, group: str, latents: Tensor, t: Float[Tensor, " _"]
 
 
 def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
-    """Where a group of latents stands in time; `given` takes the positions of the future it copies."""
+    """The positions in time of a group of latents; `given` has those of the future, of which it is a copy."""
     return Frames(group, 0 if group == "present" else 1, latents.shape[2])
 
 
@@ -113,6 +114,7 @@ def _alongside(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, 
         video = _embed(policy, "future", future, t, context)
         action = policy.action.embed(x, t_action, context)
         parts = [(policy.dit.blocks, video), (policy.action.blocks, action)]
+        # one pass for both: the actions look at the future at its current noise level
         video_tokens, action_tokens = run_together(parts, policy.acting.sees, cache)
         future = future + stride * policy.dit.head(video_tokens, video).float()
         x = x + stride_action * policy.action.head(action_tokens).float()
@@ -121,7 +123,7 @@ def _alongside(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, 
 
 def _chunk(policy: Networks, cache: KVCache, context: Tensor, noise: Tensor, steps: int) -> Tensor:
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        stream = policy.action.embed(x, t[:1], context)
+        stream = policy.action.embed(x, t[:1], context)  # all rows are at the same time
         (tokens,) = run_together([(policy.action.blocks, stream)], policy.acting.sees, cache)
         return policy.action.head(tokens).float()
 
@@ -156,8 +158,11 @@ def drawn_as_published(
     generators: Sequence[torch.Generator],
     device: torch.device,
 ) -> Noise:
-    """The same noise for every query and row (Fast-WAM spec 3.3): the chunk's from a generator of seed 42, the clip's
-    with its present frame from another one, on the CPU, in float32. The generators of the rows are left alone."""
+    """The same noise for every query and row, as in the published evaluations (Fast-WAM spec 3.3).
+
+    The chunk's is drawn from a generator of seed 42, the clip's, with its present frame, from another of the same seed;
+    on the CPU, in float32. The generators of the rows are not used.
+    """
     channels, frames, *grid = video
     rows, clip = len(generators), (channels, 1 + frames, *grid)
     chunk, imagined = (
