@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 class Trial:
     """What happened between two resets, as the server saw it.
 
-    told: which episode it is in the evaluator's words, {"seed": the simulator's} or {"episode": counted from 0}.
-    seed: what noise is drawn from: the seed or episode that was told, else the number of the reset.
-    calls, milliseconds: of the queries; calls are counted over the dialect's life.
-    error: what went wrong in the policy, which the evaluator may count as a failure.
-    outcome: as told, "" where it was not.  steps: executed actions as told (0 = not told).
+    told: which episode the evaluator said it is: {"seed": the simulator's}, {"episode": counted from 0}, {} = neither.
+    seed: of the sampler's noise: the seed or episode that was told, else the number of the reset.
+    calls, milliseconds: of the queries; calls are numbered over all trials.
+    error: what went wrong in a query, which the evaluator may count as a failure.
+    outcome: as told ("" = not told).  steps: executed actions as told (0 = not told).
     """
 
     seed: int

@@ -3,8 +3,8 @@
 The folder of one evaluation is that of wamkit/eval/evaluate.py, with the evaluators' output in logs/<task>.log and no
 recordings (RoboTwin keeps its own videos). results.partial.jsonl holds the rows of whole tasks, because the evaluator
 cannot begin in the middle of one. results.json has besides: simulator.step_limits {task: control steps} and
-`instruction` per episode; `vector` is empty; `steps` count whole chunks where the evaluator does not tell them. Outcome
-and seed of an episode are what the evaluator printed, the rest is of the trial that it told the policy (matching.py).
+`instruction` per episode; `vector` is empty; `steps` count whole chunks where the evaluator does not report them.
+Outcome and seed of an episode are what the evaluator printed, the rest is of the matching trial (matching.py).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ KEPT = "finished tasks are kept"
 def serve(run_dir: Path, asked: Run, host: str, port: int, token: str = "") -> Server:
     """A run behind XPolicyLab's protocol, to be entered: for evaluators that somebody else starts.
 
-    token: what their URL must hold; "" makes one. `url` is the whole of it.
+    token: what their URL must hold; "" makes one. The server's `url` is the whole URL.
     Raises BadInput where the policy's cameras, actions or horizon are not RoboTwin's.
     """
     return Server(_dialect(run_dir, asked), host, port, token)
@@ -78,7 +78,7 @@ def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
 
 
 def _embodiment(run_dir: Path) -> str:
-    """Whose statistics are used: RoboTwin does not name its robot. A policy of one robot has no choice."""
+    """Key of the policy's normaliser; RoboTwin does not name its robot. The policy's only robot, or the usual one."""
     known, usual = list(load_normalizer(run_dir).stats), RoboTwinConfig.embodiment
     if len(known) == 1:
         return known[0]

@@ -1,7 +1,7 @@
-"""Which of the recorded trials was which episode that the evaluator printed: by what the evaluator told about both.
+"""Finds the trial of every episode that the evaluator printed, by seed or episode number.
 
-With a reset it tells the simulator's seed, or the episode's number (wamkit_client/envs/robotwin/adapter.py), and it
-prints both when the episode is over. Order and count of resets mean nothing: a connection that breaks repeats one,
+With a reset the evaluator sends the simulator's seed, or the episode's number (wamkit_client/envs/robotwin/adapter.py),
+and it prints both when the episode is over. Order and count of resets mean nothing: a broken connection repeats one,
 and an evaluator may warm up, or try a seed again.
 """
 
@@ -14,9 +14,9 @@ from wamkit.robotwin.evaluator import Printed
 
 
 def match(episodes: Sequence[Printed], trials: Sequence[Trial]) -> list[Trial]:
-    """For every printed episode, in order, its trial; where it cannot be told, an empty one whose error says so.
+    """The trial of every printed episode, in order; where it is not known, an empty one whose error says why.
 
-    A reset that no query followed is no trial. Of several trials of one episode, the one whose outcome was told counts.
+    A reset that no query followed is no trial. Of several trials of one episode, those whose outcome was told count.
     """
     asked = [trial for trial in trials if trial.calls or trial.error]
     names = [{"seed": episode.seed, "episode": number} for number, episode in enumerate(episodes)]

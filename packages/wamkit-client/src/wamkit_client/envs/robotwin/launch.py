@@ -1,10 +1,10 @@
-"""Run a script as `python SCRIPT ARGUMENTS` does, with $VARIABLES of the environment put into its arguments.
+"""Run a script as `python SCRIPT ARGUMENTS` does, with $VARIABLES expanded in its arguments.
 
     python -m wamkit_client.envs.robotwin.launch \
         scripts/eval_policy_xpolicylab.py --additional_info 'server=$WAMKIT_SERVER'
 
-Every user of a machine sees the arguments of every process, but its environment is its owner's: so the token in the
-server's URL reaches an evaluator that takes it as an argument only. Needs nothing but Python.
+The arguments of a process are visible to every user of the machine, its environment only to its owner. So an evaluator
+that takes the server's URL, which holds the token, as an argument is started through this. Standard library only.
 """
 
 from __future__ import annotations

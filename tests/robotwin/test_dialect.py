@@ -1,4 +1,4 @@
-"""The policy server speaking XPolicyLab: real sockets, one of them a client whose codec and envelopes are not ours."""
+"""XPolicyLab over real sockets, mostly from a client whose codec and envelopes are not ours."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from wamkit_client.envs.robotwin.adapter import Model, get_model
 from wamkit_client.envs.robotwin.conventions import Layout
 from wamkit_client.envs.robotwin.wire import Frame, WireError, pack, unpack
 from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
 from tests.robotwin.standin import HERE, module, run_directory, tiny_run
 from wamkit.robotwin.dialect import XPolicyLab
 from wamkit.robotwin.evaluation import serve
-from wamkit.serve import server as server_module
 from wamkit.serve.server import PENDING, Server
 
 CLIENT = module(HERE / "present" / "XPolicyLab" / "client_server" / "ws" / "model_client.py")
@@ -120,20 +119,6 @@ def test_heartbeats_are_answered_while_the_policy_thinks(server: Server, policy:
     other.close()
 
 
-def test_a_question_whose_asker_has_gone_is_not_computed(server: Server, policy: Echo) -> None:
-    first, second = client(server, "a"), client(server, "b")
-    first.send("infer", {"observation": seen("wait")})
-    while not policy.seen:
-        time.sleep(0.01)
-    second.send("infer", {"observation": seen("never asked")})
-    second.close()
-    time.sleep(0.3)  # until the server has noticed
-    policy.go.set()
-    first.receive()
-    client(server, "c").infer(seen("afterwards"))
-    assert [observation.instruction for observation in policy.seen] == ["wait", "afterwards"]
-
-
 def raw(**fields: object) -> bytes:
     frame = {"message_type": "heartbeat", "message_id": "7", "evaluation_id": "e", "payload": {}}
     packed: bytes = msgpack.packb({**frame, **fields})
@@ -229,72 +214,22 @@ def test_errors_say_what_is_wrong_and_the_next_query_is_answered(
     assert len(asked.infer(seen())) == 3
 
 
-def test_who_may_ask(server: Server, dialect: XPolicyLab) -> None:
-    """Those who know the token; the server makes one unless it is given one."""
-    place, token = server.url.rsplit("/", 1)
-    for path in ("", "/", "/wrong", f"/{token[:-1]}", f"/{token}/more", f"/?{token}", "/%00\u00e9"):
-        with pytest.raises(InvalidStatus, match="401"), connect(place + path):
-            pass
-    with pytest.raises(BadInput, match=r"refuses this connection .*401.*with the token"):
-        get_model({"server": place, "task_name": "place_fan"})
-    with Server(dialect, token="of_my_own_0123456789") as other:
-        assert other.url.endswith(f":{other.port}/of_my_own_0123456789") and token not in other.url
-        with connect(other.url):
-            pass
-    for weak in ("secret", "with a space in it....", "a/b/c/d/e/f/g/h/i/j/k"):
-        with pytest.raises(BadInput, match="at least 16 letters"):
-            Server(dialect, token=weak)
-
-
-def test_what_may_wait_is_bounded(server: Server, policy: Echo) -> None:
+def test_one_message_too_many_is_told_so_by_its_own_id(server: Server, policy: Echo) -> None:
     first = client(server, "a")
     first.send("infer", {"observation": seen("wait")})
     while not policy.seen:
         time.sleep(0.01)
-    asked = [first.send("infer", {"observation": seen()}) for _ in range(PENDING - 1)]
-    for _ in range(3):
-        with pytest.raises(CLIENT.Refused, match="busy: too much is waiting"):
-            first.ask("heartbeat", {})  # one more than may wait is told so at once, by its own id
-    assert CLIENT.Client(server.url, "another").ask("heartbeat", {})["ok"] is True
+    for _ in range(PENDING - 1):
+        first.send("infer", {"observation": seen()})
+    with pytest.raises(CLIENT.Refused, match="busy: too much is waiting"):
+        first.ask("heartbeat", {})
     policy.go.set()
-    answers = [first.receive() for _ in range(PENDING)]
-    assert [answer["message_id"] for answer in answers[1:]] == asked
-    assert {answer["message_type"] for answer in answers} == {"infer_result"}
-    assert first.ask("heartbeat", {})["ok"] is True
+    assert {first.receive()["message_type"] for _ in range(PENDING)} == {"infer_result"}
 
 
-def test_waiting_messages_have_room_for_so_many_bytes(
-    dialect: XPolicyLab, policy: Echo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_module, "WAITING_BYTES", 100_000)
-    with Server(dialect) as server:
-        first = client(server, "a")
-        first.send("infer", {"observation": seen("wait", padding=bytes(60_000))})
-        while not policy.seen:
-            time.sleep(0.01)
-        for number in range(5):  # they send, and go away: what they sent is forgotten
-            other = CLIENT.Client(server.url, f"{number}")
-            other.send("reset", {"padding": bytes(30_000)})
-            other.close()
-        time.sleep(0.2)  # until the server has noticed
-        last = CLIENT.Client(server.url, "last")
-        with pytest.raises(CLIENT.Refused, match="busy"):
-            last.ask("reset", {"padding": bytes(60_000)})
-        assert last.ask("heartbeat", {"padding": bytes(20_000)})["ok"] is True
-        policy.go.set()
-        first.receive()
-        assert last.ask("reset", {"padding": bytes(60_000)})["ok"] is True
-
-
-def test_connections_are_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "CONNECTIONS", 2)
-    first, second = (CLIENT.Client(server.url, name) for name in "ab")
-    with pytest.raises(InvalidStatus, match="503"), connect(server.url):
-        pass
-    first.close()
-    time.sleep(0.2)  # until the server has noticed
-    CLIENT.Client(server.url, "c").close()
-    second.close()
+def test_the_wrong_url_says_what_it_needs(server: Server) -> None:
+    with pytest.raises(BadInput, match=r"refuses this connection .*401.*with the token"):
+        get_model({"server": server.url.rsplit("/", 1)[0], "task_name": "place_fan"})
 
 
 def test_a_message_of_millions_of_values_does_not_stop_the_others(server: Server) -> None:
@@ -330,19 +265,11 @@ def test_the_end_of_another_trial_is_not_that_of_this_one(server: Server, dialec
     assert dialect.trials["place_fan"][0].outcome == "success"
 
 
-def test_close_and_other_origins(server: Server, dialect: XPolicyLab) -> None:
+def test_close(server: Server) -> None:
     asked = client(server)
     asked.send("close", {})
-    with pytest.raises(Exception, match="1000"):
+    with pytest.raises(ConnectionClosedOK):
         asked.receive()
-    assert server.url.startswith("ws://127.0.0.1:")
-    with pytest.raises(InvalidStatus, match="403"):  # a page in a browser names its origin
-        connect(server.url, origin="http://evil.example")
-    with (
-        pytest.raises(BadInput, match="choose another port"),
-        Server(dialect, port=server.port),
-    ):
-        pass
 
 
 def test_xpolicylabs_folder(server: Server, dialect: XPolicyLab) -> None:
