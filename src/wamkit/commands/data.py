@@ -1,4 +1,4 @@
-"""Looking at a dataset: data check, data info."""
+"""Commands that look at a dataset: data check, data info."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wamkit.io.progress import console, say
 
 @dataclass(frozen=True)
 class DataCheck:
-    """Look for everything that breaks training in a LeRobot dataset; exit status 1 where something is found.
+    """Look for problems that break training in a LeRobot dataset; exit status 1 if there are any.
 
     Example: wamkit data check demo/dataset
     """
@@ -34,7 +34,7 @@ class DataCheck:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a LeRobot dataset holds: version, episodes, cameras, tasks, ranges of actions and proprio.
+    """Print what a LeRobot dataset holds: version, episodes, cameras, tasks, ranges of actions and proprio.
 
     Example: wamkit data info demo/dataset
     """

@@ -1,4 +1,4 @@
-"""`--dataset`: a LeRobot folder; given again, several that are read as one."""
+"""`--dataset FOLDER`: a LeRobot dataset; repeat the flag to read several as one."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tyro.conf import UseAppendAction, arg
 Datasets = Annotated[
     tuple[Path, ...],
     UseAppendAction,
-    arg(metavar="FOLDER", help="A dataset; give the flag again for others to train on together with it."),
+    arg(metavar="FOLDER", help="A LeRobot dataset; repeat the flag to read several as one."),
 ]

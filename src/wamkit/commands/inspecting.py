@@ -1,4 +1,4 @@
-"""Looking at a run directory, at a dataset, at what a policy sees of one, or at this machine: inspect."""
+"""inspect: a run directory, a dataset, what a policy sees of a dataset, or this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = "inspection.html"
 
 @dataclass(frozen=True)
 class Inspect:
-    """Look at a run directory or a dataset, at what a policy is shown of the dataset (a page), or at this machine.
+    """Look at a run directory, a dataset, what a policy sees of a dataset (a page), or this machine.
 
     Examples: wamkit inspect demo/run
               wamkit inspect demo/run --dataset demo/dataset
@@ -32,7 +32,7 @@ class Inspect:
     """A run directory, a dataset, "system" (rendering), or "libero" (its versions and assets)."""
     dataset: Datasets = ()
     recipe: Recipe = ""
-    """Whose policy is to look at the dataset."""
+    """The recipe whose policy looks at the dataset."""
     out: Path = Path()
     """The page; by default RUN/inspection.html, and inspection.html for a dataset."""
 
@@ -55,7 +55,7 @@ class Inspect:
 
     def _run(self, path: Path) -> int:
         if self.recipe:
-            raise BadInput(f"{path} is a run directory and has its own recipe; leave --recipe away")
+            raise BadInput(f"{path} is a run directory and has its own recipe; omit --recipe")
         if not self.dataset:
             self._expect_no_page("--dataset")
             from wamkit.stages.tables import run_tables
@@ -72,7 +72,7 @@ class Inspect:
 
     def _dataset(self, path: Path, overrides: Overrides) -> int:
         if self.dataset:
-            raise BadInput(f"{path} is a dataset; leave --dataset away, or name a run directory before it")
+            raise BadInput(f"{path} is a dataset; omit --dataset, or name a run directory in its place")
         if not self.recipe:
             self._expect_no_page("--recipe")
             from wamkit.stages.tables import dataset_table

@@ -1,4 +1,4 @@
-"""Where a command will write is looked at before its work begins."""
+"""Checks of where a command will write, before its work begins."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DATASET, CACHE = MARKERS
 
 
 def output_folder(folder: Path, becomes: str = "") -> None:
-    """BadInput where `folder` could not be made or written to, or lies in a dataset or a latent cache.
+    """Raises BadInput if `folder` cannot be made or written to, or lies in a dataset or a latent cache.
 
-    becomes: DATASET or CACHE where `folder` is to be one, which it may be already.
+    becomes: DATASET or CACHE if `folder` will be one; it may be one already.
     """
     expect_writable(folder)
     real = Path(os.path.realpath(folder))
@@ -30,7 +30,7 @@ def output_folder(folder: Path, becomes: str = "") -> None:
 
 
 def output_file(path: Path) -> None:
-    """`output_folder` for a single file, which may exist."""
+    """`output_folder` for a file, which may exist."""
     output_folder(path.parent)
     if path.exists() and not path.is_file():
         raise BadInput(f"{path}: is a folder or a device; name a file")

@@ -35,7 +35,7 @@ SimulatorPython = Annotated[Path, arg(help="The Python of a simulator with an en
 
 
 def use_simulator(python: Path, libero_assets: Path) -> None:
-    """For this process and those it starts. Path(): this Python, and the assets that are found."""
+    """Set what this process and those it starts will use. Path(): this Python; the assets that are found."""
     from wamkit_client.envs.foreign import PYTHON_VARIABLE
     from wamkit_client.envs.libero.install import ASSETS_VARIABLE
 
@@ -46,7 +46,7 @@ def use_simulator(python: Path, libero_assets: Path) -> None:
 
 @dataclass(frozen=True)
 class Demo:
-    """Collect, check, encode, train, evaluate and report, on one machine; run again to go on where it stopped.
+    """Collect, check, encode, train, evaluate and report, on one machine; run it again to resume.
 
     Examples: wamkit demo --out demo
               wamkit demo --policy fast_wam --out fast_demo
@@ -54,13 +54,13 @@ class Demo:
 
     policy: Literal["light_wam", "fast_wam"] = "light_wam"
     smoke: bool = False
-    """A few steps of training, to see that every stage works; learns nothing."""
+    """A few training steps only, to see that every stage works."""
     out: Path = Path("demo")
-    """Everything is written here."""
+    """Where everything is written."""
     episodes: int = 40
     """Demonstrations per task."""
     seed: int = 0
-    """Of training: data order and noise."""
+    """Of training: initial weights, data order and noise."""
 
     def __call__(self, overrides: Overrides) -> int:
         from wamkit.recipes.metaworld import smoke
@@ -95,7 +95,7 @@ class Collect:
     """Per task."""
     workers: int = 2
     noise: float = 0.0
-    """Standard deviation of noise on what the expert executes; what it meant is recorded."""
+    """Standard deviation of noise on the executed actions; the recorded actions have none."""
     libero_assets: LiberoAssets = Path()
     simulator_python: SimulatorPython = Path()
 
@@ -115,7 +115,7 @@ class Collect:
 
 @dataclass(frozen=True)
 class Encode:
-    """Compute the latents of a dataset once, for training without video; several processes may share the work.
+    """Compute the latents of a dataset once, so that training decodes no video; several processes may share the work.
 
     Examples: wamkit encode metaworld3 --dataset demo/dataset --cache demo/cache
               wamkit encode libero_fast_wam --dataset spatial --dataset object --cache cache
@@ -136,7 +136,7 @@ class Encode:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a policy from a latent cache; the same command again goes on where it stopped.
+    """Train a policy from a latent cache; run the same command again to resume.
 
     Example: wamkit train metaworld3 --dataset demo/dataset --cache demo/cache --out demo/run --train.steps 1000
     """
@@ -147,9 +147,9 @@ class Train:
     out: Path = Path("runs/new")
     """The run directory."""
     stats: Path = Path()
-    """A released *_dataset_stats.json, whose statistics stand in for the dataset's."""
+    """A released *_dataset_stats.json, whose statistics replace those of the dataset."""
     plan: bool = False
-    """Print parameters, memory, data facts and what ours changes of a published recipe, and stop."""
+    """Print parameters, memory, data facts and, for a published recipe, what its _ours variant changes; then stop."""
 
     def __call__(self, overrides: Overrides) -> int:
         run = changed(recipe(self.recipe), overrides)
@@ -169,7 +169,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Eval:
-    """Measure a policy in closed loop on initial states that were never demonstrated.
+    """Measure a policy in closed loop, on initial states that were not demonstrated.
 
     Examples: wamkit eval demo/run --episodes 20
               wamkit eval runs/libero --suite libero_object --tasks 0-9 --trials 50
@@ -180,20 +180,20 @@ class Eval:
 
     run: Positional[Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]]
     suite: str = ""
-    """Another suite than the run's own."""
+    """The suite to measure on; by default the one of the run."""
     tasks: Tasks = ()
     episodes: Annotated[int, arg(aliases=["--trials"])] = 0
-    """Per task; 0 means as many as the suite's protocol says."""
+    """Per task; 0: as many as the protocol of the suite says."""
     precision: Literal["", "stored", "bf16", "fp32"] = ""
-    """What the policy's weights act in; by default as they are stored, which is as they were published."""
+    """Of the weights when acting; by default the precision they are stored in, which is the published one."""
     like: Path = Path()
-    """Repeat this result (same suite, seeds and protocol) and say what differs."""
+    """Repeat this result (same suite, seeds and protocol) and print what differs."""
     out: Path = Path()
-    """Where results go; by default RUN/eval/SUITE, and RUN/eval/SUITE-again for --like."""
+    """The results folder; by default RUN/eval/SUITE, and RUN/eval/SUITE-again with --like."""
     libero_assets: LiberoAssets = Path()
     simulator_python: SimulatorPython = Path()
     robotwin: Path = Path()
-    """RoboTwin's checkout, for its suites."""
+    """A checkout of RoboTwin, for its suites."""
 
     def __call__(self, overrides: Overrides) -> int:
         use_simulator(self.simulator_python, self.libero_assets)
@@ -207,7 +207,9 @@ class Eval:
         name = self.suite or run.suite
         out = self.run / "eval" / name if self.out == Path() else self.out
         if self.like == Path():
-            if not (out / "results.json").exists():  # a finished evaluation is read, wherever it is kept
+            if not (
+                out / "results.json"
+            ).exists():  # a finished evaluation is only read, also on a read-only disk
                 output_folder(out)
             console.print(results_table(self._results(run, name, out)))
             return 0
@@ -222,7 +224,7 @@ class Eval:
 
     def _results(self, run: Run, name: str, out: Path) -> dict[str, Any]:
         if name.startswith("robotwin"):
-            from wamkit import robotwin  # its packages are needed for nothing else
+            from wamkit import robotwin  # needs packages that nothing else needs
 
             if self.tasks:
                 chosen = robotwin.find_suite(name).only(self.tasks)
@@ -237,7 +239,7 @@ class Eval:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the page of a run: success, videos, imagined futures, attention, curves.
+    """Write the report page of a run: success, videos, imagined futures, attention, curves.
 
     Example: wamkit report demo/run --dataset demo/dataset
     """
@@ -245,7 +247,7 @@ class Report:
     run: Positional[Path]
     dataset: Datasets
     results: Path = Path()
-    """Folder of an evaluation; by default RUN/eval/SUITE of the run's own suite."""
+    """The results folder of an evaluation; by default RUN/eval/SUITE."""
     out: Path = Path()
     """The page; by default RUN/report.html."""
 
@@ -264,24 +266,24 @@ class Report:
 
 @dataclass(frozen=True)
 class Compare:
-    """Train and measure recipes on one dataset, with equal steps and equal data order, and write one page.
+    """Train and measure recipes on one dataset, with equal steps and data order, and write one page.
 
-    The same command again goes on where it stopped; several processes with the same command share the rows.
+    Run the same command again to resume; several processes with the same command share the work.
 
     Example: wamkit compare metaworld3 metaworld3_fast_wam --dataset demo/dataset --cache demo/cache --out comparison
     """
 
     recipes: Positional[tuple[str, ...]]
-    """The first of each kind of policy is what the others are compared with."""
+    """The first of each kind of policy is the baseline of the others of its kind."""
     dataset: Datasets
     cache: Path
-    """Filled where it is not yet."""
+    """The latent cache; samples that it lacks are encoded."""
     out: Path
-    """Run directories and the page."""
+    """Where run directories and the page are written."""
     seeds: tuple[int, ...] = (0, 1)
-    """Of training; every recipe is trained once with each."""
+    """Training seeds; every recipe is trained once with each."""
     episodes: int = 0
-    """Per task; 0 means as many as the suite's protocol says."""
+    """Per task; 0: as many as the protocol of the suite says."""
 
     def __call__(self, overrides: Overrides) -> int:
         refuse_seed(overrides, "--seeds")

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM as a question that long work answers between two steps, not as an exception anywhere inside.
+"""Ctrl-C and SIGTERM as an event that long work checks between two steps, not as an exception at any point.
 
-An exception may be raised inside a library's callback, where it is printed and forgotten; an event is not lost.
+An exception inside a callback of a library may be printed and dropped; an event is not lost.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from wamkit.io.files import AGAIN
 
 
 def stopped(kept: str) -> KeyboardInterrupt:
-    """What ends work that was asked to stop; the command line prints its words. kept: what is not lost."""
+    """The exception that ends stopped work; the command line prints it. kept: what has been saved, as a clause."""
     return KeyboardInterrupt(f"{kept}; {AGAIN}")
 
 
 @contextmanager
 def stop_request(kept: str) -> Iterator[Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second one interrupts at once. kept: as of `stopped`."""
+    """An event that Ctrl-C or SIGTERM sets; a second signal interrupts at once. kept: see `stopped`."""
     stop = Event()
 
-    def ask(number: int, frame: object) -> None:
+    def request(number: int, frame: object) -> None:
         if stop.is_set():
             raise stopped(kept)
         stop.set()
@@ -31,7 +31,7 @@ def stop_request(kept: str) -> Iterator[Event]:
     if current_thread() is not main_thread():  # only the main thread may handle signals
         yield stop
         return
-    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -1,4 +1,4 @@
-"""How long work shows that it advances: a live bar on a terminal, a line now and then in a log."""
+"""What commands print: progress (a live bar on a terminal, a line every ten seconds in a log), messages, warnings."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from rich.progress import (
 
 Advance = Callable[..., None]
 LINE_EVERY_SECONDS = 10.0
+MESSAGE_LENGTH = 3000
 console = Console(highlight=False)
 
 
-MESSAGE_LENGTH = 3000
-
-
 def shortened(message: str, length: int = MESSAGE_LENGTH) -> str:
-    """A message of at most some `length` characters: of what is huge its beginning and its end."""
+    """A message of about `length` characters at most: the beginning and the end of a longer one."""
     surplus = len(message) - length
     if surplus <= 0:
         return message
@@ -37,9 +35,9 @@ def shortened(message: str, length: int = MESSAGE_LENGTH) -> str:
 
 @contextmanager
 def bar(description: str, total: int, unit: str = "", done: int = 0) -> Iterator[Advance]:
-    """Yield `advance(n=1, note="")` for a job of `total` units of which `done` were finished earlier.
+    """Yield `advance(n=1, note="")` for a job of `total` units, `done` of them finished by an earlier run.
 
-    The time left counts only what this run did, so that resumed work is not flattered.
+    The time left is estimated from the units of this run only.
     """
     show = _live if console.is_terminal else _lines
     with show(description, total, unit, done) as advance:
@@ -94,17 +92,17 @@ def _lines(description: str, total: int, unit: str, done: int) -> Iterator[Advan
 
 
 def say(line: str) -> None:
-    """A line as it is: it is not wrapped, and brackets in it are no markup."""
+    """Print a line as it is: not wrapped, brackets are not markup."""
     console.print(shortened(line), soft_wrap=True, markup=False)
 
 
 def command(*words: object) -> str:
-    """A command to be copied into a shell, also where paths have spaces."""
+    """A command quoted for a shell."""
     return shlex.join(map(str, words))
 
 
 def announce(simulator: Mapping[str, Any], warnings: Iterable[str]) -> None:
-    """What a simulator runs with (its facts), and what a reader must not overlook, one line each."""
+    """Print what a simulator runs with (its facts) and its warnings."""
     versions = ", ".join(f"{name} {version}" for name, version in simulator["versions"].items())
     say(f"simulator: {simulator['simulator']}: {versions}")
     for line in warnings:
@@ -112,5 +110,5 @@ def announce(simulator: Mapping[str, Any], warnings: Iterable[str]) -> None:
 
 
 def warn(line: str) -> None:
-    """What a reader must not overlook, and what stops nothing."""
+    """Print a warning; nothing is stopped."""
     console.print(shortened(f"warning: {line}"), style="bold yellow", soft_wrap=True, markup=False)

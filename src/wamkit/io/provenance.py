@@ -1,6 +1,6 @@
-"""Where a number came from: the machine, the versions of what it depends on, the revision of this source.
+"""Where a number came from: the machine, the versions it depends on, the revision of this source.
 
-Reads the system, changes nothing. Accelerators are added by whoever uses one.
+Accelerators are added by the caller that uses one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LIBRARIES = ("wamkit", "wamkit-client", "torch", "numpy", "av", "pyarrow", "meta
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, memory, system."""
+    """Processor model, cores available to this process, memory, system."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
@@ -34,7 +34,7 @@ def _cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python and those of LIBRARIES that are installed."""
+    """Versions of Python and of the installed ones of LIBRARIES."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """Git commit of this source, "-dirty" appended where files differ from it; "unknown" outside a checkout."""
+    """The git commit of this source, with "-dirty" if files differ from it; "unknown" outside a checkout."""
     here = Path(__file__).parent
     try:
         commit = _git(here, "rev-parse", "HEAD")
@@ -62,7 +62,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """The data a run was trained on: what every record has of it."""
+    """The data a run was trained on: what every record says about it."""
 
     episodes: int
     steps: int
@@ -70,7 +70,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine a run was trained on: what every record has of it."""
+    """The machine a run was trained on: what every record says about it."""
 
     cpu: str
 
@@ -86,7 +86,7 @@ class InitialState:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What every record has, for whoever reads one; there may be more in it."""
+    """The fields that every record has; there may be more."""
 
     revision: str
     versions: dict[str, str]
@@ -99,10 +99,10 @@ class Provenance:
 def record(
     device: str, parameters: dict[str, int], dataset: dict[str, Any], initial_states: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a run directory's provenance.json says.
+    """The content of a run directory's provenance.json.
 
-    device: its name. parameters: by part. dataset: fingerprint, robot, episodes, steps, fps, and which episodes were
-    held out. initial_states: where the demonstrations began, empty where that is not known.
+    device: its name. parameters: by part. dataset: fingerprint, robot, episodes, steps, fps, held-out episodes.
+    initial_states: where the demonstrations began; empty if unknown.
     """
     return {
         "revision": revision(),

@@ -1,7 +1,7 @@
 """`wamkit demo`: every stage in order on one machine, from nothing to a page with videos.
 
-Running it again goes on where it stopped: each stage knows what it has finished. The time each stage took (over all
-runs) is kept in `stages.json`.
+Running it again resumes: each stage knows what it has finished. `stages.json` has the wall time of each stage, summed
+over all runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TIMES = "stages.json"
 
 
 def demo(run: Run, out: Path, episodes: int) -> int:
-    """Run every stage into `out`; returns the exit status. Raises BadInput as the stages do."""
+    """Run every stage into `out` and return the exit status. Raises BadInput as the stages do."""
     wanted = CollectConfig(episodes=episodes)
     out.mkdir(parents=True, exist_ok=True)
     suite = find_suite(run.suite)
@@ -78,7 +78,7 @@ def _times(out: Path) -> dict[str, float]:
 
 
 def _timed(out: Path, name: str, stage: Callable[[], object]) -> None:
-    """Run a stage and add its wall time to what earlier, interrupted runs spent on it."""
+    """Run a stage and add its wall time to that of earlier, interrupted runs."""
     start = time.monotonic()
     try:
         stage()
