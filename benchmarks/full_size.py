@@ -200,7 +200,7 @@ def load(run: Run, folder: Path, steps: Steps) -> None:
 def convert(run: Run, folder: Path, steps: Steps) -> None:
     """A released checkpoint -> a run directory (`wamkit convert light-wam`)."""
     with steps("convert"):
-        from_official("light-wam", folder / CHECKPOINT, run, folder / STATISTICS, ROBOT, folder / RUN_DIR)
+        from_official("light_wam", folder / CHECKPOINT, run, folder / STATISTICS, ROBOT, folder / RUN_DIR)
 
 
 def encode(run: Run, folder: Path, steps: Steps) -> None:

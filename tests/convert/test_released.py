@@ -16,10 +16,10 @@ from wamkit_client.types import BadInput
 
 from tests.official_run import LIBERO, ROBOTWIN, config, put, statistics, write_config
 from wamkit.config import Run, load_normalizer, load_run
-from wamkit.convert import official_config
-from wamkit.convert.official_config import read_config
 from wamkit.convert.released import from_official, to_official
+from wamkit.policies.light_wam import official_config
 from wamkit.policies.light_wam.convert import SECTIONS
+from wamkit.policies.light_wam.official_config import read_config
 from wamkit.recipes import recipe
 from wamkit.wan.dit import SIZES, WanSize
 
@@ -111,11 +111,11 @@ def released(folder: Path, official: Official, dims: str, changes: dict[str, Any
     written = config(fields)
     for path, value in changes.items():
         put(written, path, value)
-    return read_config(write_config(folder / "config.yaml", written))
+    return read_config(write_config(folder / "config.yaml", written), recipe)
 
 
 def convert(run: Run, out: str = "run", stats: str = "stats.json") -> Run:
-    return from_official("light-wam", Path("step.pt"), run, Path(stats), "panda", Path(out))
+    return from_official("light_wam", Path("step.pt"), run, Path(stats), "panda", Path(out))
 
 
 def save_base(run: Run, official: Official, dtype: torch.dtype) -> Path:
@@ -151,7 +151,7 @@ def test_every_published_tensor_goes_there_and_back(folder, published, dims, dty
     assert len(kept) == len(mot) + 72 and all(x.dtype == dtype for x in kept.values())
 
     save_base(run, official, torch.float32)  # as Wan's own is, whatever the released file's dtype
-    assert to_official("light-wam", Path("run"), Path("back.pt")) == 55_000
+    assert to_official("light_wam", Path("run"), Path("back.pt")) == 55_000
     assert same(torch.load("back.pt", weights_only=True), official)
     assert not list(folder.rglob("*.tmp"))
 
@@ -165,7 +165,7 @@ def test_a_file_with_other_adapters(folder, published):
     run = convert(stated)
     assert run.policy.adapters.layers == ADAPTERS
     save_base(run, official, torch.bfloat16)
-    to_official("light-wam", Path("run"), Path("back.pt"))
+    to_official("light_wam", Path("run"), Path("back.pt"))
     assert same(torch.load("back.pt", weights_only=True), official)
 
 
@@ -215,7 +215,7 @@ def test_another_frozen_model_is_noticed_on_the_way_back(folder, published):
     other = official | {"mot": {name: x + 1 for name, x in official["mot"].items()}}
     save_base(run, other, torch.bfloat16)
     with pytest.raises(BadInput, match=r"run: its frozen video model is not the one that step.pt held"):
-        to_official("light-wam", Path("run"), Path("back.pt"))
+        to_official("light_wam", Path("run"), Path("back.pt"))
     assert not Path("back.pt").exists()
 
 

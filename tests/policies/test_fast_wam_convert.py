@@ -25,7 +25,7 @@ from wamkit.data.normalize import Normalizer
 from wamkit.data.official_statistics import read_statistics
 from wamkit.flow import Shift
 from wamkit.infer.engine import Engine
-from wamkit.policies.fast_wam.convert import FORMAT, SECTIONS, structure
+from wamkit.policies.fast_wam.convert import FORMAT, SECTIONS
 from wamkit.policies.fast_wam.policy import FastWAM
 from wamkit.policies.light_wam import convert as light_convert
 from wamkit.policies.light_wam.policy import LightWAM, LoRATuning
@@ -83,7 +83,7 @@ def test_round_trip_is_bit_exact(config, dtype, tmp_path):
 
 
 def test_structure_is_read_off_the_file():
-    found = structure(FORMAT.write(tiny_policy(OTHER), step=0), replace(TINY, variant="idm"), "a.pt")
+    found = FORMAT.structure(FORMAT.write(tiny_policy(OTHER), step=0), replace(TINY, variant="idm"), "a.pt")
     assert found.config == replace(OTHER, variant="idm")
     assert (found.proprio_dim, found.action_dim) == (SPEC.proprio_dim, SPEC.action_dim)
 
@@ -99,7 +99,7 @@ def test_a_checkpoint_of_the_released_code(tmp_path):
         start = f"weights.{section}."
         official[section] = {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
     dims = about["config"]
-    found = structure(
+    found = FORMAT.structure(
         official, replace(TINY, size=replace(TINY.size, head_dim=dims["head_dim"])), "golden.pt"
     )
     size = found.config.size
@@ -384,7 +384,10 @@ def test_the_shift_travels_with_the_run_and_is_told(released, capsys):
     more = ["--policy.action-shift.train", "1", "--policy.action-shift.sample", "1"]
     assert convert(released, "official.pt", *more) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"from recipe {SMALL.recipe}: chunks 1 in training and 1 in sampling, video 5" in printed
+    assert (
+        f"from recipe {SMALL.recipe}: shift of flow times: chunks 1 in training and 1 in sampling, video 5"
+        in printed
+    )
     assert load_run(released / "run").policy.action_shift == Shift(train=1.0, sample=1.0)
     image = np.zeros((64, 64, 3), np.uint8)
     views = dict.fromkeys(SMALL.data.views, image)

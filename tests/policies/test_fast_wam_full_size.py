@@ -11,7 +11,7 @@ import pytest
 
 from wamkit.cli import run_command
 from wamkit.config import diff
-from wamkit.policies.fast_wam.convert import FORMAT, structure
+from wamkit.policies.fast_wam.convert import FORMAT
 from wamkit.policies.fast_wam.policy import FastWAM
 from wamkit.recipes import recipe
 from wamkit.stages.plan import meta_batch, meta_policy
@@ -78,7 +78,7 @@ def test_every_name_and_shape_of_the_released_files(policies, published, name):
 def test_structure_is_read_off_the_file(policies, name):
     config = recipe(name).policy
     other = replace(config, size=replace(config.size, width=8, ffn=8, layers=1), action_width=8, action_ffn=8)
-    found = structure(FORMAT.write(policies[name], step=1), other, "a.pt")
+    found = FORMAT.structure(FORMAT.write(policies[name], step=1), other, "a.pt")
     assert (found.config, found.proprio_dim, found.action_dim) == (policies[name].config, *DIMS[name])
 
 

@@ -16,7 +16,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
-from wamkit.policies.light_wam.convert import ENVELOPE, FORMAT, SECTIONS, structure
+from wamkit.policies.light_wam.convert import ENVELOPE, FORMAT, SECTIONS
 from wamkit.policies.light_wam.policy import FullTuning, LightWAM, LightWAMConfig, LoRATuning
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.types import DataSpec
@@ -84,7 +84,7 @@ def test_round_trip_is_bit_exact(config, dtype, tmp_path):
 
 
 def test_structure_is_read_off_the_file():
-    found = structure(FORMAT.write(make(OTHER, 1, proprio_dim=7, action_dim=3), step=0), TINY, "a.pt")
+    found = FORMAT.structure(FORMAT.write(make(OTHER, 1, proprio_dim=7, action_dim=3), step=0), TINY, "a.pt")
     assert (found.config, found.proprio_dim, found.action_dim) == (OTHER, 7, 3)
 
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_of_the_released_code(tmp_path):
         tuning=LoRATuning(rank=1, alpha=about["lora_alpha"] / about["lora_rank"]),
         expert=replace(TINY.expert, heads=about["sf"]["token_pooling_num_heads"]),
     )
-    found = structure(official, recipe, "golden.pt")
+    found = FORMAT.structure(official, recipe, "golden.pt")
     size, expert = found.config.size, found.config.expert
     assert (size.width, size.ffn, size.heads, size.layers) == (64, 112, 2, 4)
     assert (size.channels, size.text_dim, size.time_dim) == (4, 40, about["freq_dim"])
@@ -193,7 +193,7 @@ def test_another_structure_is_named_leaf_by_leaf(tmp_path):
 
 def test_a_recipe_without_lora_cannot_take_a_released_file():
     with pytest.raises(BadInput, match='the recipe has tuning "full"'):
-        structure(FORMAT.write(make(TINY, 1), step=0), replace(TINY, tuning=FullTuning()), "a.pt")
+        FORMAT.structure(FORMAT.write(make(TINY, 1), step=0), replace(TINY, tuning=FullTuning()), "a.pt")
 
 
 def test_names_of_neither_side_are_refused():

@@ -15,11 +15,12 @@ import torch
 from tests.official_run import LIBERO as LIBERO_FILE
 from tests.official_run import ROBOTWIN as ROBOTWIN_FILE
 from tests.official_run import config, put, write_config
-from wamkit.convert.official_config import read_config
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
-from wamkit.policies.light_wam.convert import FORMAT, NAMES, SECTIONS, structure
+from wamkit.policies.light_wam.convert import FORMAT, NAMES, SECTIONS
+from wamkit.policies.light_wam.official_config import read_config
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig
+from wamkit.recipes import recipe
 from wamkit.stages.plan import meta_policy
 from wamkit.types import DataSpec
 
@@ -143,14 +144,14 @@ def test_what_is_trained(policies, published):
 
 def test_structure_is_read_off_the_file(policies):
     for (proprio_dim, action_dim), policy in policies.items():
-        found = structure(FORMAT.write(policy, step=0), LightWAMConfig(), "a.pt")
+        found = FORMAT.structure(FORMAT.write(policy, step=0), LightWAMConfig(), "a.pt")
         assert (found.config, found.proprio_dim, found.action_dim) == (policy.config, proprio_dim, action_dim)
 
 
 @pytest.mark.parametrize(("fields", "dims"), [(LIBERO_FILE, LIBERO), (ROBOTWIN_FILE, ROBOTWIN)])
 def test_the_released_config_and_file_make_it(policies, tmp_path, fields, dims):
     """From config.yaml alone; every tensor of the file arrives, is used, and goes back as it came."""
-    run = read_config(write_config(tmp_path / "config.yaml", config(fields)))
+    run = read_config(write_config(tmp_path / "config.yaml", config(fields)), recipe)
     policy, official = meta_policy(run), FORMAT.write(policies[dims], step=60_000)
     assert FORMAT.fill(policy, official, "a.pt") == 60_000
     assert count(policy) == count(policies[dims])
@@ -163,7 +164,7 @@ def test_a_config_with_other_adapters_makes_a_policy_with_those(tmp_path, publis
     layers = [2, 8, 14, 20, 26]
     fields = config(LIBERO_FILE)
     put(fields, "model.wam_adapter.adapter_layer_indices", layers)
-    policy = meta_policy(read_config(write_config(tmp_path / "config.yaml", fields)))
+    policy = meta_policy(read_config(write_config(tmp_path / "config.yaml", fields), recipe))
     official = FORMAT.write(policy, step=1)
     found = shapes(official)
     assert len(found["mot"]) == 1425 + 5 * 6 and len(found["state_fusion_action_expert"]) == 70 + 2 * 16
@@ -175,7 +176,7 @@ def test_a_config_with_other_adapters_makes_a_policy_with_those(tmp_path, publis
         str(layer) for layer in layers
     }
     assert found["state_fusion_action_expert"]["fused_proj.weight"] == [6144, 5 * 4608]
-    recipe = LightWAMConfig()
-    again = structure(official, recipe, "a.pt").config
+    near = LightWAMConfig()
+    again = FORMAT.structure(official, near, "a.pt").config
     assert again.adapters.layers == tuple(layers)
-    assert replace(again, adapters=recipe.adapters) == recipe
+    assert replace(again, adapters=near.adapters) == near

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 from tyro.conf import Positional, subcommand
 from wamkit_client.types import BadInput
@@ -13,17 +13,19 @@ from wamkit.commands.datasets import Datasets
 from wamkit.commands.outputs import CACHE, DATASET, output_folder
 from wamkit.commands.overrides import Overrides, Recipe, changed, refuse, words
 from wamkit.io.progress import command, say
+from wamkit.policies import RELEASED
 from wamkit.recipes import recipe
-
-if TYPE_CHECKING:
-    from wamkit.config import Run
 
 
 @dataclass(frozen=True)
 class Released:
-    """What the released files of both systems have in common."""
+    """A released checkpoint of {policy} -> a run directory, or back; bit for bit.
 
-    model: ClassVar[str]
+    Examples: wamkit convert {policy} step_055000.pt runs/mine --recipe RECIPE --stats dataset_stats.json
+              wamkit convert {policy} runs/mine mine.pt --to official
+    """
+
+    kind: ClassVar[str]
 
     source: Positional[Path]
     """The released file; with --to official a run directory."""
@@ -32,80 +34,48 @@ class Released:
     to: Literal["run", "official"] = "run"
     recipe: Recipe = ""
     """What the file was trained with; sizes are taken from the file."""
+    config: Path = Path()
+    """The config.yaml of the run that wrote the file, in place of --recipe; not every policy has one."""
     stats: Path = Path()
     """The statistics that were released with it (*_dataset_stats.json)."""
     robot: str = "panda"
     """Whose statistics they are, as observations name it."""
 
-    def trained_with(self) -> Run:
-        """What the command line says the file was trained with."""
-        if not self.recipe:
-            raise BadInput("a run directory needs --recipe, what the file was trained with, and --stats")
-        return recipe(self.recipe)
-
-    def not_in_file(self, run: Run) -> str:
-        """What the run has from the recipe although it changes what the policy does."""
-        return ""
-
     def __call__(self, overrides: Overrides) -> int:
         output_folder(self.target.parent)
         from wamkit.convert.released import from_official, to_official
+        from wamkit.policies.released import released
 
         if self.to == "official":
             refuse(overrides)
-            step = to_official(self.model, self.source, self.target)
+            step = to_official(self.kind, self.source, self.target)
             say(f"{self.target}: written, step {step}")
             return 0
-        run = changed(self.trained_with(), overrides)
-        run = from_official(self.model, self.source, run, self.stats, self.robot, self.target)
-        say(f"{self.not_in_file(run)}{self.target}: done. Next: {command('wamkit', 'inspect', self.target)}")
+        if (self.recipe == "") == (self.config == Path()):
+            raise BadInput(
+                "a run directory needs --recipe or --config, which say what the file was trained with (give one of "
+                "them), and --stats"
+            )
+        form = released(self.kind)
+        run = recipe(self.recipe) if self.recipe else form.read_config(self.config, recipe)
+        run = changed(run, overrides)
+        run = from_official(self.kind, self.source, run, self.stats, self.robot, self.target)
+        if untold := form.untold(run.policy):
+            say(f"Not in any file, taken from recipe {run.recipe}: {untold}")
+        say(f"{self.target}: done. Next: {command('wamkit', 'inspect', self.target)}")
         return 0
 
 
-@dataclass(frozen=True)
-class FastWAM(Released):
-    """A released Fast-WAM (also LeRobot's model.safetensors) -> a run directory, or back; bit for bit.
-
-    Examples: wamkit convert fast-wam libero_uncond_2cam224.pt runs/libero --recipe libero_fast_wam
-                  --stats libero_uncond_2cam224_dataset_stats.json
-              wamkit convert fast-wam runs/libero mine.pt --to official
-    """
-
-    model = "fast-wam"
-
-    def not_in_file(self, run: Run) -> str:
-        """Files trained with another shift look the same and act badly."""
-        policy: Any = run.policy
-        shifts = ", ".join(
-            f"{name} {shift.train:g} in training and {shift.sample:g} in sampling"
-            for name, shift in (("chunks", policy.action_shift), ("video", policy.video_shift))
-        )
-        return f"Shift of flow times, which no file tells, from recipe {run.recipe}: {shifts}\n"
+def _spelt(kind: str) -> str:
+    """A kind of policy as the command line spells it."""
+    return kind.replace("_", "-")
 
 
-@dataclass(frozen=True)
-class LightWAM(Released):
-    """A released Light-WAM -> a run directory, or back; bit for bit.
-
-    Examples: wamkit convert light-wam step_055000.pt runs/libero_spatial --config config.yaml
-                  --stats dataset_stats.json
-              wamkit convert light-wam runs/libero_spatial mine.pt --to official
-    """
-
-    model = "light-wam"
-
-    config: Path = Path()
-    """The config.yaml of the run that wrote the file, in place of --recipe."""
-
-    def trained_with(self) -> Run:
-        """What the command line says the file was trained with."""
-        if self.config == Path():
-            return super().trained_with()
-        if self.recipe:
-            raise BadInput("--recipe and --config both say what the file was trained with; give one of them")
-        from wamkit.convert.official_config import read_config
-
-        return read_config(self.config)
+def _released(kind: str) -> Any:
+    """The command for the released files of one kind of policy."""
+    about = str(Released.__doc__).format(policy=_spelt(kind))
+    made = type(f"Released_{kind}", (Released,), {"__doc__": about, "kind": kind})
+    return Annotated[dataclass(frozen=True)(made), subcommand(_spelt(kind))]
 
 
 @dataclass(frozen=True)
@@ -139,7 +109,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class HDF5:
-    """Recordings of a real robot, episode_<n>.hdf5 with pictures inside, -> a LeRobot v3.0 dataset.
+    """Recordings of a real robot, episode_<n>.hdf5 with encoded images, -> a LeRobot v3.0 dataset.
 
     Example: wamkit convert hdf5 recordings dataset --fps 50
     """
@@ -153,9 +123,9 @@ class HDF5:
     robot: str = "real_robot"
     """The dataset's robot_type, which is the key of the policy's normaliser."""
     swap_red_blue: bool = False
-    """For pictures that were encoded from BGR as if it were RGB: red things look blue in the recording."""
+    """For images that were encoded from BGR as if it were RGB: red things look blue in the recording."""
     cut_to_shortest: bool = False
-    """Where actions, states and pictures of a file differ in number: keep what all have, from the first on."""
+    """Where actions, states and images of a file differ in number: keep what all have, from the first on."""
 
     def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
@@ -195,17 +165,20 @@ class LiberoHDF5:
         return 0
 
 
+Command: Any = Union[
+    *(_released(kind) for kind in RELEASED),
+    Annotated[Latents, subcommand("latents")],
+    Annotated[HDF5, subcommand("hdf5")],
+    Annotated[LiberoHDF5, subcommand("libero-hdf5")],
+]
+
+
 @dataclass(frozen=True)
 class Convert:
     """Turn files of others into ours: released checkpoints (and back), latent caches, recordings in HDF5."""
 
-    command: (
-        Annotated[FastWAM, subcommand("fast-wam")]
-        | Annotated[LightWAM, subcommand("light-wam")]
-        | Annotated[Latents, subcommand("latents")]
-        | Annotated[HDF5, subcommand("hdf5")]
-        | Annotated[LiberoHDF5, subcommand("libero-hdf5")]
-    )
+    command: Command
 
     def __call__(self, overrides: Overrides) -> int:
-        return self.command(overrides)
+        status: int = self.command(overrides)
+        return status

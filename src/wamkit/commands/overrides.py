@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields, is_dataclass, make_dataclass, replace
+from dataclasses import asdict, is_dataclass, make_dataclass
 from types import UnionType
 from typing import (
     TYPE_CHECKING,
@@ -23,7 +23,7 @@ import tyro
 from tyro.conf import AvoidSubcommands, FlagConversionOff, arg
 from wamkit_client.types import BadInput
 
-from wamkit.io.differences import flatten
+from wamkit.io.differences import flatten, replaced
 from wamkit.recipes import RECIPES, recipe
 
 if TYPE_CHECKING:
@@ -78,20 +78,9 @@ def changed(run: Run, overrides: Overrides) -> Run:
     known = flatten(asdict(run))
     for path in overrides:
         _expect_path(path, known, f"recipe {run.recipe} has")
-    asked: Run = _replaced(run, "", overrides)
+    asked: Run = replaced(run, overrides)
     check_together(run, asked)
     return asked
-
-
-def _replaced(config: Any, prefix: str, overrides: Overrides) -> Any:
-    values = {}
-    for field in fields(config):
-        path, value = f"{prefix}{field.name}", getattr(config, field.name)
-        if path in overrides:
-            values[field.name] = overrides[path]
-        elif is_dataclass(value):
-            values[field.name] = _replaced(value, f"{path}.", overrides)
-    return replace(config, **values)
 
 
 def _expect_path(path: str, known: Iterable[str], whose: str) -> None:

@@ -1,8 +1,7 @@
-"""Released checkpoints <-> run directories.
+"""Released checkpoints <-> run directories, of every kind of policy that has a policies.released.Released.
 
-A released file holds weights; a recipe (or its run's config.yaml, official_config.py) and the statistics file beside it
-say the rest. Every tensor keeps its value and dtype both ways. Spec: Fast-WAM 4.3 and 5, Light-WAM 4.1. It knows no
-tensor names (policies/*/convert.py do).
+A released file holds weights; a recipe (or the config file of its run) and the statistics file beside it say the rest.
+Every tensor keeps its value and dtype both ways. It knows no tensor names (policies/*/convert.py do).
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ from wamkit.data.official_statistics import Statistics, read_statistics
 from wamkit.io.files import replace_text
 from wamkit.io.provenance import record
 from wamkit.io.tensors import digest, load_strict, write_torch
-from wamkit.policies.fast_wam import convert as fast_wam
-from wamkit.policies.light_wam import convert as light_wam
+from wamkit.policies.released import released
 from wamkit.recipes import RECIPES
 from wamkit.stages.plan import meta_policy, parts
 from wamkit.train.checkpoint import WEIGHTS, run_weights, save_weights, trained_tensors
@@ -44,24 +42,20 @@ from wamkit.types import DataSpec
 FACTS = ("step", "torch_dtype")
 
 
-# name on the command line -> kind of the policy's config, and its files
-FORMATS = {"fast-wam": ("fast_wam", fast_wam.FORMAT), "light-wam": ("light_wam", light_wam.FORMAT)}
-
-
-def from_official(model: str, file: Path, run: Run, statistics: Path, robot: str, out: Path) -> Run:
+def from_official(kind: str, file: Path, run: Run, statistics: Path, robot: str, out: Path) -> Run:
     """A released file -> a run directory that acts; its run, which has the file's sizes and step.
 
-    model: a row of FORMATS. run: what it was trained with. A recipe says what no tensor shows, and the file may have
-    another structure than its; any other run states the structure, and must be right. statistics: the official JSON;
-    robot: whose they are, as observations name it. What a run does not hold (frozen encoders, the video model under
-    LoRA) is read where the recipe says, as ever. Raises BadInput where a file is no such file, does not fit the run, or
-    `out` exists.
+    kind: of the policy. run: what it was trained with. A recipe says what no tensor shows, and the file may have
+    another structure; any other run states the structure, and must be right. statistics: the official JSON; robot:
+    whose they are, as observations name it. What a run does not hold (frozen encoders, the video model under LoRA) is
+    read where the recipe says, as ever. Raises BadInput where a file is no such file, does not fit the run, or `out`
+    exists.
     """
-    _expect_kind(model, run, f"recipe {run.recipe}")
+    _expect_kind(kind, run, f"recipe {run.recipe}")
     if out.exists():
         raise BadInput(f"{out} exists; choose another name for the run directory")
     known = read_statistics(statistics, run.data)
-    _, form = FORMATS[model]
+    form = released(kind)
     official = form.read(file)
     found = form.structure(official, run.policy, str(file))
     _expect_dims(found.action_dim, found.proprio_dim, run.data, f"{file}: its policy")
@@ -84,14 +78,14 @@ def from_official(model: str, file: Path, run: Run, statistics: Path, robot: str
     return run
 
 
-def to_official(model: str, run_dir: Path, file: Path) -> int:
+def to_official(kind: str, run_dir: Path, file: Path) -> int:
     """A run directory -> a file as the released code reads it, in the dtype of the weights; its training step.
 
     Raises BadInput where the run is of another policy, incomplete, or `file` exists; and where the frozen video model
     that the run names is not the one its released file held.
     """
     run = load_run(run_dir)
-    _expect_kind(model, run, str(run_dir))
+    _expect_kind(kind, run, str(run_dir))
     if file.exists():
         raise BadInput(f"{file} exists; choose another name")
     policy = meta_policy(run)
@@ -102,23 +96,23 @@ def to_official(model: str, run_dir: Path, file: Path) -> int:
     # A released file is of one dtype; the frozen video model beside a run may be stored in a wider one.
     policy.to(policy.proprio_encoder.weight.dtype)
     # A run that came from a released file goes back with the facts of that file.
-    released = load_provenance(run_dir).get("released", {})
-    if "frozen" in released and released["frozen"] != digest(_frozen(policy).items()):
+    origin = load_provenance(run_dir).get("released", {})
+    if "frozen" in origin and origin["frozen"] != digest(_frozen(policy).items()):
         raise BadInput(
-            f"{run_dir}: its frozen video model is not the one that {released['file']} held; name that one in "
+            f"{run_dir}: its frozen video model is not the one that {origin['file']} held; name that one in "
             "policy.tuning.base of run.json"
         )
-    official = FORMATS[model][1].write(policy, run.train.steps)
-    official |= {name: released[name] for name in FACTS if name in released}
+    official = released(kind).write(policy, run.train.steps)
+    official |= {name: origin[name] for name in FACTS if name in origin}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_torch(file, official)
     return int(official["step"])
 
 
-def _expect_kind(model: str, run: Run, what: str) -> None:
-    if run.policy.kind != FORMATS[model][0]:
-        right = next(name for name, (kind, _) in FORMATS.items() if kind == run.policy.kind)
-        raise BadInput(f"{what} is of {right}, not of {model}; use `wamkit convert {right}`, or name another")
+def _expect_kind(kind: str, run: Run, what: str) -> None:
+    if run.policy.kind != kind:
+        found, asked = (name.replace("_", "-") for name in (run.policy.kind, kind))
+        raise BadInput(f"{what} is of {found}, not of {asked}; use `wamkit convert {found}`, or name another")
 
 
 def _expect_dims(action: int, proprio: int, data: DataSpec, what: str) -> None:

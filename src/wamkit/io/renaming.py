@@ -33,6 +33,11 @@ class Renaming:
         return _apply(self._backward, name)
 
 
+def under(prefixes: tuple[str, str], *pairs: tuple[str, str]) -> list[tuple[str, str]]:
+    """Name pairs of a part, each with the part's prefix in front."""
+    return [(prefixes[0] + left, prefixes[1] + right) for left, right in pairs]
+
+
 def _pattern(name: str) -> re.Pattern[str]:
     text = re.escape(name).replace(r"\{", "{").replace(r"\}", "}")
     return re.compile(text.format(**{key: f"(?P<{key}>{pattern})" for key, pattern in PLACEHOLDERS.items()}))

@@ -18,7 +18,7 @@ from wamkit_client.types import BadInput
 from wamkit.io.renaming import Renaming
 from wamkit.io.tensors import Envelope, read_tensors
 from wamkit.policies.fast_wam.policy import FastWAMConfig
-from wamkit.policies.released import Released, Structure
+from wamkit.policies.released import Released, Shapes
 from wamkit.wan.checkpoint import size_of
 
 SECTIONS = ("mot", "proprio_encoder")
@@ -77,25 +77,27 @@ def from_lerobot(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     return official | {"step": 0, "torch_dtype": dtype}
 
 
-def structure(
-    official: Mapping[str, Any], recipe: FastWAMConfig, source: str = "checkpoint"
-) -> Structure[FastWAMConfig]:
-    """Read a policy's structure off the tensors of a checkpoint.
+def read_structure(shapes: Shapes, recipe: FastWAMConfig, source: str) -> FastWAMConfig:
+    """The config of a checkpoint with tensors of these shapes.
 
     recipe gives what no tensor shows: channels of a head, variant, sampling steps, codec, text and training values.
-    Raises BadInput where tensors lack that every checkpoint has.
+    Raises KeyError and IndexError where tensors are missing.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in ENVELOPE.ours(official, source).items()}
-    try:
-        config = replace(
-            recipe,
-            size=size_of(shapes, recipe.size, source),
-            action_width=shapes["action.action_encoder.weight"][0],
-            action_ffn=shapes["action.blocks.0.ffn.0.weight"][0],
-        )
-        return Structure(config, shapes["proprio_encoder.weight"][1], shapes["action.head.weight"][0])
-    except (KeyError, IndexError) as error:
-        raise BadInput(f"{source}: incomplete Fast-WAM checkpoint: it lacks {error}") from error
+    return replace(
+        recipe,
+        size=size_of(shapes, recipe.size, source),
+        action_width=shapes["action.action_encoder.weight"][0],
+        action_ffn=shapes["action.blocks.0.ffn.0.weight"][0],
+    )
 
 
-FORMAT = Released(ENVELOPE, read_official, structure)
+def untold(config: FastWAMConfig) -> str:
+    """Files trained with another shift look the same and act badly."""
+    shifts = (
+        f"{name} {shift.train:g} in training and {shift.sample:g} in sampling"
+        for name, shift in (("chunks", config.action_shift), ("video", config.video_shift))
+    )
+    return f"shift of flow times: {', '.join(shifts)}"
+
+
+FORMAT = Released(ENVELOPE, read_official, read_structure, last="action.head.weight", untold=untold)

@@ -15,8 +15,8 @@ from wamkit_client.types import BadInput
 from tests import official_run as official
 from tests.official_run import LIBERO, REAL, ROBOTWIN, config, put, write_config
 from wamkit.config import Run, diff
-from wamkit.convert.official_config import read_config
 from wamkit.flow import Shift
+from wamkit.policies.light_wam.official_config import read_config
 from wamkit.recipes import recipe
 from wamkit.train.optim import learning_rate
 
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def read(path: Path, fields: dict[str, Any]) -> Run:
-    return read_config(write_config(path, fields))
+    return read_config(write_config(path, fields), recipe)
 
 
 @pytest.mark.parametrize(
@@ -283,6 +283,6 @@ def test_a_missing_field_is_named(path, name):
 def test_other_files_are_refused(path, text, message):
     path.write_text(text)
     with pytest.raises(BadInput, match=message):
-        read_config(path)
+        read_config(path, recipe)
     with pytest.raises(BadInput, match="no such file"):
-        read_config(path.with_name("other.yaml"))
+        read_config(path.with_name("other.yaml"), recipe)
