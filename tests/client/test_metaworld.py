@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from wamkit_client.envs.base import Task, project
 from wamkit_client.envs.metaworld.env import MetaWorld, MetaWorldConfig
+from wamkit_client.envs.metaworld.tasks import metaworld_task
 from wamkit_client.expert import ExpertConfig, demonstrate
-from wamkit_client.suites import metaworld_task
 from wamkit_client.types import BadInput
 
 CONFIG = MetaWorldConfig()

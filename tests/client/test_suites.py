@@ -7,11 +7,10 @@ from collections import Counter
 
 import pytest
 from wamkit_client.envs.base import InitialState
+from wamkit_client.envs.metaworld.tasks import METAWORLD_TASKS, metaworld_task
 from wamkit_client.suites import (
     EVALUATION_SEED,
-    METAWORLD_TASKS,
     SUITES,
-    metaworld_task,
     suite,
     suite_from_json,
 )

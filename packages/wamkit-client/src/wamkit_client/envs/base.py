@@ -6,8 +6,11 @@ them. It does not know about policies, chunks, episodes' lengths or statistics.
 
 from __future__ import annotations
 
+import difflib
+import json
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, List, Optional, Tuple
+from pathlib import Path
+from typing import Any, ClassVar, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 
@@ -22,6 +25,16 @@ class Task:
     instruction: str
     group: str = ""
     expert_steps: int = 0
+
+
+def read_tasks(file: Path) -> Tuple[Task, ...]:
+    """The tasks in a JSON file: a list of objects with the fields of Task."""
+    return tuple(Task(**fields) for fields in json.loads(file.read_text()))
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The name that a misspelt word probably means."""
+    return difflib.get_close_matches(word, list(names), n=1, cutoff=0.0)[0]
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,14 @@ class EnvConfig:
         return []
 
     def to_json(self) -> Dict[str, Any]:
-        raise NotImplementedError
+        """Every field, settings within them too."""
+        data: Dict[str, Any] = json.loads(json.dumps(vars(self), default=vars))
+        return data
+
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> EnvConfig:
+        """What `to_json` wrote. TypeError for fields of another version."""
+        return cls(**data)
 
 
 def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

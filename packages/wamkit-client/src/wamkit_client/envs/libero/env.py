@@ -13,8 +13,6 @@ draws it. Where a fixture (cabinet, stove, shelf) stands is no part of a publish
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Dict, List, Optional
@@ -90,14 +88,6 @@ class LiberoConfig(EnvConfig):
 
     def warnings(self) -> List[str]:
         return libero_install.warnings()
-
-    def to_json(self) -> Dict[str, Any]:
-        data: Dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return data
-
-    @staticmethod
-    def from_json(data: Dict[str, Any]) -> LiberoConfig:
-        return LiberoConfig(**data)
 
 
 class Libero(Env):

@@ -9,8 +9,6 @@ The state after a reset is determined by one random vector, which is drawn from 
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
@@ -69,17 +67,13 @@ class MetaWorldConfig(EnvConfig):
             "success": 'info["success"] at a step ends the episode',
         }
 
-    def to_json(self) -> Dict[str, Any]:
-        data: Dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return data
-
-    @staticmethod
-    def from_json(data: Dict[str, Any]) -> MetaWorldConfig:
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> MetaWorldConfig:
         values: Dict[str, Any] = {
             key: tuple(value) if type(value) is list else value for key, value in data.items()
         }
         values["render"] = RenderSettings(**data["render"])
-        return MetaWorldConfig(**values)
+        return cls(**values)
 
 
 class MetaWorld(Env):
