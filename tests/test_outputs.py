@@ -142,7 +142,7 @@ def test_a_folder_without_permission(open_folder, capfd, words):
     assert as_nobody(lambda: run_command(words_of(words, locked / "new"))) == 2
     error = capfd.readouterr().err
     assert (
-        error.startswith(f"error: {locked}: permission denied; take another folder")
+        error.startswith(f"error: {locked}: permission denied; choose another folder")
         and error.count("\n") == 1
     )
 

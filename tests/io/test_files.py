@@ -17,12 +17,12 @@ from wamkit_client.types import BadInput
 
 from wamkit.io.files import (
     LOCK,
-    claimed,
     create_file,
     explained,
     only_writer,
     replace_text,
     sha256,
+    try_lock,
     writable_folder,
 )
 
@@ -48,9 +48,9 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
 
 def test_a_claim_is_one_processs_however_many_ask(tmp_path: Path) -> None:
     path = tmp_path / "job.lock"
-    with claimed(path) as mine, claimed(path) as also:
+    with try_lock(path) as mine, try_lock(path) as also:
         assert mine and not also
-    with claimed(path) as mine:
+    with try_lock(path) as mine:
         assert mine
 
 
@@ -116,5 +116,5 @@ def test_every_error_of_a_disk_has_words_and_a_remedy(tmp_path: Path) -> None:
     full = explained(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
     assert str(full).startswith(f"{tmp_path}: the disk is full; free some space")
     denied = explained(PermissionError(errno.EACCES, "Permission denied", "/x/y"))
-    assert str(denied).startswith("/x/y: permission denied; take another folder")
+    assert str(denied).startswith("/x/y: permission denied; choose another folder")
     assert "check the path" in str(explained(OSError("odd")))

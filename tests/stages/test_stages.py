@@ -144,5 +144,5 @@ def test_inspecting_a_dataset_names_what_is_wrong_with_it(
     out = ["--out", str(tmp_path / "page.html")] if words else []
     assert run_command(["inspect", str(root), *words, *out]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "file-000.parquet: action is nan in episode 1, step 2, dimension 0; mend the value" in error
+    assert "file-000.parquet: action is nan in episode 1, step 2, dimension 0; correct the value" in error
     assert not (tmp_path / "page.html").exists()

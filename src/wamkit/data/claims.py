@@ -1,9 +1,9 @@
-"""Who does which job, when several processes or machines share one folder and nothing else.
+"""Sharing jobs between several processes or machines that have one folder in common and nothing else.
 
-A claim is a file that exactly one process manages to create. A dead owner's claim is never removed by
-another: the next owner creates the following generation (`name.claim-1` after `name.claim-0`), so two
-processes that both find an owner dead cannot both take over. A folder is listed once to know all of its claims.
-Knows nothing about the jobs.
+A claim is a file that exactly one process manages to create. The claim of a dead owner is never removed by another
+process: the next owner creates the following generation (`name.claim-1` after `name.claim-0`), so that two processes
+that both find an owner dead cannot both take over. One listing of a folder tells all of its claims.
+It does not know about the jobs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STALE_AFTER_SECONDS = 1800.0
 
 
 def claimed_jobs(names: Iterable[str]) -> dict[str, int]:
-    """Of a folder's file names: the jobs that have a claim, and the newest generation of each."""
+    """The jobs that have a claim, with the newest generation of each. names: of the folder's files."""
     found: dict[str, int] = {}
     for entry in names:
         name, _, generation = entry.rpartition(".claim-")
@@ -33,7 +33,7 @@ def claimed_jobs(names: Iterable[str]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to do job `name` in `folder`; `generation` counts the owners that died on it."""
+    """The right to do job `name` in `folder`; `generation` counts the owners that died before."""
 
     folder: Path
     name: str
@@ -45,15 +45,19 @@ class Claim:
     ) -> Claim | None:
         """A claim, or None while a living process has the job.
 
-        newest: generation of the job's newest claim (`claimed_jobs`); -1: it has none.
-        An owner on this host lives while its process does; on another host, while the claim was refreshed in
-        the last `stale_after` seconds. Raises OSError (disk full).
+        newest: generation of the job's newest claim (`claimed_jobs`), -1 where it has none. An owner on this host
+        lives as long as its process; on another host, while the claim was refreshed in the last `stale_after` seconds.
+        Raises OSError (disk full).
         """
         if newest >= 0 and _lives(_path(folder, name, newest), stale_after):
             return None
         claim = cls(folder, name, newest + 1)
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-        owner["time"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        owner = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
         return claim if create_file(claim.path, json.dumps(owner).encode()) else None
 
     @property
@@ -61,18 +65,17 @@ class Claim:
         return _path(self.folder, self.name, self.generation)
 
     def refresh(self) -> None:
-        """Tell other hosts that the owner lives. A claim lost meanwhile stays lost."""
+        """Tell other hosts that the owner lives. No-op for a claim that was lost."""
         if self.held():
             os.utime(self.path)
 
     def held(self) -> bool:
-        """False once another process took the job over because this one seemed dead."""
+        """False once another process has taken over the job because this one seemed dead."""
         return self.path.exists() and not _path(self.folder, self.name, self.generation + 1).exists()
 
     def release(self, done: bool) -> None:
-        """Give the job back, or, `done`, remove every trace of its owners."""
-        oldest = 0 if done else self.generation
-        for generation in range(self.generation, oldest - 1, -1):
+        """Give the job back; where it is `done`, remove the claims of all earlier owners too."""
+        for generation in range(0 if done else self.generation, self.generation + 1):
             _path(self.folder, self.name, generation).unlink(missing_ok=True)
 
 
@@ -85,13 +88,13 @@ def _lives(path: Path, stale_after: float) -> bool:
         with path.open() as file:
             text, age = file.read(), time.time() - os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
-        return True  # its job changes hands at this moment; the next look tells
+        return True  # released or finished just now; the next look tells
     try:
         owner = json.loads(text)
         if owner["host"] == socket.gethostname():
             return bool(_started(owner["pid"]) == owner["started"])
     except (ValueError, LookupError, TypeError):
-        pass  # not written yet, where files cannot be created whole: as an owner on another host
+        pass  # created but not written yet (`create_file` without links): judged by its age
     return age < stale_after
 
 

@@ -1,7 +1,7 @@
 """Statistics of a column, dimension by dimension, computed from its rows in float64.
 
-It does not read the statistics that datasets carry: their quantiles are averages or extremes of the
-episodes' quantiles, and which of the two depends on the version that wrote them.
+The statistics in a dataset's own files are not used: their quantiles are averages or extremes of the episodes'
+quantiles, depending on the LeRobot version that wrote them.
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ class Stats:
         if not np.isfinite(rows).all():
             row, dim = np.argwhere(~np.isfinite(rows))[0]
             raise BadInput(
-                f"row {row}, dimension {dim} is {rows[row, dim]}; expected finite numbers, mend the data"
+                f"row {row}, dimension {dim} is {rows[row, dim]}; expected finite numbers, correct the data"
             )
-        # one dimension at a time: only one float64 copy of one dimension is alive
-        table = np.array([_of_dimension(rows[:, dim].astype(np.float64)) for dim in range(rows.shape[1])])
+        # one dimension at a time, so that no float64 copy of all rows is needed
+        columns = (rows[:, dim].astype(np.float64) for dim in range(rows.shape[1]))
+        table = np.array(
+            [[x.min(), x.max(), x.mean(), x.std(), *np.quantile(x, [*QUANTILES.values()])] for x in columns]
+        )
         return cls(**dict(zip(ARRAYS, table.T, strict=True)), count=len(rows))
 
     @classmethod
@@ -84,8 +87,8 @@ class Stats:
     def from_dict(cls, values: Any, where: str) -> Stats:
         """The inverse of `to_dict`.
 
-        BadInput where something is missing, unknown, of another length or impossible; it begins with `where` and names
-        list and dimension.
+        BadInput, beginning with `where` and naming list and dimension, where something is missing, unknown, of another
+        length or impossible.
         """
         if not isinstance(values, dict) or values.keys() != {*ARRAYS, "count"}:
             found = list(values) if isinstance(values, dict) else values
@@ -106,7 +109,7 @@ class Stats:
 
 
 def _numbers(values: Any, where: str) -> np.ndarray:
-    """A list from JSON. null, and NaN as older files have it, is an unknown quantile and nothing else."""
+    """A list from JSON. null (NaN in older files) is an unknown quantile, and allowed nowhere else."""
     numbers = values if isinstance(values, list) else [values]
     unknown = where.rpartition(".")[2] in QUANTILES
     for dim, x in enumerate(numbers):
@@ -114,8 +117,3 @@ def _numbers(values: Any, where: str) -> np.ndarray:
         if not (missing and unknown) and not (type(x) in (int, float) and math.isfinite(x)):
             raise BadInput(f"{where}[{dim}] is {x!r:.60}; expected a finite number; {RESTORE}")
     return np.array([math.nan if x is None else x for x in numbers], np.float64)
-
-
-def _of_dimension(values: np.ndarray) -> tuple[float, ...]:
-    quantiles = np.quantile(values, list(QUANTILES.values()))
-    return (values.min(), values.max(), values.mean(), values.std(), *quantiles)

@@ -1,6 +1,6 @@
-"""Files that are either whole or absent, folders with one writer, and what a disk's errors mean.
+"""Files that are either whole or absent, folders with one writer, and disk errors in plain words.
 
-A name ending in `.tmp` is an unfinished file, also after `kill -9` and on a full disk. Knows nothing about contents.
+A name ending in `.tmp` is an unfinished file, also after `kill -9` and on a full disk. It does not know contents.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AGAIN = "run the same command again to resume"
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` beside `path`, flush it to the disk, take the name. OSError leaves no partial file."""
+    """Write `data` beside `path`, flush it to the disk, rename it. An OSError leaves no partial file."""
     with replacing(path) as file:
         file.write(data)
 
@@ -53,16 +53,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """`replace_file` for text (UTF-8); a file that holds the same already is left alone."""
+    """`replace_file` for text (UTF-8). No-op where the file holds this text already."""
     data = text.encode()
     if not path.is_file() or path.read_bytes() != data:
         replace_file(path, data)
 
 
 def create_file(path: Path, data: bytes) -> bool:
-    """Like `replace_file`, but False (and nothing written) where `path` exists: of many callers one wins.
+    """Like `replace_file`, but returns False and writes nothing where `path` exists: of many callers one wins.
 
-    Where the file system has no hard links (object stores), others may see the file empty for a moment.
+    Where the file system has no hard links (object stores), others may see an empty file for a moment.
     """
     temporary = _beside(path)
     try:
@@ -97,13 +97,13 @@ def _create_in_place(path: Path, data: bytes) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, as 64 hex digits, a piece in memory at a time."""
+    """64 hex digits; the file is never in memory as a whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file's contents, or a folder's renames: no rename may overtake what it names."""
+    """Wait until the disk has a file's contents, or a folder's entries. Contents come before the rename to them."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -112,7 +112,7 @@ def sync(path: Path) -> None:
 
 
 def expect_writable(folder: Path) -> None:
-    """BadInput where `folder` could not be made or written to; makes nothing."""
+    """BadInput where `folder` could not be created or written to; creates nothing."""
     absolute = folder.absolute()
     existing = next(place for place in (absolute, *absolute.parents) if os.path.lexists(place))
     try:
@@ -123,7 +123,7 @@ def expect_writable(folder: Path) -> None:
 
 
 def writable_folder(folder: Path) -> None:
-    """Make `folder` (and its parents) before work begins. BadInput where it is a file or cannot be written to."""
+    """Create `folder` and its parents. BadInput where it is a file or cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,22 +133,23 @@ def writable_folder(folder: Path) -> None:
 
 @contextmanager
 def only_writer(folder: Path, work: str) -> Iterator[None]:
-    """Makes `folder`; BadInput while another process writes in it, and as `writable_folder`.
+    """Create `folder` and lock it. BadInput while another process holds it, and as `writable_folder`.
 
-    work: what a writer does there, for the message: "another process {work} here".
+    work: what a writer does there, for the message "another process {work} here".
     """
     writable_folder(folder)
-    with claimed(folder / LOCK) as mine:
+    with try_lock(folder / LOCK) as mine:
         if not mine:
             raise BadInput(f"{folder}: another process {work} here; wait for it or choose another folder")
         yield
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process holds the lock file `path` now. A lock dies with its process; a released one is removed.
+def try_lock(path: Path) -> Iterator[bool]:
+    """Lock the file `path` without waiting; yields whether this process has the lock.
 
-    Where the file system has no locks, every process gets it, with a warning.
+    A lock ends with its process; its file is removed on release. Where the file system has no locks, every process gets
+    one, with a warning.
     """
     while True:
         with path.open("w") as handle:
@@ -162,7 +163,7 @@ def claimed(path: Path) -> Iterator[bool]:
                     raise
                 warn(f"{path.parent}: this file system has no locks; let only one process write here")
             if not _is_named(handle.fileno(), path):
-                continue  # its last owner removed the name between our open and our lock
+                continue  # its last owner removed the file between our open and our lock
             try:
                 yield True
             finally:
@@ -179,7 +180,7 @@ def _is_named(handle: int, path: Path) -> bool:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether `path` is what Git LFS leaves in place of a large file that it has not fetched."""
+    """Whether `path` is the small text that Git LFS leaves in place of a large file it has not fetched."""
     with path.open("rb") as file:
         return file.read(len(POINTER)) == POINTER
 
@@ -193,7 +194,7 @@ def refuse_pointer(path: Path) -> None:
 
 
 def explained(error: OSError, place: str | Path = "") -> BadInput:
-    """An error of the disk or of a path as one sentence with a remedy. place: where no file name is in the error."""
+    """An error of the disk or of a path as one sentence with a remedy. place: named where the error names no file."""
     where = error.filename or place or "a file, or standard output"
     reason = (error.strerror or str(error)).lower()
     if error.errno in NO_SPACE:
@@ -205,22 +206,23 @@ def explained(error: OSError, place: str | Path = "") -> BadInput:
 
 
 _REMEDIES = {
-    errno.EACCES: "take another folder or change its permissions",
-    errno.EPERM: "take another folder or change its permissions",
-    errno.EROFS: "take a folder on a disk that can be written to",
+    errno.EACCES: "choose another folder or change its permissions",
+    errno.EPERM: "choose another folder or change its permissions",
+    errno.EROFS: "choose a folder on a disk that can be written to",
     errno.EEXIST: "it is a file where a folder is needed: choose another name",
     errno.ENOTDIR: "it is a file where a folder is needed: choose another name",
     errno.EISDIR: "it is a folder where a file is needed: choose another name",
     errno.ENOENT: "check the spelling of the path",
-    errno.ELOOP: "a symbolic link points to itself: mend it",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or take another disk",
+    errno.ELOOP: "a symbolic link points to itself: repair it",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose another disk",
     errno.EIO: "the disk fails to read or write: copy the data to another one",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENODEV: "the disk is gone: connect it again",
     errno.ESTALE: "the network disk has changed below: mount it again",
 }
-DISK_ERRORS = NO_SPACE | _REMEDIES.keys()  # what a machine or a path can do to a command; all else is a bug
+DISK_ERRORS = NO_SPACE | _REMEDIES.keys()
+"""Errors of the machine or of a path; any other OSError is a bug."""
 
 
 def disk_full(folder: Path, needed: int, kept: str) -> BadInput:

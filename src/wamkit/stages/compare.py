@@ -31,7 +31,7 @@ from wamkit.data.loader import order
 from wamkit.eval.evaluate import RESULTS, check_same, read_results
 from wamkit.eval.scores import summary
 from wamkit.io.differences import flatten
-from wamkit.io.files import claimed, replace_file
+from wamkit.io.files import replace_file, try_lock
 from wamkit.io.progress import console, say
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.io.records import read_record
@@ -138,7 +138,7 @@ def compare(asked: Comparison, command: str) -> Tree | None:
     if left:
         say(f"other processes work on {', '.join(left)}; the last one writes the page")
         return None
-    with claimed(asked.out / ".page.lock") as mine:
+    with try_lock(asked.out / ".page.lock") as mine:
         if mine:
             return _conclude(asked, command, dataset, device)
     say("another process writes the page")
@@ -203,7 +203,7 @@ def _settle(asked: Comparison, dataset: str) -> None:
 
 def _do(row: Row, asked: Comparison, device: torch.device, title: str) -> None:
     """Train and measure a row, unless it is finished or another process has it."""
-    with claimed(asked.out / f".{row.name}.lock") as mine:
+    with try_lock(asked.out / f".{row.name}.lock") as mine:
         if not mine:
             say(f"{title}: another process works on it")
             return
