@@ -10,9 +10,9 @@ import pytest
 from pydantic import ConfigDict
 from wamkit_client.types import BadInput
 
-from wamkit.data.lerobot import importing as lerobot_import
+from wamkit.data.lerobot.recorder import Request
 from wamkit.io.records import read_record, write_record
-from wamkit.stages import collect, demo
+from wamkit.stages import demo
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def test_another_content_is_one_message(tmp_path: Path, content: bytes, message:
 @pytest.mark.parametrize("content", ['{"fps": 1', "[]", ""])
 def test_a_damaged_small_file_of_ours_is_one_message_that_names_it(tmp_path: Path, content: str) -> None:
     for name, read in {
-        "collection.json": lambda: collect._facts(tmp_path, {}),
-        "conversion.json": lambda: lerobot_import._discarded(tmp_path, {}),
+        "collection.json": Request(tmp_path, "collection.json", {}).finished,
+        "conversion.json": Request(tmp_path, "conversion.json", {}).finished,
         "stages.json": lambda: demo._times(tmp_path),
     }.items():
         (tmp_path / name).write_text(content)
