@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +15,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.report.comparison import cost, differences, header, success, training, write_comparison_page
 from wamkit.report.plots import BLUE, ORANGE, VARIABLES, Curve, curves
+from wamkit.report.results import COMPARED, RATE, Compared
 
 TASKS = {"push": "push it", "pull": "pull it"}
 KINDS = {"light": "light_wam", "light<2>": "light_wam", "fast": "fast_wam"}
@@ -40,12 +41,14 @@ def arm(name: str, number: int) -> dict[str, Any]:
         "parameters": {"total": 3_800_000, "trained": 1_900_000},
         "total": rate(sum(SOLVED[name]), 20),
         "tasks": {
-            task: rate(count, 10) | {"mean_steps": 50.0 if count > 1 else None}
+            task: rate(count, 10)
+            | {"instruction": "", "group": "", "mean_steps": 50.0 if count > 1 else None, "expert_steps": 0}
             for task, count in zip(TASKS, SOLVED[name], strict=True)
         },
         "seeds": {"0": rate(2, 10), "1": rate(8, 10)},
         "query_ms": 10.0 * (1 + number),
         "step_seconds": 0.5 * (1 + number),
+        "about_losses": "what they are",
     }
 
 
@@ -58,7 +61,7 @@ def episodes(name: str) -> dict[Any, bool]:
 
 
 @pytest.fixture
-def comparison(tmp_path: Path) -> dict[str, Any]:
+def comparison(tmp_path: Path) -> Compared:
     """Three policies, two seeds, whose curves lie in `tmp_path`."""
     origin = {"revision": "abc", "versions": {}, "machine": {"cpu": "a processor"}}
     rows = [
@@ -67,8 +70,13 @@ def comparison(tmp_path: Path) -> dict[str, Any]:
             "recipe": name,
             "seed": seed,
             "run": {"recipe": name, "train": {"seed": seed}},
+            "trained": origin,
+            "measured": origin,
+            "weights": "w",
+            "total": {},
+            "tasks": {},
+            "latency": {},
         }
-        | {"trained": origin, "measured": origin}
         for seed in (0, 1)
         for n, name in enumerate(SOLVED)
     ]
@@ -80,7 +88,8 @@ def comparison(tmp_path: Path) -> dict[str, Any]:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (tmp_path / row["name"] / "metrics.jsonl").write_text(text)
     against = [("light", "light<2>"), ("light", "fast")]
-    return {
+    tree = {
+        "format": "wamkit-comparison-1",
         "command": "wamkit compare light fast",
         "suite": {
             "name": "toys",
@@ -104,13 +113,15 @@ def comparison(tmp_path: Path) -> dict[str, Any]:
         ],
         "rows": rows,
     }
+    return COMPARED.validate_python(tree)
 
 
 def table_rows(body: str) -> list[str]:
-    return [re.sub(r"<[^>]+>", " ", row) for row in re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", body)]
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", body, re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows]
 
 
-def test_the_page_is_whole_and_repeats(comparison: dict[str, Any], tmp_path: Path) -> None:
+def test_the_page_is_whole_and_repeats(comparison: Compared, tmp_path: Path) -> None:
     page = tmp_path / "comparison.html"
     write_comparison_page(page, comparison)
     html = page.read_text()
@@ -128,25 +139,28 @@ def test_the_page_is_whole_and_repeats(comparison: dict[str, Any], tmp_path: Pat
     assert page.read_text() == html
 
 
-def test_the_headline(comparison: dict[str, Any]) -> None:
+def test_the_headline(comparison: Compared) -> None:
     said = header(comparison)
     assert said.title == "toys: which of 3 policies learns most from the same data in the same steps?"
     assert said.headline == "From 15 % to 100 % of the episodes solved"
     assert "seeds 0 and 1 on 30 demonstrations: 100 steps of 8 samples" in said.subline
     assert "2 tasks with 5 episodes per seed. No episode begins from one of the 30" in said.subline
     assert "1 of 2 paired tests find a difference (p below 0.05 / 2)" in said.subline
-    for each in comparison["arms"]:
-        each["total"] = rate(3, 4)
-    comparison["pairs"] = []
-    said = header(comparison)
+    said = header(replace(all_arms(comparison, rate(3, 4)), pairs=[]))
     assert said.headline == "75 % of the episodes solved by every policy" and "paired" not in said.subline
-    for each in comparison["arms"]:
-        each["total"] = rate(0, 0, errors=4)
-    assert "every episode crashed" in header(comparison).headline
+    assert "every episode crashed" in header(all_arms(comparison, rate(0, 0, errors=4))).headline
 
 
-def test_success_of_all_and_of_each_task(comparison: dict[str, Any]) -> None:
-    comparison["arms"][2]["tasks"]["pull"] |= {"errors": 7}
+def all_arms(comparison: Compared, total: dict[str, Any]) -> Compared:
+    """With this score for every policy."""
+    return replace(
+        comparison, arms=[replace(arm, total=RATE.validate_python(total)) for arm in comparison.arms]
+    )
+
+
+def test_success_of_all_and_of_each_task(comparison: Compared) -> None:
+    tasks = comparison.arms[2].tasks
+    tasks["pull"] = replace(tasks["pull"], errors=7)
     rows = table_rows(success(comparison).body)
     assert len(rows) == 9
     assert "19 / 20" in rows[0] and "2, 8" in rows[0] and "76–99 %" in rows[0]
@@ -155,38 +169,33 @@ def test_success_of_all_and_of_each_task(comparison: dict[str, Any]) -> None:
     assert fast_pull[0] == "fast" and "none" in fast_pull and "7" in fast_pull
 
 
-def test_differences_are_drawn_around_zero(comparison: dict[str, Any]) -> None:
-    section = differences(comparison).body
+def test_differences_are_drawn_around_zero(comparison: Compared) -> None:
+    section = " ".join(differences(comparison).body.split())
     same, worse = table_rows(section)
     assert "against light" in same and "+5.0" in same and "1, 0" in same
-    pair = comparison["pairs"][1]
+    pair = comparison.pairs[1]
     assert "−80.0" in worse and "0, 16" in worse and "&lt; 0.0001" in worse
-    low, high = pair["interval"]
-    edge = max(abs(bound) for other in comparison["pairs"] for bound in other["interval"])
+    low, high = pair.interval
+    edge = max(abs(bound) for other in comparison.pairs for bound in other.interval)
     drawn = [tuple(map(float, found)) for found in re.findall(r"left:([\d.]+)%;width:([\d.]+)%", section)]
     assert drawn[1] == pytest.approx((50 + 50 * low / edge, 50 * (high - low) / edge), abs=0.06)
     marks = [float(found) for found in re.findall(r'<b style="left:([\d.]+)%"', section)]
-    assert marks == pytest.approx(
-        [50 + 50 * other["difference"] / edge for other in comparison["pairs"]], abs=0.06
-    )
+    assert marks == pytest.approx([50 + 50 * other.difference / edge for other in comparison.pairs], abs=0.06)
     assert "2 tests are made" in section and "0.05 / 2 = 0.025" in section
     assert "not quite independent" in section
 
 
-def test_one_policy_has_nothing_to_be_compared_with(comparison: dict[str, Any]) -> None:
-    comparison["pairs"] = []
-    assert "nothing to compare" in differences(comparison).body
+def test_one_policy_has_nothing_to_be_compared_with(comparison: Compared) -> None:
+    assert "nothing to compare" in differences(replace(comparison, pairs=[])).body
 
 
-def test_costs_beside_the_first(comparison: dict[str, Any]) -> None:
-    rows = [" ".join(row.split()) for row in table_rows(cost(comparison).body)]
+def test_costs_beside_the_first(comparison: Compared) -> None:
+    rows = table_rows(cost(comparison).body)
     assert rows[0] == "light 3.80 M 1.90 M 10.0 × 1.00 0.500 × 1.00 50 s"
     assert rows[2] == "fast 3.80 M 1.90 M 30.0 × 3.00 1.500 × 3.00 2 min 30 s"
 
 
-def test_losses_of_different_kinds_have_panels_of_their_own(
-    comparison: dict[str, Any], tmp_path: Path
-) -> None:
+def test_losses_of_different_kinds_have_panels_of_their_own(comparison: Compared, tmp_path: Path) -> None:
     body = training(comparison, tmp_path).body
     panels = {
         name: svg for svg, name in re.findall(r'(<svg[^>]*aria-label="([^"]*)".*?</svg>)', body, re.DOTALL)
@@ -203,6 +212,7 @@ def test_losses_of_different_kinds_have_panels_of_their_own(
     }
     assert list(counts.values()) == [[2, 2], [2, 0], [2, 0], [2, 0]]  # a line per seed
     assert "different quantities" in body and body.count('class="key"') == 3
+    assert body.count("what they are") == 2
     (tmp_path / "row00" / "metrics.jsonl").unlink()
     with pytest.raises(BadInput, match=r"row00/metrics\.jsonl: missing"):
         training(comparison, tmp_path)

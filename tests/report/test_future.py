@@ -105,7 +105,7 @@ def test_the_mean_is_over_samples_that_begin_from_other_noise(policy: LightWAM, 
     assert list(look_ahead(policy, found, replace(CONFIG, samples=1)).imagined) == [ONE]
 
 
-def test_pooled_pictures_are_enlarged_and_the_page_says_so(recording: Recording) -> None:
+def test_pooled_images_are_enlarged_and_the_page_says_so(recording: Recording) -> None:
     pooled = tiny_policy(tiny_config(video_pool=2))
     futures = look_ahead(pooled, moments(recording, 16), CONFIG)
     assert futures.size == (16, 32) and futures.imagined[ONE].shape == futures.recorded.shape

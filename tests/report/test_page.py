@@ -20,8 +20,7 @@ from tests.report.slider import evaluation
 from wamkit.report.distributions import Distribution
 from wamkit.report.facts import Facts
 from wamkit.report.future import FutureConfig
-from wamkit.report.markup import Section
-from wamkit.report.page import Header, write_page
+from wamkit.report.page import Header, Section, write_page
 from wamkit.report.run_page import ALL, RunPage, write_run_page
 from wamkit.report.video import FilmConfig
 
@@ -150,9 +149,10 @@ def test_a_damaged_recording_stops_the_page(page: RunPage, tmp_path: Path) -> No
 
 def test_titles_are_escaped(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    write_page(out, Header("a < b", "<b>", "&"), [Section("one", "x > y", "<p>body</p>")])
+    write_page(out, Header("a < b", "<b>", "&"), [Section("one", "x > y", "paragraphs", ["a <i>word</i>"])])
     text = out.read_text()
-    assert "a &lt; b" in text and "&lt;b&gt;" in text and "x &gt; y" in text and "<p>body</p>" in text
+    assert "a &lt; b" in text and "&lt;b&gt;" in text and "x &gt; y" in text
+    assert "<p>a &lt;i&gt;word&lt;/i&gt;</p>" in text
 
 
 def test_a_page_without_recordings_says_so(page: RunPage, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from wamkit_client.types import BadInput
 
 from tests.report.slider import LENGTH, REPLAN, evaluation, record
 from wamkit.report.recordings import Recording, read_recording
+from wamkit.report.results import RESULTS
 from wamkit.report.rollouts import first_of_tasks, shown_recordings
 
 
@@ -90,15 +92,19 @@ def test_a_success_per_task_is_shown_and_one_failure(tmp_path: Path) -> None:
     results = evaluation(tmp_path, "slide", "shove")
     rows = {(row["task"], row["seed"]): row for row in results["episodes"]}
     rows["slide", 0]["status"] = rows["shove", 1]["status"] = "failure"
-    shown = shown_recordings(results, tmp_path)
+    shown = chosen(results, tmp_path)
     assert [(one.task, one.seed) for one in shown] == [("slide", 1), ("shove", 0), ("slide", 0)]
     assert shown[0].instruction == "slide slide" and shown[0].embodiment == "robot"
     assert [(one.task, one.seed) for one in first_of_tasks(shown)] == [("slide", 1), ("shove", 0)]
     rows["shove", 0]["status"] = "failure"  # now a failure is shown anyway
-    assert [(one.task, one.seed) for one in shown_recordings(results, tmp_path)] == [
+    assert [(one.task, one.seed) for one in chosen(results, tmp_path)] == [
         ("slide", 1),
         ("shove", 0),
     ]
     for row in results["episodes"]:
         row["recording"] = ""
-    assert shown_recordings(results, tmp_path) == []
+    assert chosen(results, tmp_path) == []
+
+
+def chosen(results: dict[str, Any], folder: Path) -> list[Recording]:
+    return shown_recordings(RESULTS.validate_python(results), folder)

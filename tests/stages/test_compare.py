@@ -344,12 +344,12 @@ def test_pairs_by_hand():
         "metaworld3_no_video_seed1": results("++----"),
     }
     (pair,) = pairs(asked(LIGHT, PLAIN), found)
-    assert (pair["trials"], pair["only_first"], pair["only_second"]) == (11, 5, 0)
-    assert pair["difference"] == -5 / 11
-    assert pair["p_value"] == 2 * (1 / 2) ** 5
+    assert (pair.trials, pair.only_first, pair.only_second) == (11, 5, 0)
+    assert pair.difference == -5 / 11
+    assert pair.p_value == 2 * (1 / 2) ** 5
     loss, gain = 6 / 13, 1 / 13
     spread = 1.959964 * sqrt((loss + gain - (gain - loss) ** 2) / 13)
-    assert pair["interval"] == pytest.approx((gain - loss - spread, gain - loss + spread))
+    assert pair.interval == pytest.approx((gain - loss - spread, gain - loss + spread))
 
 
 def test_pairs_keep_seeds_apart():
@@ -361,7 +361,7 @@ def test_pairs_keep_seeds_apart():
         "metaworld3_no_video_seed1": results("+-"),
     }
     (pair,) = pairs(asked(LIGHT, PLAIN), found)
-    assert (pair["trials"], pair["only_first"], pair["only_second"], pair["p_value"]) == (4, 1, 1, 1.0)
+    assert (pair.trials, pair.only_first, pair.only_second, pair.p_value) == (4, 1, 1, 1.0)
 
 
 def test_costs_are_measured_in_turns(monkeypatch):

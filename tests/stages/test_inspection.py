@@ -22,12 +22,13 @@ from wamkit.data.actions import ActionSpace
 from wamkit.data.clips import Clips
 from wamkit.data.lerobot.dataset import Dataset, Episode, Writer
 from wamkit.data.windows import window
-from wamkit.report.findings import findings
-from wamkit.stages.inspection import inspect, padded_share, prompts_of, see
+from wamkit.stages.findings import findings
+from wamkit.stages.inspection import inspect, padded_share, see
 from wamkit.stages.run import fit_normalizer
 from wamkit.train.checkpoint import WEIGHTS, trained_tensors
 from wamkit.types import DataSpec
 from wamkit.wan.encoders import HashedTextConfig, StoredTextConfig, UMT5Config, WanVAEConfig
+from wamkit.wan.prompts import prompts_of
 from wamkit.wan.text import HashedText
 from wamkit.wan.umt5 import StoredText
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from wamkit_client.types import BadInput
+from wamkit_client.types import BadInput, Observation
 
 from wamkit.data.actions import ActionSpace, pad_actions
 from wamkit.data.hold_out import kept_episodes
@@ -36,6 +36,16 @@ class ClipSample:
     action_is_pad: Bool[Tensor, "1 k"]
     frame_is_pad: Bool[Tensor, "1 t"]
     id: str
+
+    def observation(self, noise_seed: int = 0) -> Observation:
+        """What a robot would have sent at that step."""
+        return Observation(
+            images={view: frames[0, 0].numpy() for view, frames in self.clip.views.items()},
+            proprio=self.clip.proprio[0].numpy(),
+            instruction=self.clip.instructions[0],
+            embodiment=self.clip.embodiments[0],
+            noise_seed=noise_seed,
+        )
 
 
 def trained_episodes(dataset: AnyDataset, spec: DataSpec) -> tuple[Episode, ...]:

@@ -1,13 +1,13 @@
-"""Where the learned queries look at each tapped depth, over the picture (Light-WAM's figure 3, bottom).
+"""Where the learned queries look at each tapped depth, over the image (Light-WAM's figure 3, bottom).
 
 All maps of a page share one scale, in multiples of even attention, and only what exceeds 1 is coloured: a flat map
-looks flat. It does not know
-how a policy attends.
+looks flat. It does not know how a policy attends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import matplotlib as mpl
@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wamkit.data.canvas import tile, view_boxes
+from wamkit.data.canvas import canvas_size, tile, view_boxes
 from wamkit.report.future import join, pixels
-from wamkit.report.markup import Section, block, escape, paragraphs, photograph
+from wamkit.report.page import Section
 from wamkit.report.recordings import NONE, Recording
 from wamkit.types import Clip, DataSpec
 
@@ -28,7 +28,7 @@ LEAST_TOP = 1.1
 """The scale ends at the largest value, but not below this multiple of even attention."""
 
 HEIGHT = 224
-"""Pixels the pictures are enlarged to."""
+"""Pixels the images are enlarged to."""
 
 
 class AttendingPolicy(Protocol):
@@ -45,11 +45,32 @@ class AttendingPolicy(Protocol):
         """By block; each map covers the canvas and sums to 1."""
 
 
+@dataclass(frozen=True)
+class AttendedStep:
+    """What the policy sees at a step, uint8 [h, w, 3], and by block: the same under its map, and percent per view."""
+
+    recording: Recording
+    step: int
+    image: np.ndarray
+    maps: dict[int, tuple[np.ndarray, list[float]]]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """grid: of the maps. top: the end of the scale, in multiples of even attention; colours: the scale's, in hex."""
+
+    looks: list[AttendedStep]
+    views: Sequence[str]
+    grid: Sequence[int]
+    top: float
+    colours: list[str]
+
+
 @torch.no_grad()
 def attention(policy: AttendingPolicy, recordings: Sequence[Recording]) -> Section:
-    """A row per recording: the picture and a map per depth, at the first query after a third of the episode."""
+    """A row per recording: the image and a map per depth, at the first query after a third of the episode."""
     if not recordings:
-        return Section("attention", "Attention", paragraphs(NONE))
+        return Section("attention", "Attention", "paragraphs", [NONE])
     steps = [recording.query_at(1 / 3) for recording in recordings]
     clip = join([r.clip(step, (0,), policy.data.views) for r, step in zip(recordings, steps, strict=True)])
     maps = {
@@ -57,72 +78,41 @@ def attention(policy: AttendingPolicy, recordings: Sequence[Recording]) -> Secti
         for layer, weights in policy.attention_maps(policy.encode(clip), clip.embodiments).items()
     }
     top = max(LEAST_TOP, *(float(weights.max()) for weights in maps.values()))
-    canvas = tile(clip.views, policy.data)[:, :, 0]
-    rows = [
-        _row(
-            recording,
-            step,
-            canvas[n],
-            {layer: weights[n] for layer, weights in maps.items()},
-            top,
-            policy.data,
-        )
-        for n, (recording, step) in enumerate(zip(recordings, steps, strict=True))
-    ]
-    grid = "×".join(str(size) for size in next(iter(maps.values())).shape[1:])
-    text = (
-        "The action expert reads the picture through learned queries at several depths of the video model. Each map "
-        "is the attention of one depth, averaged over heads and queries as the policy weighs them, on its grid of "
-        f"{grid} tokens, interpolated. Below each: how the attention divides among the cameras."
+    canvas = tile(clip.views, policy.data)[:, :, 0]  # [b, 3, H, W]
+    size = HEIGHT, round(HEIGHT * canvas.shape[3] / canvas.shape[2])
+    large = F.interpolate(canvas, size, mode="bicubic", align_corners=False).clamp(-1, 1)
+    looks = []
+    for n, (recording, step) in enumerate(zip(recordings, steps, strict=True)):
+        image = pixels(large[n])
+        own = {
+            layer: (overlay(image, weights[n], top), shares(weights[n], policy.data))
+            for layer, weights in maps.items()
+        }
+        looks.append(AttendedStep(recording, step, image, own))
+    colours = [mpl.colors.to_hex(colour) for colour in _colours(np.linspace(0, 1, 7))]
+    grid = next(iter(maps.values())).shape[1:]
+    return Section(
+        "attention", "Attention", "attention", Attention(looks, policy.data.views, grid, top, colours)
     )
-    scale = f"Grey: at most even attention. {_scale()} up to {top:.2f} times as much"
-    return Section("attention", "Attention", paragraphs(text) + block("p", "note", scale) + "".join(rows))
 
 
-def _row(
-    recording: Recording,
-    step: int,
-    canvas: Float[Tensor, "3 H W"],
-    maps: Mapping[int, Tensor],
-    top: float,
-    data: DataSpec,
-) -> str:
-    height, width = HEIGHT, round(HEIGHT * canvas.shape[2] / canvas.shape[1])
-    large = F.interpolate(canvas[None], (height, width), mode="bicubic", align_corners=False)[0].clamp(-1, 1)
-    seen = pixels(large)
-    heads = [block("span", "head", name) for name in ("picture", *(f"block {layer}" for layer in maps))]
-    images = [photograph(seen, f"{recording.task}, what the policy sees")]
-    shares = [block("span", "number", escape(", ".join(data.views)))]
-    for layer, weights in maps.items():
-        images.append(
-            photograph(overlay(seen, weights, top), f"{recording.task}, attention of block {layer}")
-        )
-        shares.append(block("span", "number", _shares(weights, canvas, data)))
-    columns = f"grid-template-columns:repeat({len(images)},1fr)"
-    title = f"<h3>{escape(recording.task)} <small>seed {recording.seed}, step {step}</small></h3>"
-    strip = f'<div class="strip" style="{columns}">{"".join(heads + images + shares)}</div>'
-    return title + block("div", "strip-scroll", strip)
-
-
-def overlay(seen: np.ndarray, weights: Float[Tensor, "rows columns"], top: float) -> np.ndarray:
-    """The picture, uint8 [h, w, 3], grey where the weight is at most 1, the more coloured the nearer it is to `top`."""
-    smooth = F.interpolate(weights[None, None], seen.shape[:2], mode="bicubic", align_corners=False)[0, 0]
+def overlay(image: np.ndarray, weights: Float[Tensor, "rows columns"], top: float) -> np.ndarray:
+    """The image, uint8 [h, w, 3], grey where the weight is at most 1, the more coloured the nearer it is to `top`."""
+    smooth = F.interpolate(weights[None, None], image.shape[:2], mode="bicubic", align_corners=False)[0, 0]
     heat = ((smooth - 1) / (top - 1)).clamp(0, 1).numpy()
-    colour = mpl.colormaps[COLOURS](0.35 + 0.65 * heat)[..., :3] * 255
-    grey = np.repeat(seen.mean(axis=2, keepdims=True), 3, axis=2)
+    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     strength = (0.85 * heat)[..., None]
-    return (grey * (1 - strength) + colour * strength).round().astype(np.uint8)
+    return (grey * (1 - strength) + 255 * _colours(heat) * strength).round().astype(np.uint8)
 
 
-def _shares(weights: Float[Tensor, "rows columns"], canvas: Float[Tensor, "3 H W"], data: DataSpec) -> str:
+def _colours(heat: np.ndarray) -> np.ndarray:
+    """[0, 1] -> RGB in [0, 1], without the darkest third of the colour map."""
+    return mpl.colormaps[COLOURS](0.35 + 0.65 * heat)[..., :3]
+
+
+def shares(weights: Float[Tensor, "rows columns"], data: DataSpec) -> list[float]:
     """Percent of the attention on each view, in the order of the views."""
-    spread = F.interpolate(weights[None, None], canvas.shape[1:], mode="nearest")[0, 0]
+    spread = F.interpolate(weights[None, None], canvas_size(data), mode="nearest")[0, 0]
     total = float(spread.sum())
     boxes = view_boxes(data).values()
-    shares = [float(spread[top : top + h, left : left + w].sum()) / total for top, left, h, w in boxes]
-    return ", ".join(f"{100 * share:.0f} %" for share in shares)
-
-
-def _scale() -> str:
-    stops = [mpl.colors.to_hex(mpl.colormaps[COLOURS](0.35 + 0.65 * i / 6)) for i in range(7)]
-    return f'<span class="scale" style="background:linear-gradient(90deg,{",".join(stops)})"></span>'
+    return [100 * float(spread[top : top + h, left : left + w].sum()) / total for top, left, h, w in boxes]

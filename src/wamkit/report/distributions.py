@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from markupsafe import Markup
 
 from wamkit.data.joined import AnyDataset
 from wamkit.data.lerobot.files import dimension_labels
 from wamkit.data.normalize import SOURCES, Normalizer, field_rows
-from wamkit.report.markup import Section, escape, figures, paragraphs
+from wamkit.report.page import Section
 from wamkit.report.plots import histogram
 
 MODES = {"min_max": "the smallest and largest value", "z_score": "mean ± one standard deviation"}
@@ -31,6 +32,17 @@ class Distribution:
     high: np.ndarray
     mode: str
 
+    @property
+    def lines_at(self) -> str:
+        """What becomes -1 and 1, in words."""
+        return MODES[self.mode]
+
+    @property
+    def plots(self) -> list[Markup]:
+        """A histogram per dimension."""
+        columns = zip(self.names, self.values.T, self.low, self.high, strict=True)
+        return [histogram(name, values, (float(low), float(high))) for name, values, low, high in columns]
+
 
 def distributions_of(dataset: AnyDataset, normalizer: Normalizer) -> list[Distribution]:
     """Every frame's actions and proprio of a dataset. BadInput where the normaliser does not know its robot."""
@@ -46,16 +58,4 @@ def distributions_of(dataset: AnyDataset, normalizer: Normalizer) -> list[Distri
 
 def distributions(shown: Sequence[Distribution]) -> Section:
     """A histogram per dimension."""
-    body = paragraphs(
-        "Every frame of the training data, in physical units, as shares of the frames. The dashed lines are the values "
-        "that the policy's normaliser maps to -1 and 1."
-    )
-    for one in shown:
-        plots = [
-            histogram(name, one.values[:, i], (float(one.low[i]), float(one.high[i])))
-            for i, name in enumerate(one.names)
-        ]
-        count = f"{len(one.values):,}".replace(",", " ")
-        body += f"<h3>{escape(one.field.capitalize())} <small>{count} frames; lines at {MODES[one.mode]}</small></h3>"
-        body += figures("histograms", plots)
-    return Section("data", "Data", body)
+    return Section("data", "Data", "distributions", shown)

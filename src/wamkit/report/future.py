@@ -1,7 +1,7 @@
 """The imagined future beside the recorded one (Light-WAM's figure 3, top), with the numbers that keep it honest.
 
-At queries of recorded episodes the policy imagines the window it was trained on, from the present picture alone.
-PSNR against the recorded canvas is given beside two references: the present picture repeated, which is the future of
+At queries of recorded episodes the policy imagines the window it was trained on, from the present image alone.
+PSNR against the recorded canvas is given beside two references: the present image repeated, which is the future of
 a world that stands still, and the recorded future through the policy's codec, which no prediction can be expected to
 exceed. It does not know how a policy imagines.
 """
@@ -19,14 +19,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.data.canvas import tile
-from wamkit.report.markup import Section, block, escape, paragraphs, picture, table
+from wamkit.report.page import Section
 from wamkit.report.recordings import NONE, Recording
 from wamkit.types import Clip, DataSpec, Inputs
 from wamkit.wan.encoders import Codec
 
 
 class ImaginingPolicy(Protocol):
-    """What this section asks of a policy. Pictures are in [-1, 1] and may be smaller than the canvas."""
+    """What this section asks of a policy. Images are in [-1, 1] and may be smaller than the canvas."""
 
     data: DataSpec
     codec: Codec
@@ -51,12 +51,12 @@ class ImaginingPolicy(Protocol):
 @dataclass(frozen=True)
 class FutureConfig:
     """steps: Euler steps per imagined clip.  samples: imagined per moment; one is shown, and their mean (if several).
-    pictures: how many moments of the window are shown, its last among them.
+    frames: how many of the window are shown, its last among them.
     batch: clips imagined at a time.  seed: of the noise."""
 
     steps: int = 10
     samples: int = 8
-    pictures: int = 4
+    frames: int = 4
     batch: int = 8
     seed: int = 0
 
@@ -74,7 +74,7 @@ class Futures:
     """n moments, t frames of the window with the present first, in [-1, 1] on the canvas.
 
     imagined, references: ways to guess the future, by name, in the order they are shown.
-    size: height and width of the imagined pictures before they were enlarged to the canvas.
+    size: height and width of the imagined images before they were enlarged to the canvas.
     """
 
     recorded: Float[Tensor, "n 3 t H W"]
@@ -105,10 +105,8 @@ def shown_moment(found: Sequence[Moment]) -> Moment:
 def look_ahead(policy: ImaginingPolicy, found: Sequence[Moment], config: FutureConfig) -> Futures:
     """Let the policy imagine every moment."""
     generator = torch.Generator().manual_seed(config.seed)
-    parts = [
-        _look_ahead(policy, found[i : i + config.batch], config, generator)
-        for i in range(0, len(found), config.batch)
-    ]
+    batches = [found[i : i + config.batch] for i in range(0, len(found), config.batch)]
+    parts = [_look_ahead(policy, batch, config, generator) for batch in batches]
     recorded, sample, mean, coded = (torch.cat(clips) for clips in zip(*parts, strict=True))
     imagined = {"one sample": sample}
     if config.samples > 1:
@@ -131,14 +129,13 @@ def _look_ahead(
     window = join([m.recording.clip(m.step, policy.data.frame_offsets, policy.data.views) for m in found])
     now = join([m.recording.clip(m.step, (0,), policy.data.views) for m in found])
     whole, present = policy.encode(window), policy.encode(now)
+    coded = policy.codec.decode(torch.cat([policy.pool(whole.present), whole.future], dim=2)).float()
     frames = whole.future.shape[2]
     sample = policy.imagine(present, now.embodiments, frames, config.steps, generator).float()
     total = sample.clone()
     for _ in range(config.samples - 1):
         total += policy.imagine(present, now.embodiments, frames, config.steps, generator).float()
-    coded = policy.codec.decode(torch.cat([policy.pool(whole.present), whole.future], dim=2)).float()
-    mean = total / config.samples
-    return tile(window.views, policy.data), sample.cpu(), mean.cpu(), coded.cpu()
+    return tile(window.views, policy.data), sample.cpu(), (total / config.samples).cpu(), coded.cpu()
 
 
 def join(clips: Sequence[Clip]) -> Clip:
@@ -166,94 +163,74 @@ def psnr(squared_error: float) -> str:
     return "∞" if squared_error == 0 else f"{10 * np.log10(4 / squared_error):.1f}"
 
 
+@dataclass(frozen=True)
+class Strip:
+    """A moment. recorded, imagined: uint8 frames, the present first; psnrs: of each guess, in dB, by shown frame."""
+
+    moment: Moment
+    recorded: list[np.ndarray]
+    imagined: dict[str, list[np.ndarray]]
+    psnrs: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Future:
+    """offsets: of the shown frames after the present, in steps (words) and seconds. moments: how many; psnrs: over all
+    of them. canvas: height and width of the recorded images. short: of recordings shorter than the window, a
+    sentence each."""
+
+    config: FutureConfig
+    futures: Futures
+    canvas: tuple[int, int]
+    offsets: dict[str, float]
+    strips: list[Strip]
+    moments: int
+    psnrs: dict[str, list[str]]
+    short: list[str]
+
+
 def future(policy: ImaginingPolicy, recordings: Sequence[Recording], config: FutureConfig) -> Section:
     """A strip per recording and a table over all moments of all recordings."""
-    if not recordings:
-        return Section("future", "Imagined future", paragraphs(NONE))
-    offsets = policy.data.frame_offsets
-    found = [moments(recording, offsets[-1]) for recording in recordings]
-    notes = [
-        _too_short(recording, offsets[-1])
-        for recording, own in zip(recordings, found, strict=True)
-        if not own
+    window, offsets = policy.data.frame_offsets[-1], policy.data.frame_offsets
+    found = {n: moments(recording, window) for n, recording in enumerate(recordings)}
+    short = [
+        f"{recording.task}, seed {recording.seed}: the episode has {recording.steps} steps, fewer than the window of "
+        f"{window}; it is not shown."
+        for n, recording in enumerate(recordings)
+        if not found[n]
     ]
-    everything = [moment for own in found for moment in own]
+    everything = [moment for own in found.values() for moment in own]
     if not everything:
-        return Section("future", "Imagined future", paragraphs(*notes))
+        return Section("future", "Imagined future", "paragraphs", short or [NONE])
     futures = look_ahead(policy, everything, config)
-    shown = shown_frames(len(offsets), config.pictures)
-    strips = [
-        _strip(futures, everything.index(moment), moment, policy.data, shown)
-        for moment in (shown_moment(own) for own in found if own)
-    ]
-    body = paragraphs(_explanation(futures, config)) + "".join(strips)
-    body += f"<h3>All moments <small>{len(everything)} queries of the episodes above</small></h3>"
-    body += _table(futures, [offsets[i] for i in shown], shown) + block(
-        "div", "note", paragraphs(_NOTE, *notes)
-    )
-    return Section("future", "Imagined future", body)
-
-
-_NOTE = (
-    "PSNR of the mean squared error over the whole canvas; higher is better. Most of a scene stands still, so the "
-    "present picture repeated is hard to beat; the codec loses detail even when the future is known."
-)
-
-
-def _too_short(recording: Recording, window: int) -> str:
-    return (
-        f"{recording.task}, seed {recording.seed}: the episode has {recording.steps} steps, fewer than the window "
-        f"of {window}; it is not shown."
-    )
-
-
-def _table(futures: Futures, offsets: Sequence[int], shown: Sequence[int]) -> str:
-    rows = []
-    for name, error in futures.squared_errors().items():
-        title = f"imagined, {name}" if name in futures.imagined else name
-        rows.append((escape(title), *(psnr(float(error[:, i].mean())) for i in shown)))
-    return table(("PSNR in dB", *(f"+{offset} steps" for offset in offsets)), rows)
-
-
-def _explanation(futures: Futures, config: FutureConfig) -> str:
-    height, width = futures.recorded.shape[-2:]
-    size = f"{futures.size[0]}×{futures.size[1]} pixels"
-    if futures.size != (height, width):
-        size += f", enlarged here to the canvas of {height}×{width}"
-    text = (
-        "At a query of each episode above, the policy imagines what its cameras will see, from the present picture, "
-        "the instruction and its proprioception. Above it stands what they saw when the episode went on. Each sample "
-        f"begins from other noise and takes {config.steps} Euler steps; pictures of {size}."
-    )
-    if config.samples > 1:
-        text += " The mean of samples is what the policy expects: what it is unsure of is blurred."
-    return text
-
-
-def shown_frames(frames: int, pictures: int) -> list[int]:
-    """Indices that divide a window of `frames` (the present first) into `pictures` equal parts, the last included."""
-    return sorted({round((frames - 1) * (i + 1) / pictures) for i in range(pictures)} - {0})
-
-
-def _strip(futures: Futures, n: int, moment: Moment, data: DataSpec, shown: Sequence[int]) -> str:
-    """What was recorded above what was imagined, moment n of the futures."""
-    task, seed = moment.recording.task, moment.recording.seed
-    frames = (0, *shown)
-    names = [f"+{data.frame_offsets[i]} steps<br>{data.frame_times[i]:g} s" for i in shown]
-    cells = ["<span></span>", *(block("span", "head", name) for name in ("now", *names))]
-    for label, video in {"recorded": futures.recorded, **futures.imagined}.items():
-        side = label if label == "recorded" else f"imagined<small>{escape(label)}</small>"
-        cells.append(block("span", "side", side))
-        cells += [picture(pixels(video[n, :, i]), f"{task}, {label}, frame {i}") for i in frames]
     errors = futures.squared_errors()
-    for name in (*futures.imagined, "present repeated"):
-        label = f"{name}, PSNR in dB" if name == "one sample" else name
-        cells.append(block("span", "label", escape(label)))
-        cells += [block("span", "number", psnr(float(errors[name][n, i]))) for i in shown]
-    columns = f"grid-template-columns:74px repeat({len(frames)},1fr)"
-    title = f"<h3>{escape(task)} <small>seed {seed}, from step {moment.step}</small></h3>"
-    strip = f'<div class="strip" style="{columns}">{"".join(cells)}</div>'
-    return title + block("div", "strip-scroll", strip)
+    shown = shown_frames(len(offsets), config.frames)
+
+    def strip(moment: Moment) -> Strip:
+        n = everything.index(moment)
+        recorded, *imagined = (
+            [pixels(video[n, :, i]) for i in (0, *shown)]
+            for video in (futures.recorded, *futures.imagined.values())
+        )
+        psnrs = {name: [psnr(float(error[n, i])) for i in shown] for name, error in errors.items()}
+        return Strip(moment, recorded, dict(zip(futures.imagined, imagined, strict=True)), psnrs)
+
+    values = Future(
+        config=config,
+        futures=futures,
+        canvas=(futures.recorded.shape[3], futures.recorded.shape[4]),
+        offsets={f"+{offsets[i]} steps": policy.data.frame_times[i] for i in shown},
+        strips=[strip(shown_moment(own)) for own in found.values() if own],
+        moments=len(everything),
+        psnrs={name: [psnr(float(error[:, i].mean())) for i in shown] for name, error in errors.items()},
+        short=short,
+    )
+    return Section("future", "Imagined future", "future", values)
+
+
+def shown_frames(frames: int, shown: int) -> list[int]:
+    """Indices that divide a window of `frames` (the present first) into `shown` equal parts, the last included."""
+    return sorted({round((frames - 1) * (i + 1) / shown) for i in range(shown)} - {0})
 
 
 def pixels(frame: Float[Tensor, "3 h w"]) -> np.ndarray:

@@ -1,28 +1,26 @@
-"""One HTML page that needs no other file: a headline, and sections below each other.
+"""One HTML page that needs no other file, rendered by the jinja2 templates beside this module.
 
-What a page shows is the list of sections it is given; a page about another kind of policy is another list.
-It does not know what the sections hold.
+A page is a header and a list of sections; a section is values and the template that shows them. Text is escaped,
+whatever it says. It does not know what the sections hold.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from functools import cache
 from pathlib import Path
+from typing import Any, SupportsFloat
 
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from wamkit.io.differences import flatten
 from wamkit.io.files import replace_file
-from wamkit.report.markup import Section, escape
-
-# Videos play while they are in sight, unless the reader has asked for less motion; all still have their controls.
-_PLAY_IN_SIGHT = """
-if (!matchMedia("(prefers-reduced-motion: reduce)").matches) {
-  const watch = new IntersectionObserver(
-    entries => entries.forEach(e => e.isIntersecting ? e.target.play().catch(() => {}) : e.target.pause()),
-    {threshold: 0.5});
-  document.querySelectorAll("video").forEach(v => watch.observe(v));
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -34,36 +32,101 @@ class Header:
     subline: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """One part of a page. anchor: its id, a word. template: the file <template>.html.j2, which sees `shown`."""
+
+    anchor: str
+    title: str
+    template: str
+    shown: object
+
+    @property
+    def body(self) -> Markup:
+        """Everything below the title."""
+        return Markup(templates().get_template(f"{self.template}.html.j2").render(shown=self.shown))
+
+
 def write_page(out: Path, header: Header, sections: Sequence[Section]) -> None:
     """Write the page to `out`, whole or not at all. The same arguments give the same bytes."""
-    style = resources.files("wamkit.report").joinpath("page.css").read_text()
-    links = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)
-    bodies = "".join(
-        f'<section id="{section.anchor}"><h2>{escape(section.title)}</h2>{section.body}</section>\n'
-        for section in sections
-    )
-    html = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(header.title)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(header.title)}</h1>
-<p class="headline">{escape(header.headline)}</p>
-<p class="subline">{escape(header.subline)}</p>
-<nav>{links}</nav>
-</header>
-{bodies}</main>
-<script>{_PLAY_IN_SIGHT}</script>
-</body>
-</html>
-"""
+    html = templates().get_template("page.html.j2").render(header=header, sections=sections)
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, html.encode())
+
+
+@cache
+def templates() -> Environment:
+    """The templates with the filters below. A name that does not exist is an error, not an empty string."""
+    environment = Environment(
+        loader=PackageLoader("wamkit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (png, jpeg, mp4, percent, points, duration, significant, grouped, flatten, readable)
+    environment.filters |= {filter.__name__: filter for filter in filters}
+    return environment
+
+
+def png(pixels: np.ndarray) -> str:
+    """uint8 RGB [h, w, 3] as a data URI, without loss."""
+    return _image_uri(pixels, "png")
+
+
+def jpeg(pixels: np.ndarray, quality: int = 88) -> str:
+    """uint8 RGB [h, w, 3] as a data URI, compressed."""
+    return _image_uri(pixels, "jpeg", quality=quality)
+
+
+def mp4(data: bytes) -> str:
+    """A video file as a data URI."""
+    return _uri("video/mp4", data)
+
+
+def _image_uri(pixels: np.ndarray, format: str, **options: int) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **options)
+    return _uri(f"image/{format}", file.getvalue())
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def percent(share: float) -> str:
+    """0.956 -> "95.6 %"; whole numbers without decimals."""
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def points(difference: float) -> str:
+    """A difference of two rates in percentage points, signed."""
+    return f"{100 * difference:+.1f}".replace("-", "−").replace("+0.0", "0.0")
+
+
+def duration(seconds: float) -> str:
+    """75 -> "1 min 15 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def significant(value: SupportsFloat, digits: int = 4) -> str:
+    """Rounded to so many significant digits."""
+    return f"{float(value):.{digits}g}"
+
+
+def grouped(count: int) -> str:
+    """1986819434 -> "1 986 819 434"."""
+    return f"{count:,}".replace(",", " ")
+
+
+def readable(value: Any) -> str:
+    """As JSON says it, without quotes and brackets; whole numbers from 10 000 on in groups of three."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(readable, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return grouped(value) if isinstance(value, int) and abs(value) >= 10_000 else str(value)

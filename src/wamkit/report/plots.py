@@ -1,7 +1,7 @@
 """Line plots and histograms as inline SVG that take the page's font and colours, light or dark.
 
-matplotlib draws with stand-in colours, which are then replaced by the page's CSS variables. It does not know what
-is plotted.
+matplotlib draws in the style of page.mplstyle with stand-in colours, which are then replaced by the page's CSS
+variables. It does not know what is plotted.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-LINES, HISTOGRAM = (3.5, 2.05), (2.6, 1.7)
+STYLE = mpl.rc_params_from_file(Path(__file__).with_name("page.mplstyle"), use_default_template=False)
+
+LINES, HISTOGRAM, SPARK = (3.5, 2.05), (2.6, 1.7), (1.8, 0.4)
 """Width and height in inches; the page scales plots, but not by much."""
 
-# A stand-in is a colour that matplotlib would not choose by itself.
+# A stand-in is a colour that matplotlib would not choose by itself; page.mplstyle has more of them.
 VARIABLES = {
     "#010101": "var(--ink)",
     "#020202": "var(--soft)",
@@ -35,45 +38,6 @@ VARIABLES = {
 }
 INK, SOFT, GRID, BLUE, ORANGE, LINE, GREEN, RED = VARIABLES
 
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.size": 8.5,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
-    "xtick.minor.visible": False,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-}
-
-
-@mpl.rc_context(STYLE)
-def lines(name: str, x: Sequence[float], y: Sequence[float], x_label: str, log: bool = False) -> str:
-    """y over x, with its mean over the last twentieth of the points in front. `log` needs positive values."""
-    values = np.asarray(y, dtype=np.float64)
-    window = max(1, len(values) // 20)
-    figure, axes = _blank(name, LINES)
-    if window > 1:
-        axes.plot(x, values, color=BLUE, alpha=0.35, linewidth=0.9)
-    axes.plot(
-        x, running_mean(values, window), color=BLUE, linewidth=1.6, marker="o" if len(values) == 1 else ""
-    )
-    _scale(axes, values, log)
-    axes.set_xlim(0, max(x))
-    axes.set_xlabel(x_label)
-    return _svg(figure, name)
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -82,34 +46,48 @@ class Curve:
     x: Sequence[float]
     y: Sequence[float]
     colour: str
+    alpha: float = 0.85
+    width: float = 1.2
 
 
 @mpl.rc_context(STYLE)
-def curves(name: str, shown: Sequence[Curve], x_label: str, log: bool = False) -> str:
+def curves(name: str, shown: Sequence[Curve], x_label: str, log: bool = False) -> Markup:
     """Curves over each other, the first in front. `log` needs positive values."""
     figure, axes = _blank(name, LINES)
     for curve in reversed(shown):
         marker = "o" if len(curve.y) == 1 else ""
-        axes.plot(curve.x, curve.y, color=curve.colour, alpha=0.85, linewidth=1.2, marker=marker)
-    _scale(axes, np.concatenate([np.asarray(curve.y, dtype=np.float64) for curve in shown]), log)
-    axes.set_xlim(0, max(max(curve.x) for curve in shown))
-    axes.set_xlabel(x_label)
-    return _svg(figure, name)
-
-
-def _scale(axes: Axes, values: np.ndarray, log: bool) -> None:
-    """Logarithmic, or from zero."""
+        axes.plot(
+            curve.x, curve.y, color=curve.colour, alpha=curve.alpha, linewidth=curve.width, marker=marker
+        )
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
         axes.yaxis.set_major_formatter("{x:g}")  # set_yscale has put its own
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_ylim(bottom=min(0.0, values.min()))
+        axes.set_ylim(bottom=min(0.0, *(min(curve.y) for curve in shown)))
+    axes.set_xlim(0, max(max(curve.x) for curve in shown))
+    axes.set_xlabel(x_label)
+    return _svg(figure, name)
+
+
+def lines(name: str, x: Sequence[float], y: Sequence[float], x_label: str, log: bool = False) -> Markup:
+    """y over x, pale, with its mean over the last twentieth of the points in front. `log` needs positive values."""
+    window = max(1, len(y) // 20)
+    mean = Curve(x, running_mean(np.asarray(y, np.float64), window).tolist(), BLUE, alpha=1.0, width=1.6)
+    return curves(name, [mean, Curve(x, y, BLUE, alpha=0.35, width=0.9)][: 1 + (window > 1)], x_label, log)
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean over the last `window` values (fewer at the beginning)."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
 
 
 @mpl.rc_context(STYLE)
-def histogram(name: str, values: np.ndarray, marks: Sequence[float], bins: int = 48) -> str:
+def histogram(name: str, values: np.ndarray, marks: Sequence[float], bins: int = 48) -> Markup:
     """Share of `values` [n] in each of `bins` equal ranges, and dashed vertical lines at `marks`."""
     low, high = min(values.min(), *marks), max(values.max(), *marks)
     margin = 0.04 * (high - low) or 0.5
@@ -125,9 +103,28 @@ def histogram(name: str, values: np.ndarray, marks: Sequence[float], bins: int =
 
 
 @mpl.rc_context(STYLE)
+def spark(name: str, values: np.ndarray, span: float, bins: int = 50) -> Markup:
+    """A histogram of `values` [n] from -span to span without axes, dashed at -1 and 1, red outside of them."""
+    figure = Figure(figsize=SPARK)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    counts, edges = np.histogram(values, bins, (-span, span))
+    heights = np.where(counts, np.maximum(counts, counts.max() / 25), 0)  # a rare value can be seen too
+    centres = (edges[:-1] + edges[1:]) / 2
+    inside = np.abs(centres) <= 1 + span / bins
+    for colour, shown in ((BLUE, inside), (RED, ~inside)):
+        axes.bar(centres[shown], heights[shown], 1.8 * span / bins, color=colour, alpha=0.85)
+    for mark in (-1, 1):
+        axes.axvline(mark, color=SOFT, linewidth=0.8, dashes=(3, 2))
+    axes.axhline(0, color=LINE, linewidth=1.2)
+    axes.set(xlim=(-span, span), ylim=(0, 1.05 * counts.max()))
+    return _svg(figure, name, "spark")
+
+
+@mpl.rc_context(STYLE)
 def chunk(
     name: str, sample: str, recorded: np.ndarray, is_pad: np.ndarray, predicted: np.ndarray, least: float
-) -> str:
+) -> Markup:
     """A dimension of a sample's action chunk: recorded [k], padded steps shaded, predicted [k] (or nothing) over it.
 
     least: height of the plot in units of the values, where they need no more.
@@ -147,22 +144,12 @@ def chunk(
     return _svg(figure, f"{name} of {sample}")
 
 
-def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the last `window` values (fewer at the beginning)."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    end = np.arange(1, len(values) + 1)
-    start = np.maximum(end - window, 0)
-    return (total[end] - total[start]) / (end - start)
-
-
 def _blank(name: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
     """Axes in the same place of every plot of a size, so that plots above each other line up."""
     width, height = size
     figure = Figure(figsize=size)
-    figure.patch.set_visible(False)
     left, bottom, top = 0.44 / width, 0.41 / height, 1 - 0.37 / height
     axes = figure.add_axes((left, bottom, 1 - left - 0.07 / width, top - bottom))
-    axes.patch.set_visible(False)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.locator_params(axis="y", nbins=4)
     axes.locator_params(axis="x", nbins=round(1.8 * width))
@@ -170,23 +157,19 @@ def _blank(name: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, name: str) -> str:
+def _svg(figure: Figure, name: str, kind: str = "plot") -> Markup:
+    """The figure as part of a page: no header, no names that would collide with another plot's, page colours."""
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):  # ids depend on the content alone
         figure.savefig(file, format="svg")
-    return _inline(file.getvalue(), name)
-
-
-def _inline(svg: str, name: str) -> str:
-    """A file's SVG as part of a page: no header, no names that would collide with another plot's, page colours."""
+    svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(
-        r"<(metadata|style)[ >].*?</\1>", "", svg, flags=re.DOTALL
-    )  # metadata: date and web addresses
+    # Metadata has the date and web addresses.
+    svg = re.sub(r"<(metadata|style)[ >].*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"font-family: [^;]*; ", "", svg)
-    opening = rf'<svg class="plot" role="img" aria-label="{escape(name)}" \1>'
+    opening = rf'<svg class="{kind}" role="img" aria-label="{escape(name)}" \1>'
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', opening, svg, count=1)
     for stand_in, variable in VARIABLES.items():
         svg = svg.replace(stand_in, variable)
-    return re.sub(r"\s*\n\s*", "\n", svg)
+    return Markup(re.sub(r"\s*\n\s*", "\n", svg))

@@ -18,9 +18,9 @@ from wamkit.report.attention import AttendingPolicy, attention
 from wamkit.report.distributions import Distribution, distributions
 from wamkit.report.facts import Facts, facts
 from wamkit.report.future import FutureConfig, ImaginingPolicy, future
-from wamkit.report.markup import Section
-from wamkit.report.page import write_page
+from wamkit.report.page import Section, write_page
 from wamkit.report.recordings import Recording
+from wamkit.report.results import RESULTS, Results
 from wamkit.report.rollouts import first_of_tasks, rollouts, shown_recordings
 from wamkit.report.success import header, success
 from wamkit.report.training import training
@@ -46,18 +46,18 @@ class RunPage:
     future: FutureConfig = field(default_factory=FutureConfig)
 
 
-SECTIONS: dict[str, Callable[[RunPage, Sequence[Recording]], Section]] = {
-    "success": lambda page, recordings: success(page.results),
-    "rollouts": lambda page, recordings: rollouts(
+SECTIONS: dict[str, Callable[[RunPage, Results, Sequence[Recording]], Section]] = {
+    "success": lambda page, results, recordings: success(results),
+    "rollouts": lambda page, results, recordings: rollouts(
         recordings, page.policy.data.views, page.policy.data.hz, page.film
     ),
-    "future": lambda page, recordings: future(page.policy, first_of_tasks(recordings), page.future),
-    "attention": lambda page, recordings: attention(
+    "future": lambda page, results, recordings: future(page.policy, first_of_tasks(recordings), page.future),
+    "attention": lambda page, results, recordings: attention(
         cast(AttendingPolicy, page.policy), first_of_tasks(recordings)
     ),
-    "training": lambda page, recordings: training(page.run_dir),
-    "data": lambda page, recordings: distributions(page.distributions),
-    "facts": lambda page, recordings: facts(page.facts),
+    "training": lambda page, results, recordings: training(page.run_dir),
+    "data": lambda page, results, recordings: distributions(page.distributions),
+    "facts": lambda page, results, recordings: facts(page.facts),
 }
 ALL = tuple(SECTIONS)
 
@@ -71,10 +71,11 @@ def write_run_page(out: Path, page: RunPage, sections: Sequence[str] = ALL) -> N
     unknown = [name for name in sections if name not in SECTIONS]
     if unknown:
         raise BadInput(f"a page has no section {unknown[0]!r}; expected some of {', '.join(ALL)}")
-    recordings = shown_recordings(page.results, page.results_folder)
+    results = RESULTS.validate_python(page.results)
+    recordings = shown_recordings(results, page.results_folder)
     made = []
     with bar("report", len(sections), unit="sections") as advance:
         for name in sections:
-            made.append(SECTIONS[name](page, recordings))
+            made.append(SECTIONS[name](page, results, recordings))
             advance(1, note=name)
-    write_page(out, header(page.title, page.results), made)
+    write_page(out, header(page.title, results), made)

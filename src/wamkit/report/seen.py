@@ -1,26 +1,31 @@
-"""What a policy is shown of a dataset, as values: pictures, numbers, words and action chunks.
+"""What a policy is shown of a dataset, as values: images, numbers, words and action chunks.
 
-Measured by wamkit/stages/inspection.py, judged by report/findings.py, shown by report/inspection.py. Nothing is read
-here.
+Measured by stages/inspection.py, judged by stages/findings.py, drawn by report/inspection.py. Nothing is read here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wamkit.data.actions import ActionSpace
-from wamkit.data.statistics import Stats
+from wamkit.data.canvas import view_boxes
+from wamkit.data.statistics import STILL, Stats
 from wamkit.types import DataSpec
+from wamkit.wan.prompts import Prompt
+
+PIXEL_STEP = 2 / 255
+"""One step of an 8-bit pixel on a canvas in [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The pictures of one sample. id: "episode:step".
+    """The images of one sample. id: "episode:step".
 
     canvas: as `tile` made it, in [-1, 1]. decoded: what the codec gives back of it, in [-1, 1]; no frame (t = 0)
     where the codec's weights are not there.
@@ -53,21 +58,9 @@ class Field:
     low: np.ndarray
     high: np.ndarray
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a text encoder makes of an instruction.
-
-    prompt: the exact sentence. tokens: the pieces it is cut into, in order; none where they are not known here.
-    used: context rows that are not padding; 0 where not known. rows: all rows. problem: "" where there is none.
-    """
-
-    instruction: str
-    prompt: str
-    tokens: tuple[str, ...]
-    used: int
-    rows: int
-    problem: str
+    def moves(self, i: int) -> bool:
+        """Whether dimension i is more than a constant."""
+        return bool(self.stats.max[i] - self.stats.min[i] >= STILL)
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ class Seen:
     robot: the dataset's; known: the normaliser's. sources: height and width of every view as recorded.
     padded_actions: share of all chunks' actions that lie past an episode's end.
     broken: what is wrong with the numbers of the run's weights; "" where nothing is.
-    no_codec, no_tokens, no_policy: why pictures are not decoded, tokens not known, nothing predicted; "" where not.
+    no_codec, no_tokens, no_policy: why images are not decoded, tokens not known, nothing predicted; "" where not.
     """
 
     spec: DataSpec
@@ -124,26 +117,29 @@ class Seen:
     no_policy: str
     broken: str
 
+    def field(self, name: str) -> Field:
+        """ "action" or "proprio"."""
+        return next(field for field in self.fields if field.field == name)
 
-def open_loop(chunks: list[Chunk], scale: np.ndarray) -> OpenLoop:
+    def frames_of(self, view: str) -> Float[Tensor, "n 3 h w"]:
+        """All frames of all looks, cut out of the canvas."""
+        top, left, height, width = view_boxes(self.spec)[view]
+        canvas = torch.cat([look.canvas.transpose(0, 1) for look in self.looks])
+        return canvas[:, :, top : top + height, left : left + width]
+
+
+def open_loop(chunks: Sequence[Chunk], scale: np.ndarray) -> OpenLoop:
     """Compare what was predicted with what was recorded. scale [a]: unit range per physical unit."""
-    recorded, predicted = _together(chunks)
-    nothing = np.full(len(scale), np.nan)
-    if not len(predicted):
+    judged = [chunk for chunk in chunks if len(chunk.predicted)]
+    if not judged:
+        nothing = np.full(len(scale), np.nan)
         return OpenLoop(0, nothing, nothing, nothing, nothing)
+    recorded = np.concatenate([chunk.recorded[~chunk.is_pad] for chunk in judged])  # [n, a]
+    predicted = np.concatenate([chunk.predicted[~chunk.is_pad] for chunk in judged])  # [n, a]
     error = np.abs(predicted - recorded).mean(axis=0)
     constant = np.abs(recorded - np.median(recorded, axis=0)).mean(axis=0)
     pairs = zip(predicted.T, recorded.T, strict=True)
-    return OpenLoop(len(chunks), error, error * scale, constant, np.array([correlation(*p) for p in pairs]))
-
-
-def _together(chunks: list[Chunk]) -> tuple[np.ndarray, np.ndarray]:
-    """Recorded and predicted actions [n, a] of the steps that are not padding."""
-    judged = [chunk for chunk in chunks if len(chunk.predicted)]
-    if not judged:
-        return np.zeros((0, 0)), np.zeros((0, 0))
-    recorded = np.concatenate([chunk.recorded[~chunk.is_pad] for chunk in judged])
-    return recorded, np.concatenate([chunk.predicted[~chunk.is_pad] for chunk in judged])
+    return OpenLoop(len(judged), error, error * scale, constant, np.array([correlation(*p) for p in pairs]))
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
@@ -151,3 +147,20 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) < 2 or not np.isfinite([x, y]).all() or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def gripper_direction(seen: Seen) -> list[str]:
+    """What a high gripper command goes with in the state, where the dataset names a gripper there."""
+    action, state = seen.field("action"), seen.field("proprio")
+    grippers = [(j, name) for j, name in enumerate(state.names) if "grip" in name.lower()]
+    found = []
+    for i, kind in enumerate(action.kinds):
+        if kind != "gripper" or not grippers or not action.moves(i):
+            continue
+        pairs = [(correlation(action.values[:, i], state.values[:, j]), name) for j, name in grippers]
+        r, name = max(pairs, key=lambda pair: abs(np.nan_to_num(pair[0])))
+        if abs(r) > 0.3:
+            size = "large" if r > 0 else "small"
+            what = f"A high {action.names[i]} command goes with a {size} {name} in the state (correlation {r:.2f})"
+            found.append(f"{what}: if that is an opening, high {'opens' if r > 0 else 'closes'}.")
+    return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
 from pydantic import TypeAdapter
 from wamkit_client.types import BadInput
 
-from wamkit.report.markup import Section, figures, paragraphs
+from wamkit.report.page import Section
 from wamkit.report.plots import lines
 
 TITLES = {
@@ -18,33 +20,34 @@ TITLES = {
     "steps_per_second": "steps per second",
     "data_share": "share of time spent waiting for data",
 }
-ROW = TypeAdapter(dict[str, float])
 LINEAR = ("lr", "steps_per_second", "data_share")
+ROW = TypeAdapter(dict[str, float])
+
+
+@dataclass(frozen=True)
+class Curves:
+    """steps: optimiser steps. plots: one per column of the metrics."""
+
+    steps: int
+    plots: list[Markup]
 
 
 def training(run_dir: Path) -> Section:
     """A plot per column. BadInput where metrics.jsonl is missing, empty or damaged."""
     rows = read_metrics(run_dir / "metrics.jsonl")
-    columns = sorted((name for name in rows[-1] if name != "step"), key=_place)
     steps = [row["step"] for row in rows]
     plots = []
-    for name in columns:
+    for name in sorted(rows[-1].keys() - {"step"}, key=_place):
         values = [row[name] for row in rows]
         title = TITLES.get(name, name.replace("loss/", "") + " loss" if name.startswith("loss/") else name)
         plots.append(lines(title, steps, values, "step", log=name not in LINEAR and min(values) > 0))
-    text = (
-        f"{int(steps[-1])} optimiser steps; every point is a mean over the steps since the point before. Losses and "
-        "the gradient norm are on a logarithmic scale; pale lines are the values, strong ones their running mean."
-    )
-    return Section("training", "Training", paragraphs(text) + figures("plots", plots))
+    return Section("training", "Training", "training", Curves(int(steps[-1]), plots))
 
 
-def _place(name: str) -> tuple[int, str]:
+def _place(name: str) -> tuple[bool, int, str]:
     """Losses first, then in the order of TITLES, then the unknown."""
     order = list(TITLES)
-    return (
-        0 if name.startswith("loss") else 1 + order.index(name) if name in TITLES else len(order) + 1
-    ), name
+    return not name.startswith("loss"), order.index(name) if name in TITLES else len(order), name
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

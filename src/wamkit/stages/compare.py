@@ -21,7 +21,7 @@ import torch
 from wamkit_client.stats import paired
 from wamkit_client.suites import Suite
 from wamkit_client.suites import suite as find_suite
-from wamkit_client.types import BadInput, Observation
+from wamkit_client.types import BadInput
 
 from wamkit.config import RUN, Run, diff, from_json, load_engine, load_provenance, to_json
 from wamkit.data.cache import Cache
@@ -35,6 +35,7 @@ from wamkit.io.files import replace_file, try_lock
 from wamkit.io.progress import console, say
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.io.records import read_record
+from wamkit.report.results import COMPARED, RATE, TASK_RATES, Arm, Compared, ComparedRun, Pair
 from wamkit.stages import run as stages
 from wamkit.stages.cost import measure
 from wamkit.stages.plan import meta_policy, parts
@@ -115,7 +116,7 @@ class Row:
         return self.folder / "eval" / self.run.suite / RESULTS
 
 
-def compare(asked: Comparison, command: str) -> Tree | None:
+def compare(asked: Comparison, command: str) -> Compared | None:
     """Do what is left of the rows and return what the page says, or None while other processes still work on some.
 
     command: what repeats all of it, for the page.
@@ -161,7 +162,7 @@ def check(asked: Comparison) -> None:
             if ours.get(name) != theirs.get(name):
                 raise BadInput(
                     f"{run.recipe} cannot be compared with {first.recipe}: {name} is {theirs.get(name, 'absent')}, "
-                    f"expected {ours.get(name, 'absent')}; give all the same value, or leave it out"
+                    f"expected {ours.get(name, 'absent')}; give all the same value, or omit the flag"
                 )
     find_suite(first.suite)  # an unknown one is refused
 
@@ -215,33 +216,33 @@ def _do(row: Row, asked: Comparison, device: torch.device, title: str) -> None:
         say(f"{title}: {total['successes']} of {total['trials']} solved")
 
 
-def _conclude(asked: Comparison, command: str, dataset: AnyDataset, device: torch.device) -> Tree:
+def _conclude(asked: Comparison, command: str, dataset: AnyDataset, device: torch.device) -> Compared:
     """Measure what each policy costs, and write what is known of the finished rows."""
     from wamkit.report.comparison import write_comparison_page  # matplotlib takes a second
 
     results = {row.name: _results(row, asked.suite, device) for row in asked.rows}
     costs = _costs(asked, dataset, device)
     first = asked.rows[0]
-    comparison = {
-        "format": FORMAT,
-        "command": command,
-        "suite": asked.suite.to_json(),
-        "seeds": list(asked.seeds),
-        "steps": first.run.train.steps,
-        "batch_size": first.run.train.batch_size,
-        "dataset": load_provenance(first.folder)["dataset"],
-        "demonstrated": results[first.name]["demonstrated"],
-        "simulator": results[first.name]["simulator"],
-        "revision": revision(),
-        "versions": versions(),
-        "cost": {name: value for name, value in costs.items() if name != "arms"},
-        "arms": [_arm(asked, run, results) | costs["arms"][run.recipe] for run in asked.runs],
-        "pairs": pairs(asked, results),
-        "rows": [_row(row, results[row.name]) for row in asked.rows],
-    }
-    replace_file(asked.out / COMPARISON, json.dumps(comparison, indent=1).encode())
-    write_comparison_page(asked.page, comparison)
-    return comparison
+    compared = Compared(
+        format=FORMAT,
+        command=command,
+        suite=asked.suite.to_json(),
+        seeds=asked.seeds,
+        steps=first.run.train.steps,
+        batch_size=first.run.train.batch_size,
+        dataset=load_provenance(first.folder)["dataset"],
+        demonstrated=results[first.name]["demonstrated"],
+        simulator=results[first.name]["simulator"],
+        revision=revision(),
+        versions=versions(),
+        cost={name: value for name, value in costs.items() if name != "arms"},
+        arms=[_arm(asked, run, results, costs["arms"][run.recipe]) for run in asked.runs],
+        pairs=pairs(asked, results),
+        rows=[_row(row, results[row.name]) for row in asked.rows],
+    )
+    replace_file(asked.out / COMPARISON, COMPARED.dump_json(compared, indent=1))
+    write_comparison_page(asked.page, compared)
+    return compared
 
 
 def _results(row: Row, suite: Suite, device: torch.device) -> Tree:
@@ -256,56 +257,57 @@ def _results(row: Row, suite: Suite, device: torch.device) -> Tree:
     return results
 
 
-def _arm(asked: Comparison, run: Run, results: Mapping[str, Tree]) -> Tree:
+def _arm(asked: Comparison, run: Run, results: Mapping[str, Tree], cost: Mapping[str, float]) -> Arm:
     """A recipe over all seeds."""
     own = {row.run.train.seed: results[row.name] for row in asked.rows if row.run.recipe == run.recipe}
     together = summary(asked.suite, [episode for found in own.values() for episode in found["episodes"]])
     table = parts(meta_policy(run))
-    return {
-        "name": run.recipe,
-        "kind": run.policy.kind,
-        "identity": run.policy.identity,
-        "parameters": {
+    return Arm(
+        name=run.recipe,
+        kind=run.policy.kind,
+        identity=run.policy.identity,
+        parameters={
             "total": sum(part.parameters for part in table),
             "trained": sum(part.trainable for part in table),
         },
-        "total": together["total"],
-        "tasks": together["tasks"],
-        "seeds": {str(seed): found["total"] for seed, found in own.items()},
-    }
+        total=RATE.validate_python(together["total"]),
+        tasks=TASK_RATES.validate_python(together["tasks"]),
+        seeds={str(seed): RATE.validate_python(found["total"]) for seed, found in own.items()},
+        about_losses=run.policy.about_losses,
+        **cost,
+    )
 
 
-def _row(row: Row, results: Tree) -> Tree:
+def _row(row: Row, results: Tree) -> ComparedRun:
     """Where a row came from and how it went."""
     facts = load_provenance(row.folder)
-    return {
-        "name": row.name,
-        "recipe": row.run.recipe,
-        "seed": row.run.train.seed,
-        "run": json.loads(to_json(row.run)),
-        "trained": {name: facts[name] for name in ("revision", "versions", "machine")},
-        "measured": {name: results[name] for name in ("revision", "versions", "machine", "started")},
-        "weights": results["policy"]["weights"],
-        "total": results["total"],
-        "tasks": results["tasks"],
-        "latency": results["latency"],
-    }
+    return ComparedRun(
+        name=row.name,
+        recipe=row.run.recipe,
+        seed=row.run.train.seed,
+        run=json.loads(to_json(row.run)),
+        trained={name: facts[name] for name in ("revision", "versions", "machine")},
+        measured={name: results[name] for name in ("revision", "versions", "machine", "started")},
+        weights=results["policy"]["weights"],
+        total=results["total"],
+        tasks=results["tasks"],
+        latency=results["latency"],
+    )
 
 
-def pairs(asked: Comparison, results: Mapping[str, Tree]) -> list[Tree]:
+def pairs(asked: Comparison, results: Mapping[str, Tree]) -> list[Pair]:
     """A paired test for each of `pairings`, over training seed, task and initial state, without crashed episodes."""
-    solved: dict[str, dict[Hashable, bool]] = {}
+    solved: dict[str, dict[Hashable, bool]] = {run.recipe: {} for run in asked.runs}
     for row in asked.rows:
-        of_arm = solved.setdefault(row.run.recipe, {})
         for episode in results[row.name]["episodes"]:
             if episode["status"] != "error":
                 key = (row.run.train.seed, episode["task"], episode["seed"])
-                of_arm[key] = episode["status"] == "success"
+                solved[row.run.recipe][key] = episode["status"] == "success"
     found = []
     for first, second in pairings({run.recipe: run.policy.kind for run in asked.runs}):
         both = solved[first].keys() & solved[second].keys()
         one, other = ({key: solved[name][key] for key in both} for name in (first, second))
-        found.append({"first": first, "second": second, **asdict(paired(one, other))})
+        found.append(Pair(first=first, second=second, **asdict(paired(one, other))))
     return found
 
 
@@ -335,7 +337,8 @@ def _costs(asked: Comparison, dataset: AnyDataset, device: torch.device) -> Tree
     )
     numbers = order(len(cache), first.train.batch_size, first.train.seed, 0)
     configs = {row.run.recipe: row.run.train for row in rows}
-    measured = measure(engines, configs, _observation(first, dataset), cache.batch(numbers).to(device))
+    observation = Clips(dataset, first.data, first.actions).sample(0).observation()
+    measured = measure(engines, configs, observation, cache.batch(numbers).to(device))
     costs = {
         "machine": machine() | {"device": stages.device_name(device), "threads": torch.get_num_threads()},
         "batch_size": first.train.batch_size,
@@ -343,10 +346,3 @@ def _costs(asked: Comparison, dataset: AnyDataset, device: torch.device) -> Tree
     }
     replace_file(path, json.dumps(costs, indent=1).encode())
     return costs
-
-
-def _observation(run: Run, dataset: AnyDataset) -> Observation:
-    """The first step of the dataset, as a policy would be asked about it."""
-    clip = Clips(dataset, run.data, run.actions).sample(0).clip
-    images = {view: frames[0, 0].numpy() for view, frames in clip.views.items()}
-    return Observation(images, clip.proprio[0].numpy(), clip.instructions[0], clip.embodiments[0])

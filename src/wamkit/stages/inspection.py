@@ -1,22 +1,17 @@
 """`wamkit inspect`: exactly what a policy is shown of a dataset, as a page, and what looks wrong about it.
 
 With a run the normaliser is the run's and its policy predicts chunks; with a recipe alone the normaliser is fitted as
-training would. Pictures, words and chunks come from a few samples, numbers from every step. Nothing is random.
+training would. Images, words and chunks come from a few samples, numbers from every step. Nothing is random.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from wamkit_client.types import BadInput, Observation
 
 from wamkit.config import WAM, Run, inference_overrides, load_engine_as, load_normalizer, load_run, to_json
 from wamkit.data.canvas import tile
@@ -29,35 +24,19 @@ from wamkit.data.statistics import Stats
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import Advance, bar, command
 from wamkit.io.tensors import not_finite
-from wamkit.policies.light_wam.policy import LightWAMConfig, LoRATuning
-from wamkit.report.findings import findings
-from wamkit.report.seen import Chunk, Field, Look, Prompt, Seen, open_loop
+from wamkit.report.seen import Chunk, Field, Look, Seen, open_loop
+from wamkit.stages.findings import findings
 from wamkit.stages.run import best_device, fit_normalizer
 from wamkit.train.checkpoint import run_weights, told_not_finite
 from wamkit.types import DataSpec
-from wamkit.wan.codec import BlockCodec
-from wamkit.wan.encoders import (
-    BlockCodecConfig,
-    Codec,
-    CodecConfig,
-    HashedTextConfig,
-    StoredTextConfig,
-    TextConfig,
-    UMT5Config,
-    WanVAEConfig,
-)
-from wamkit.wan.text import HashedText, words_of
-from wamkit.wan.umt5 import TOKENIZER_FOLDER, StoredText, UMT5Text, clean, prompt
-from wamkit.wan.vae import VAE_SIZES, WanVAE
+from wamkit.wan.encoders import Codec
+from wamkit.wan.prompts import Prompt, codec_of, prompts_of, why_no_text, why_no_tokens
 
 EPISODES = 3
 """Whose first, middle and last step are looked at: the first, the middle and the last of the dataset."""
 
 PREDICTED, BATCH = 24, 8
 """Samples that a run's policy predicts, evenly over the dataset, and how many of them at once."""
-
-PROMPTS = 12
-"""Instructions that are listed."""
 
 
 def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> list[str]:
@@ -122,14 +101,14 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
         open_loop=open_loop(list(chunks.values()), 2 / (fields[0].high - fields[0].low)),
         padded_actions=padded_share(clips.episodes, run.data),
         no_codec=no_codec,
-        no_tokens=_why_no_tokens(run.policy.text),
+        no_tokens=why_no_tokens(run.policy.text),
         no_policy=no_policy,
         broken=broken,
     )
 
 
 def chosen(clips: Clips, predicted: int) -> tuple[list[int], list[int], list[int]]:
-    """Numbers of the samples whose pictures are looked at, whose chunks are shown, and which are also predicted.
+    """Numbers of the samples whose images are looked at, whose chunks are shown, and which are also predicted.
 
     The last chunk that is shown has half of its actions past its episode's end, where the episode is long enough.
     """
@@ -155,7 +134,7 @@ def _look(
     with torch.inference_mode():
         for codec in codecs:
             decoded = codec.decode(codec.encode(canvas)).float().clamp(-1, 1)
-    advance(1, note=f"pictures of {sample.id}")
+    advance(1, note=f"images of {sample.id}")
     return Look(
         id=sample.id,
         instruction=sample.clip.instructions[0],
@@ -173,7 +152,7 @@ def chunks_of(
     for start in range(0, len(indices), BATCH):
         batch = indices[start : start + BATCH]
         samples = [clips.sample(i) for i in batch]
-        observations = [_observation(sample, i) for sample, i in zip(samples, batch, strict=True)]
+        observations = [sample.observation(i) for sample, i in zip(samples, batch, strict=True)]
         nothing = np.zeros((0, clips.spec.action_dim), np.float32)
         predicted = [nothing] * len(batch)
         for engine in engines:
@@ -188,18 +167,6 @@ def chunks_of(
             )
         advance(len(batch), note="action chunks")
     return chunks
-
-
-def _observation(sample: ClipSample, seed: int) -> Observation:
-    """What a robot would have sent at that step."""
-    clip = sample.clip
-    return Observation(
-        images={view: frames[0, 0].numpy() for view, frames in clip.views.items()},
-        proprio=clip.proprio[0].numpy(),
-        instruction=clip.instructions[0],
-        embodiment=clip.embodiments[0],
-        noise_seed=seed,
-    )
 
 
 def _field(field: str, run: Run, dataset: AnyDataset, normalizer: Normalizer) -> Field:
@@ -237,109 +204,6 @@ def padded_share(episodes: Sequence[Episode], spec: DataSpec) -> float:
     return padded / (spec.horizon * sum(starts))
 
 
-# words
-
-
-def prompts_of(config: TextConfig, instructions: Sequence[str]) -> tuple[Prompt, ...]:
-    """Of at most PROMPTS instructions: those that cannot be encoded first, then the longest, which fit the least.
-
-    Raises BadInput for an instruction that is no prompt.
-    """
-
-    def fits(instruction: str) -> tuple[bool, int]:
-        return config.kind != "hashed" and _is_stored(config, instruction), -len(instruction)
-
-    shown = sorted(instructions, key=fits)
-    return tuple(_prompt(config, text) for text in instructions if text in shown[:PROMPTS])
-
-
-def _is_stored(config: StoredTextConfig | UMT5Config, instruction: str) -> bool:
-    return _rows(config).file(instruction).is_file()
-
-
-def _rows(config: StoredTextConfig | UMT5Config) -> StoredText:
-    return StoredText(config.path if config.kind == "stored" else config.stored, length=config.length)
-
-
-def _prompt(config: TextConfig, instruction: str) -> Prompt:
-    try:
-        sentence, tokens, used = _WORDS[config.kind](config, instruction)
-    except BadInput as error:
-        return Prompt(instruction, "", (), 0, config.length, str(error))
-    cut = f"{len(tokens)} tokens, of which the encoder takes {config.length}; reword it"
-    problem = cut if len(tokens) > config.length else ""
-    return Prompt(instruction, sentence, tokens, used, config.length, problem)
-
-
-def _hashed(config: HashedTextConfig, instruction: str) -> Words:
-    rows = HashedText(config.width, config.length).encode([instruction])[0]
-    words = words_of(instruction)
-    return instruction, (*words, HashedText.END), _used(rows)
-
-
-def _stored(config: StoredTextConfig, instruction: str) -> Words:
-    return prompt(instruction), (), _used(_rows(config).encode([instruction])[0])
-
-
-def _umt5(config: UMT5Config, instruction: str) -> Words:
-    sentence, folder = clean(prompt(instruction)), _tokenizer_folder(config)
-    tokens = _tokens(folder, sentence) if folder.is_dir() else ()
-    if _is_stored(config, instruction):
-        return sentence, tokens, _used(_rows(config).encode([instruction])[0])
-    return sentence, tokens, min(len(tokens), config.length)
-
-
-Words = tuple[str, tuple[str, ...], int]
-"""Sentence, tokens, and context rows in use (Prompt)."""
-_WORDS: Mapping[str, Callable[[Any, str], Words]] = {"hashed": _hashed, "stored": _stored, "umt5": _umt5}
-
-
-def _used(rows: Float[Tensor, "l d"]) -> int:
-    return int(rows.any(dim=1).sum())
-
-
-def _tokenizer_folder(config: UMT5Config) -> Path:
-    """The tokenizer is small and may be there without the encoder."""
-    official, diffusers = Path(config.path) / TOKENIZER_FOLDER, Path(config.path) / "tokenizer"
-    return official if official.is_dir() else diffusers
-
-
-def _tokens(folder: Path, sentence: str) -> tuple[str, ...]:
-    tokenizer = _tokenizer(folder)
-    return tuple(tokenizer.convert_ids_to_tokens(tokenizer(sentence).input_ids))
-
-
-@lru_cache(maxsize=1)
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def _why_no_tokens(config: TextConfig) -> str:
-    match config:
-        case StoredTextConfig():
-            return "stored rows do not say which tokens they were made of"
-        case UMT5Config(path=path) if not _tokenizer_folder(config).is_dir():
-            return f"there is no tokenizer in {path} (docs/weights.md)"
-    return ""
-
-
-# weights
-
-
-def codec_of(config: CodecConfig, device: torch.device) -> tuple[list[Codec], str]:
-    """The codec, or none and why: its weights are not on this machine, or not what they should be."""
-    match config:
-        case BlockCodecConfig():
-            return [BlockCodec().to(device)], ""
-        case WanVAEConfig(path=path, size=size):
-            try:
-                return [WanVAE.load(Path(path), VAE_SIZES[size]).to(device)], ""
-            except BadInput as error:
-                return [], str(error)
-
-
 def why_no_policy(run: Run, run_dir: Path, known: bool, prompts: Sequence[Prompt]) -> str:
     """Why a run's policy cannot be asked about this dataset; "" where it can.
 
@@ -348,25 +212,7 @@ def why_no_policy(run: Run, run_dir: Path, known: bool, prompts: Sequence[Prompt
     if run_dir == Path():
         return "this is a recipe that has not been trained; inspect a run directory to see what its policy predicts"
     inference_overrides(load_run(run_dir), run)
-    match run.policy:
-        case LightWAMConfig(tuning=LoRATuning(base=base)) if not Path(base).exists():
-            return (
-                f"{base}, the video model that the run is built on, is not on this machine (docs/weights.md)"
-            )
-    if not known:
-        return "the run does not know this robot"
-    if any(prompt.problem and not prompt.used for prompt in prompts):
-        return "not every instruction can be encoded (see Instructions)"
-    return _why_no_encoder(run.policy.text, [prompt.instruction for prompt in prompts])
-
-
-def _why_no_encoder(config: TextConfig, instructions: Sequence[str]) -> str:
-    match config:
-        case UMT5Config(path=path):
-            if all(_is_stored(config, instruction) for instruction in instructions):
-                return ""
-            try:
-                _ = UMT5Text(path, _rows(config)).tokenizer  # there where the encoder is
-            except BadInput as error:
-                return str(error)
-    return ""
+    base = run.policy.released_base
+    if base and not Path(base).exists():
+        return f"{base}, the video model that the run is built on, is not on this machine (docs/weights.md)"
+    return why_no_text(run.policy.text, prompts) if known else "the run does not know this robot"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from wamkit.data.lerobot.files import dimension_names
 from wamkit.data.normalize import SOURCES, dataset_stats
 from wamkit.io.progress import shortened
 from wamkit.recipes import OURS, recipe
+from wamkit.report.results import RESULTS, Compared, Rate
 from wamkit.stages.plan import Part, memory, meta_policy, parts
 
 
@@ -135,40 +136,45 @@ def run_tables(directory: Path) -> list[Table]:
     return [_facts(str(directory), about), parameter_table(run.recipe, parts(meta_policy(run)))]
 
 
-def results_table(results: dict[str, Any]) -> Table:
+def results_table(results: Mapping[str, Any]) -> Table:
     """Success per task with Wilson 95 % intervals, latency and episode lengths."""
-    latency = results["latency"]["median_ms"]
-    title = f"{results['suite']['name']}: closed-loop success"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    table.add_column("task", overflow="ellipsis")  # long names give way, numbers do not
-    for column in ("success", "95 % CI", "errors", "steps", "expert", "ms/query"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, row in results["tasks"].items():
-        steps = "-" if row["mean_steps"] is None else f"{row['mean_steps']:.0f}"
-        expert = str(row["expert_steps"] or "-")
-        table.add_row(name, *_rate(row), steps, expert, f"{latency:.0f}" if latency else "-")
+    shown, latency = RESULTS.validate_python(results), results["latency"]["median_ms"]
+    title = f"{shown.suite['name']}: closed-loop success"
+    table = _scores(title, "task", ("success", "95 % CI", "errors", "steps", "expert", "ms/query"))
+    for name, task in shown.tasks.items():
+        steps = "-" if task.mean_steps is None else f"{task.mean_steps:.0f}"
+        table.add_row(
+            name, *_rate(task), steps, str(task.expert_steps or "-"), f"{latency:.0f}" if latency else "-"
+        )
     table.add_section()
-    table.add_row("all", *_rate(results["total"]), "", "", "", style="bold")
+    table.add_row("all", *_rate(shown.total), "", "", "", style="bold")
     return table
 
 
-def comparison_table(comparison: dict[str, Any]) -> Table:
+def comparison_table(compared: Compared) -> Table:
     """Success, parameters and cost of every policy of a comparison."""
-    title = f"{comparison['suite']['name']}: closed-loop success, {len(comparison['seeds'])} training seed(s)"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    table.add_column("policy", no_wrap=True)
-    for column in ("success", "95 % CI", "size", "ms/query", "s/step"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for arm in comparison["arms"]:
-        size = f"{arm['parameters']['total'] / 1e6:.1f} M"
-        cost = f"{arm['query_ms']:.1f}", f"{arm['step_seconds']:.3f}"
-        table.add_row(arm["name"], *_rate(arm["total"])[:2], size, *cost)
+    title = f"{compared.suite['name']}: closed-loop success, {len(compared.seeds)} training seed(s)"
+    table = _scores(title, "policy", ("success", "95 % CI", "size", "ms/query", "s/step"))
+    table.columns[0].no_wrap = True
+    for arm in compared.arms:
+        size = f"{arm.parameters['total'] / 1e6:.1f} M"
+        costs = f"{arm.query_ms:.1f}", f"{arm.step_seconds:.3f}"
+        table.add_row(arm.name, *_rate(arm.total)[:2], size, *costs)
     return table
 
 
-def _rate(row: dict[str, Any]) -> tuple[str, str, str]:
-    low, high = row["interval"]
-    return f"{row['successes']}/{row['trials']}", f"{100 * low:.0f}-{100 * high:.0f} %", str(row["errors"])
+def _scores(title: str, first: str, numbers: Sequence[str]) -> Table:
+    """An empty table of scores; long names give way, numbers do not."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    table.add_column(first, overflow="ellipsis")
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _rate(rate: Rate) -> tuple[str, str, str]:
+    low, high = rate.interval
+    return f"{rate.successes}/{rate.trials}", f"{100 * low:.0f}-{100 * high:.0f} %", str(rate.errors)
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -111,6 +111,10 @@ class FastWAMConfig:
     given_noise: float = 0.5
     idm_share: float = 0.5
     kind: Literal["fast_wam"] = "fast_wam"
+    about_losses: ClassVar[str] = (
+        "action and video: flow matching, the squared error of a predicted velocity (never zero)"
+    )
+    released_base: ClassVar[str] = ""  # a run contains all of its weights
 
     def __post_init__(self) -> None:
         acting(self.variant, self.mode)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -115,11 +115,19 @@ class LightWAMConfig:
     video_shift: Shift = Shift()
     time_precision: TimePrecision = "float32"
     kind: Literal["light_wam"] = "light_wam"
+    about_losses: ClassVar[str] = (
+        "action: squared error of the regressed chunk; video: flow matching of the future latents"
+    )
 
     @property
     def identity(self) -> dict[str, str]:
         """What tells policies of this kind apart in results."""
         return {"objective": self.objective}
+
+    @property
+    def released_base(self) -> str:
+        """The released video model that a run is built on and does not contain; "" for none."""
+        return self.tuning.base if isinstance(self.tuning, LoRATuning) else ""
 
     def validate(self, trained: object) -> None:
         """Whatever was trained acts in the one way there is."""

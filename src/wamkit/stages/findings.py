@@ -1,7 +1,7 @@
 """What looks wrong in what a policy is shown, one sentence each. Suspicions, not proofs.
 
 It sees only what numbers can tell. Swapped colour channels, a rotated camera or two exchanged views look like any
-other picture to it: those are for the reader of the page (report/inspection.py).
+other image to it: those are for the reader of the page (report/inspection.py).
 """
 
 from __future__ import annotations
@@ -10,20 +10,14 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.data.canvas import view_boxes
 from wamkit.data.normalize import LIMIT
-from wamkit.data.statistics import STILL
-from wamkit.report.seen import Field, Prompt, Seen, correlation
+from wamkit.report.seen import PIXEL_STEP, Field, Prompt, Seen
 
-LEVEL = 2 / 255
-"""One step of an 8-bit pixel on a canvas in [-1, 1]."""
-
-DARK, FLAT, ALIKE = 10 * LEVEL, 4 * LEVEL, 2.5 * LEVEL
+DARK, FLAT, ALIKE = 10 * PIXEL_STEP, 4 * PIXEL_STEP, 2.5 * PIXEL_STEP
 RARE = 0.01
 """A gripper that spends a smaller share of the steps on one side of its middle (almost) never goes there."""
 
@@ -35,47 +29,43 @@ LARGE = 20.0
 
 
 def findings(seen: Seen) -> list[str]:
-    """All suspicions, pictures first; an empty list where nothing was found."""
-    found = [*_pictures(seen), *_robot(seen), *([seen.broken] if seen.broken else [])]
+    """All suspicions, images first; an empty list where nothing was found."""
+    found = [*_images(seen), *_robot(seen), *([seen.broken] if seen.broken else [])]
     for field in seen.fields:
         found += [
-            sentence for i in range(len(field.names)) for rule in RULES if (sentence := rule(field, i, seen))
+            f"{field.field} {i} ({name}){sentence}"
+            for i, name in enumerate(field.names)
+            for rule in RULES
+            if (sentence := rule(field, i, seen))
         ]
     return [*found, *_chunks(seen), *_words(seen.prompts)]
 
 
-# pictures
+# images
 
 
-def views_of(seen: Seen) -> dict[str, Float[Tensor, "n 3 h w"]]:
-    """All frames of all looks, by view, cut out of the canvas."""
-    canvas = torch.cat([look.canvas.transpose(0, 1) for look in seen.looks])
-    boxes = view_boxes(seen.spec).items()
-    return {view: canvas[:, :, top : top + h, left : left + w] for view, (top, left, h, w) in boxes}
+def _dark(images: Tensor) -> bool:
+    return float(images.mean()) + 1 < DARK
 
 
-def _dark(pixels: Tensor) -> bool:
-    return float(pixels.mean()) + 1 < DARK
+def _flat(images: Tensor) -> bool:
+    return float(images.flatten(2).std(dim=2).max()) < FLAT
 
 
-def _flat(pixels: Tensor) -> bool:
-    return float(pixels.flatten(2).std(dim=2).max()) < FLAT
+def _grey(images: Tensor) -> bool:
+    return float((images.amax(dim=1) - images.amin(dim=1)).mean()) < PIXEL_STEP
 
 
-def _grey(pixels: Tensor) -> bool:
-    return float((pixels.amax(dim=1) - pixels.amin(dim=1)).mean()) < LEVEL
+def _frozen(images: Tensor) -> bool:
+    return len(images) > 1 and float((images - images[:1]).abs().mean(dim=(1, 2, 3)).max()) < PIXEL_STEP / 4
 
 
-def _frozen(pixels: Tensor) -> bool:
-    return len(pixels) > 1 and float((pixels - pixels[:1]).abs().mean(dim=(1, 2, 3)).max()) < LEVEL / 4
-
-
-# The first that holds; a black picture is also flat, grey and frozen.
+# The first that holds; a black image is also flat, grey and frozen.
 VIEW_RULES: tuple[tuple[Callable[[Tensor], bool], str], ...] = (
     (_dark, "is nearly black; is the camera (or its light) on, and are the pixels uint8 0..255?"),
     (_flat, "is nearly one colour everywhere; does the camera see the scene?"),
-    (_frozen, "is the same picture in every frame looked at; did the camera record while the robot moved?"),
-    (_grey, "has no colour; policies are shown RGB, is this a depth or infrared picture?"),
+    (_frozen, "is the same image in every frame looked at; did the camera record while the robot moved?"),
+    (_grey, "has no colour; policies are shown RGB, is this a depth or infrared image?"),
 )
 COPIES: dict[str, Callable[[Tensor], Tensor]] = {
     "the same as": lambda x: x,
@@ -84,22 +74,23 @@ COPIES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _pictures(seen: Seen) -> Iterator[str]:
-    views = views_of(seen)
-    plain = set()
-    for view, pixels in views.items():
-        told = [text for rule, text in VIEW_RULES if rule(pixels)][:1]
-        plain |= {view} if told else set()
-        yield from (f"view {view!r} {text}" for text in told)
-    small = {view: F.adaptive_avg_pool2d(pixels, 16) for view, pixels in views.items() if view not in plain}
+def _images(seen: Seen) -> Iterator[str]:
+    small = {}
+    for view in view_boxes(seen.spec):
+        images = seen.frames_of(view)
+        wrong = next((text for rule, text in VIEW_RULES if rule(images)), "")
+        if wrong:
+            yield f"view {view!r} {wrong}"
+        else:
+            small[view] = F.adaptive_avg_pool2d(images, 16)
     for one, other in combinations(small, 2):
-        for how, turned in COPIES.items():
-            if float((turned(small[one]) - small[other]).abs().mean()) < ALIKE:
+        for how, changed in COPIES.items():
+            if float((changed(small[one]) - small[other]).abs().mean()) < ALIKE:
                 yield f"view {one!r} is {how} {other!r}; is one camera recorded under two names?"
                 break
 
 
-# numbers
+# numbers; each rule completes the sentence "action 2 (gripper)...", or is "" where nothing is wrong
 
 
 def _robot(seen: Seen) -> Iterator[str]:
@@ -110,69 +101,56 @@ def _robot(seen: Seen) -> Iterator[str]:
         )
 
 
-def _label(field: Field, i: int) -> str:
-    return f"{field.field} {i} ({field.names[i]})"
-
-
-def _moves(field: Field, i: int) -> bool:
-    return bool(field.stats.max[i] - field.stats.min[i] >= STILL)
-
-
 def _still(field: Field, i: int, seen: Seen) -> str:
-    if _moves(field, i):
+    if field.moves(i):
         return ""
-    remedy = (
-        "leave it out, or record data in which it moves" if field.field == "action" else "is it recorded?"
-    )
-    return f"{_label(field, i)} is always {field.stats.min[i]:.4g}: {remedy}"
+    leave_out = "leave it out, or record data in which it moves"
+    remedy = leave_out if field.field == "action" else "is it recorded?"
+    return f" is always {field.stats.min[i]:.4g}: {remedy}"
 
 
 def _large(field: Field, i: int, seen: Seen) -> str:
     largest = max(abs(field.stats.min[i]), abs(field.stats.max[i]))
-    if largest <= LARGE or (
-        seen.trained and len(field.unit)
-    ):  # what a run knows is compared with its own data
+    # What a run knows is compared with its own data instead.
+    if largest <= LARGE or (seen.trained and len(field.unit)):
         return ""
-    return f"{_label(field, i)} reaches {largest:.4g}: degrees, millimetres or counts? Metres and radians are expected"
+    return f" reaches {largest:.4g}: degrees, millimetres or counts? Metres and radians are expected"
 
 
 def _one_signed(field: Field, i: int, seen: Seen) -> str:
     low, high = field.stats.min[i], field.stats.max[i]
-    if field.kinds[i] != "delta" or not _moves(field, i) or low < 0 < high:
+    if field.kinds[i] != "delta" or not field.moves(i) or low < 0 < high:
         return ""
     never = f"never {'negative' if low >= 0 else 'positive'} ({low:.4g} .. {high:.4g})"
-    return f"{_label(field, i)} is called a delta and is {never}: is it an absolute target?"
+    return f" is called a delta and is {never}: is it an absolute target?"
 
 
 def _follows_state(field: Field, i: int, seen: Seen) -> str:
     """A "displacement" that equals a coordinate of the state is a target."""
-    state = next(other for other in seen.fields if other.field == "proprio")
-    if field.kinds[i] != "delta" or not _moves(field, i):
+    if field.kinds[i] != "delta" or not field.moves(i):
         return ""
+    state = seen.field("proprio")
     for j, name in enumerate(state.names):
         apart = np.abs(field.values[:, i] - state.values[:, j]).mean()
-        if _moves(state, j) and apart < 0.1 * state.stats.std[j]:
+        if state.moves(j) and apart < 0.1 * state.stats.std[j]:
             return (
-                f"{_label(field, i)} is called a delta and is nearly equal to the state's {name} (mean difference "
-                f"{apart:.2g}): is it an absolute target?"
+                f" is called a delta and is nearly equal to the state's {name} (mean difference {apart:.2g}): is it "
+                "an absolute target?"
             )
     return ""
 
 
 def _gripper(field: Field, i: int, seen: Seen) -> str:
-    if field.kinds[i] != "gripper" or not _moves(field, i) or not len(field.unit):
+    if field.kinds[i] != "gripper" or not field.moves(i) or not len(field.unit):
         return ""
-    middle = (field.low[i] + field.high[i]) / 2
-    for side, share in (
-        ("below", float((field.unit[:, i] < 0).mean())),
-        ("above", float((field.unit[:, i] > 0).mean())),
-    ):
+    unit, middle = field.unit[:, i], (field.low[i] + field.high[i]) / 2
+    for side, share in (("below", float((unit < 0).mean())), ("above", float((unit > 0).mean()))):
         if share < RARE:
             how = "never" if share == 0 else f"in only {100 * share:.2g} % of the steps"
             whose = "the run's middle" if seen.trained else "its middle"
             return (
-                f"{_label(field, i)} is {how} {side} {whose} ({middle:.3g}): does it open and close, and are sign and "
-                "range those of the robot?"
+                f" is {how} {side} {whose} ({middle:.3g}): does it open and close, and are sign and range those of the "
+                "robot?"
             )
     return ""
 
@@ -185,8 +163,8 @@ def _misnamed(field: Field, i: int, seen: Seen) -> str:
     if ("grip" in name) == (field.kinds[i] == "gripper"):
         return ""
     return (
-        f"{_label(field, i)} is of kind {field.kinds[i]!r} in the recipe, and the dataset calls it "
-        f"{field.recorded_as[i]!r}: is the order of the dimensions the same?"
+        f" is of kind {field.kinds[i]!r} in the recipe, and the dataset calls it {field.recorded_as[i]!r}: is the "
+        "order of the dimensions the same?"
     )
 
 
@@ -195,20 +173,16 @@ def _far(field: Field, i: int, seen: Seen) -> str:
     if not seen.trained or not len(field.unit):
         return ""
     unit, stats = field.unit[:, i], field.stats
-    clamped, outside = (float((np.abs(unit) >= limit).mean()) for limit in (LIMIT, FAR))
+    clamped, outside = (100 * float((np.abs(unit) >= limit).mean()) for limit in (LIMIT, FAR))
     here, there = f"{stats.min[i]:.4g} .. {stats.max[i]:.4g}", f"{field.low[i]:.4g} .. {field.high[i]:.4g}"
     ranges = f"(here {here}; the run's -1 .. 1 is {there})"
     if clamped:
-        share = f"{100 * clamped:.3g} % of the steps"
-        return (
-            f"{_label(field, i)}: {share} are clamped at ±{LIMIT:g} {ranges}: other units, or another robot?"
-        )
-    if field.mode == "min_max" and outside > RARE:
-        share = f"{100 * outside:.3g} % of the steps"
-        return f"{_label(field, i)}: {share} lie outside of what the run was trained on {ranges}"
-    if _moves(field, i) and np.ptp(unit) < NARROW:
-        share = f"{50 * np.ptp(unit):.2g} % of the range"
-        return f"{_label(field, i)} uses only {share} the run was trained on {ranges}: other units?"
+        return f": {clamped:.3g} % of the steps are clamped at ±{LIMIT:g} {ranges}: other units, or another robot?"
+    if field.mode == "min_max" and outside > 100 * RARE:
+        return f": {outside:.3g} % of the steps lie outside of what the run was trained on {ranges}"
+    if field.moves(i) and np.ptp(unit) < NARROW:
+        used = f"{50 * np.ptp(unit):.2g} % of the range"
+        return f" uses only {used} the run was trained on {ranges}: other units?"
     return ""
 
 
@@ -252,20 +226,3 @@ def _words(prompts: tuple[Prompt, ...]) -> Iterator[str]:
     if wrong:
         others = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         yield f"instruction {wrong[0].instruction!r}{others}: {wrong[0].problem}"
-
-
-def gripper_direction(seen: Seen) -> list[str]:
-    """What a high gripper command goes with in the state, where the dataset names a gripper there."""
-    action, state = (next(f for f in seen.fields if f.field == name) for name in ("action", "proprio"))
-    grippers = [(j, name) for j, name in enumerate(state.names) if "grip" in name.lower()]
-    found = []
-    for i, kind in enumerate(action.kinds):
-        if kind != "gripper" or not grippers or not _moves(action, i):
-            continue
-        pairs = [(correlation(action.values[:, i], state.values[:, j]), name) for j, name in grippers]
-        r, name = max(pairs, key=lambda pair: abs(np.nan_to_num(pair[0])))
-        if abs(r) > 0.3:
-            size = "large" if r > 0 else "small"
-            what = f"A high {action.names[i]} command goes with a {size} {name} in the state (correlation {r:.2f})"
-            found.append(f"{what}: if that is an opening, high {'opens' if r > 0 else 'closes'}.")
-    return found

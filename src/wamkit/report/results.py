@@ -1,0 +1,131 @@
+"""The parts of results.json and comparison.json that pages and tables show, as typed records.
+
+The only place here that knows the layout of these files (described in eval/evaluate.py and stages/compare.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+from wamkit_client.stats import Paired
+
+Tree = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Solved episodes. rate: None without trials; interval: Wilson's, 95 %. Errors (crashes) are not trials."""
+
+    successes: int
+    trials: int
+    errors: int
+    rate: float | None
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TaskRate(Rate):
+    """mean_steps: of solved episodes, None without one. expert_steps: the scripted expert's median, 0 if unknown."""
+
+    instruction: str
+    group: str
+    mean_steps: float | None
+    expert_steps: int
+
+
+@dataclass(frozen=True)
+class Episode:
+    """status: "success", "failure" or "error". query_ms: of each policy call; query_call: its number in the
+    evaluation; query_batch: observations in it. recording: a path relative to results.json, "" for none."""
+
+    task: str
+    seed: int
+    status: str
+    query_call: list[int]
+    query_ms: list[float]
+    query_batch: list[int]
+    recording: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """One evaluation. demonstrated: initial states of the demonstrations that were excluded, 0 if not known."""
+
+    suite: Tree
+    config: Tree
+    demonstrated: int
+    total: Rate
+    tasks: dict[str, TaskRate]
+    groups: dict[str, Rate]
+    episodes: list[Episode]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A recipe over all its training seeds. parameters: "total" and "trained". seeds: by training seed.
+
+    about_losses: what the numbers of its curves are; "" in older files.
+    """
+
+    name: str
+    kind: str
+    identity: dict[str, str]
+    parameters: dict[str, int]
+    total: Rate
+    tasks: dict[str, TaskRate]
+    seeds: dict[str, Rate]
+    query_ms: float
+    step_seconds: float
+    about_losses: str = ""
+
+
+@dataclass(frozen=True)
+class Pair(Paired):
+    """A paired test of the arm `second` against the arm `first`."""
+
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One training run of a comparison, in the folder `name`. trained, measured: revision, versions, machine."""
+
+    name: str
+    recipe: str
+    seed: int
+    run: Tree
+    trained: Tree
+    measured: Tree
+    weights: str
+    total: Tree
+    tasks: Tree
+    latency: Tree
+
+
+@dataclass(frozen=True)
+class Compared:
+    """comparison.json. cost: the machine and the batch size that costs were measured with."""
+
+    format: str
+    command: str
+    suite: Tree
+    seeds: tuple[int, ...]
+    steps: int
+    batch_size: int
+    dataset: Tree
+    demonstrated: int
+    simulator: Tree
+    revision: str
+    versions: Tree
+    cost: Tree
+    arms: list[Arm]
+    pairs: list[Pair]
+    rows: list[ComparedRun]
+
+
+RATE, TASK_RATES = TypeAdapter(Rate), TypeAdapter(dict[str, TaskRate])
+RESULTS, COMPARED = TypeAdapter(Results), TypeAdapter(Compared)
