@@ -1,4 +1,4 @@
-"""What each action dimension means, and what stands in for actions after an episode's end.
+"""What each action dimension means, and which actions pad a chunk after an episode's end.
 
 It does not know about normalisation: everything here is in physical units.
 """

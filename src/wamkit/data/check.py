@@ -19,7 +19,6 @@ from wamkit.data.lerobot.dataset import decode_image, to_numpy
 from wamkit.data.lerobot.disk import (
     RESTORE,
     Broken,
-    expect,
     files_below,
     group_ends,
     read_group,
@@ -36,6 +35,7 @@ from wamkit.data.lerobot.files import (
     dimension_names,
     first_users,
     image_size,
+    missing_files,
     read_episodes,
     read_info,
     read_tasks,
@@ -89,7 +89,7 @@ def _problems(root: Path) -> Problems:
         yield broken
     else:
         yield from _caught(_tasks(root, info, tasks))
-    missing = list(_missing(root, needed))
+    missing = list(missing_files(root, episodes))
     yield from missing
     usable = needed.keys() - {problem.where for problem in missing}
     firsts = accumulate((episode.length for episode in episodes), initial=0)
@@ -138,14 +138,6 @@ def _unused(root: Path, needed: Iterable[str]) -> Problems:
     there = {file for file in files_below(root, "data", "videos") if file.endswith((".parquet", ".mp4"))}
     for file in sorted(there.difference(needed)):
         yield Broken(file, "belongs to no episode", "restore meta/episodes, or delete the file")
-
-
-def _missing(root: Path, needed: Iterable[str]) -> Problems:
-    for file in sorted(needed):
-        try:
-            expect(root, file)
-        except Broken as broken:
-            yield broken
 
 
 def _tasks(root: Path, info: Info, tasks: Mapping[int, str]) -> Problems:
@@ -239,10 +231,15 @@ def _images(root: Path, info: Info, file: str, columns: Columns) -> Problems:
                     problems.append(broken.what)
                     continue
                 if found != expected:
-                    problems.append(f"{place} is {_size(found)}, meta/info.json says {_size(expected)}")
-        if problems:
-            more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
-            yield Broken(file, problems[0] + more, RESTORE)
+                    problems.append(f"{place} is {_size(found)}, {INFO} says {_size(expected)}")
+        yield from _first(file, problems, "more like it")
+
+
+def _first(file: str, found: Sequence[str], others: str) -> Problems:
+    """The first problem of a kind, and how many others there are."""
+    if found:
+        more = f" (and {len(found) - 1} {others})" if len(found) > 1 else ""
+        yield Broken(file, found[0] + more, RESTORE)
 
 
 def _size(image: tuple[int, ...]) -> str:
@@ -307,9 +304,9 @@ def _video(root: Path, info: Info, key: str, file: str, members: Sequence[Episod
     found = scan(root / file)
     if found.damage:
         yield Broken(file, found.damage, RESTORE)
-    height, width = image_size(info.features[key])
-    if (found.height, found.width) != (height, width):
-        what = f"images are {found.height}x{found.width}, meta/info.json says {height}x{width}"
+    size, stated = (found.height, found.width), image_size(info.features[key])
+    if size != stated:
+        what = f"images are {_size(size)}, {INFO} says {_size(stated)}"
         yield Broken(file, what, "correct the shape, or record it again")
     expected = sum(episode.length for episode in members)
     if len(found.times) != expected and not found.damage:
@@ -322,6 +319,4 @@ def _video(root: Path, info: Info, key: str, file: str, members: Sequence[Episod
         if len(lacking):
             first = f"first frame {lacking[0]} at {asked[lacking[0]]:.4f} s"
             incomplete.append(f"episode {episode.index} lacks {len(lacking)} frame(s), {first}")
-    if incomplete:
-        others = f" (and {len(incomplete) - 1} more episodes)" if len(incomplete) > 1 else ""
-        yield Broken(file, incomplete[0] + others, RESTORE)
+    yield from _first(file, incomplete, "more episodes")

@@ -1,7 +1,7 @@
-"""Which episodes samples are taken of, and in which order: all as they come, or all but a share that is held out.
+"""Which episodes are trained on, and in which order: all of them, or all but a share that is held out.
 
-The share is drawn as the released code does (Light-WAM spec 3.1), so that a run leaves out the same episodes and a
-sample has the same number. Nothing here is random beyond that one seed.
+The share is drawn as the released code does it (Light-WAM spec 3.1), so that a run omits the same episodes and numbers
+its samples alike. The seed is fixed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ SEED = 42
 
 
 def kept_episodes(count: int, spec: DataSpec) -> list[int]:
-    """Places of the episodes of a folder that are trained on, in the order of their samples.
+    """Positions of the episodes of one folder that are trained on, in the order of their samples.
 
-    Where a share is held out, all `count` are shuffled and the last share left out. The others stay shuffled, as the
-    released reader of LeRobot folders numbers them, or are sorted again, as its reader of recordings does, the one
-    that takes whole windows only. Raises BadInput where none is left.
+    Where a share is held out, all `count` episodes are shuffled and the last ones omitted. The others stay shuffled, as
+    in the released reader of LeRobot folders, or are sorted again where only whole windows are taken, as in its reader
+    of HDF5 recordings. Raises BadInput where none is left.
     """
     kept = list(range(count))
     if spec.held_out > 0:

@@ -1,7 +1,7 @@
 """Which steps of an episode make one sample: pure integers, no data.
 
 A window looks forward from one step: video frames at given offsets, and one action per control step.
-Past the episode's end it repeats the last step and says so in the pad flags.
+Past the episode's end the last step is repeated and the pad flags are True.
 It does not know about seconds, files or tensors.
 """
 
@@ -22,11 +22,12 @@ class Window:
 
 
 def window(length: int, actions: int, step: int, frame_offsets: Sequence[int], horizon: int) -> Window:
-    """The window that begins at `step` of an episode of `length` steps, of which the first `actions` have an action.
+    """The window that begins at `step` of an episode.
 
+    length: steps of the episode. actions: how many of them, from the first on, have an action.
     frame_offsets: steps of the video frames relative to now, e.g. (0, 4, ..., 32).
-    horizon: number of actions, beginning with the action of now.
-    Raises IndexError where `step` is not a step with an action.
+    horizon: number of actions, beginning with the one at `step`.
+    Raises IndexError where `step` has no action.
     """
     if not 0 <= step < actions <= length:
         raise IndexError(f"step {step} of an episode with {actions} actions; use 0..{actions - 1}")

@@ -29,6 +29,7 @@ from wamkit.data.lerobot.disk import (
     RESTORE,
     Broken,
     expect,
+    file_size,
     files_below,
     group_ends,
     inside,
@@ -41,7 +42,7 @@ from wamkit.data.lerobot.files import (
     Episode,
     Info,
     episode_files,
-    first_users,
+    missing_files,
     read_episodes,
     read_info,
     read_tasks,
@@ -57,7 +58,7 @@ IMAGE_BYTES = 256 * 2**20
 
 
 class Dataset:
-    """An opened dataset.
+    """An open dataset.
 
     root: its folder. version: "v2.0", "v2.1" or "v3.0". fps: frames (= control steps) per second.
     robot_type: the embodiment's name. features: as in meta/info.json.
@@ -88,12 +89,8 @@ class Dataset:
         with inside(root):
             info = read_info(root)
             dataset = cls(root, info, read_tasks(root, info), read_episodes(root, info))
-            for file, episode in first_users(dataset.episodes).items():
-                try:
-                    expect(root, file)
-                except Broken as broken:
-                    what = f"{broken.what} (episode {episode.index})"
-                    raise Broken(file, what, broken.remedy) from broken
+            for broken in missing_files(root, dataset.episodes):
+                raise broken
         if not dataset.episodes:
             raise Broken(str(root), "has no episode", "record at least one")
         return dataset
@@ -122,8 +119,7 @@ class Dataset:
         digest = hashlib.sha256()
         with inside(self.root):
             for file in files_below(self.root, "meta", "data", "videos"):
-                path = self.root / file
-                digest.update(f"{file}\0{path.stat().st_size if path.exists() else 0}\0".encode())
+                digest.update(f"{file}\0{file_size(self.root / file)}\0".encode())
                 if file.startswith("meta/"):
                     with expect(self.root, file).open("rb") as content:
                         hashlib.file_digest(content, lambda: digest)

@@ -60,6 +60,14 @@ def files_below(root: Path, *parts: str) -> list[str]:
     return sorted(file for part in parts if (root / part).is_dir() for file in _below(root, part, ()))
 
 
+def file_size(path: Path) -> int:
+    """Bytes; 0 for a link that leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _below(root: Path, folder: str, above: tuple[str, ...]) -> Iterator[str]:
     """above: the real paths of the folders this one is in; a link back to one of them would never end."""
     real = os.path.realpath(root / folder)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from wamkit.data.lerobot.disk import (
     RESTORE,
     Broken,
     column_names,
+    expect,
     files_below,
     read_json,
     read_jsonl,
@@ -139,6 +141,15 @@ def first_users(episodes: tuple[Episode, ...]) -> dict[str, Episode]:
         for file in (episode.file, *(span.file for span in episode.videos.values())):
             found.setdefault(file, episode)
     return found
+
+
+def missing_files(root: Path, episodes: tuple[Episode, ...]) -> Iterator[Broken]:
+    """What is wrong where a data file or video cannot be opened; each names the first episode that needs it."""
+    for file, episode in sorted(first_users(episodes).items(), key=itemgetter(0)):
+        try:
+            expect(root, file)
+        except Broken as broken:
+            yield Broken(file, f"{broken.what} (episode {episode.index})", broken.remedy)
 
 
 def image_size(feature: Feature) -> tuple[int, int]:
