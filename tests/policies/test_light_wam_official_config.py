@@ -202,6 +202,11 @@ def test_weighting_that_is_off_weighs_every_step(path):
     ("name", "value", "message"),
     [
         ("model.wam_adapter.dropout_path", 0.1, r"unknown field model.wam_adapter.dropout_path = 0.1"),
+        (
+            "data.train.shape_meta.images.0.crop",
+            {"key": 3},
+            r"unknown field data.train.shape_meta.images.0.crop.key = 3",
+        ),
         ("augmentation", {"crop": True}, r"unknown field augmentation.crop = True"),
         ("data.train.processor.delta", None, r"unknown field data.train.processor.delta = None"),
         ("model._target_", "lightwam.runtime.create_idm", r"model._target_ is 'lightwam.runtime.create_idm'"),

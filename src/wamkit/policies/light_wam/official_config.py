@@ -1,18 +1,17 @@
 """The resolved `config.yaml` of a released Light-WAM run -> a Run of ours (Light-WAM spec 1-4.1).
 
-Every field of the file, by its dotted path, stands in one of the tables below: it sets a value of ours (SETS), must
-have a fixed value (MUST, MAY), repeats what others say (REPEATS) or does not matter (UNIMPORTANT). The few that make a
-value of ours together are read by the functions behind the tables. Any other field is refused by name, since nobody
-can tell what it means for the policy. What the file does not say (control rate, names of the action dimensions, replan
-steps, number of processes, where frozen weights lie) is taken from the nearest recipe.
+official_config.yaml has a rule for every field; a field without one is refused by name, since nobody can tell what it
+means for the policy. Here are the rules' meanings, and the fields that make a value of ours together. What the file
+does not say (control rate, names of the action dimensions, replan steps, number of processes, where frozen weights lie)
+is taken from the nearest recipe.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -49,7 +48,28 @@ NUMBER = Kind("a number", float)  # YAML reads 1e-4 as text
 
 # The released code takes the sizes of a video model from its own table, whatever stands in `video_dit_config`.
 PRESETS = {"wan2_1_t2v": SIZES["1.3B"]}
-MODES = {"min/max": "min_max", "z-score": "z_score"}
+KINDS = {
+    "text": TEXT,
+    "number": NUMBER,
+    "count": COUNT,
+    "natural": NATURAL,
+    "layers": LAYERS,
+    "size": one_of(PRESETS),
+    "mode": one_of({"min/max": "min_max", "z-score": "z_score"}),
+}
+# What fields repeat besides values of our run by their path.
+REPEATED: dict[str, Callable[[Any], Any]] = {
+    "canvas": lambda run: list(canvas_size(run.data)),
+    "view": lambda run: [run.data.view_height, run.data.view_width],
+    "cameras": lambda run: len(run.data.views),
+    "observations": lambda run: run.data.horizon + 1,
+    "layers": lambda run: list(range(run.policy.size.layers)),
+    "lora_layers": lambda run: list(LORA_LAYERS),
+}
+PRECISIONS = {
+    "bf16": {"policy.time_precision": "bfloat16", "train.precision": "bf16"},
+    "no": {"policy.time_precision": "float32", "train.precision": "fp32"},
+}
 PROCESSES = 4  # of the published launchers; no field says it
 # class of the dataset, canvas -> the recipe that says what the file does not (of LIBERO's four one, they say the same)
 NEAREST = {
@@ -59,146 +79,19 @@ NEAREST = {
 }
 LIBERO = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 
-TRAIN = "data.train"
-META = f"{TRAIN}.shape_meta"
-PROCESSOR = f"{TRAIN}.processor"
-TRANSFORMS = (f"{PROCESSOR}.train_transforms", f"{PROCESSOR}.val_transforms")
-MASK = f"{PROCESSOR}.delta_action_dim_mask.default"
-ADAPTER = "model.wam_adapter"
-EXPERT = "model.state_fusion_action_expert_config"
-LOSS = "model.loss"
-WEIGHTING = f"{LOSS}.action_temporal_weighting"
-CODE = "lightwam.datasets.lerobot"
+TRAIN, IMAGES = "data.train", "data.train.shape_meta.images"
+MASK = f"{TRAIN}.processor.delta_action_dim_mask.default"
+WEIGHTING = "model.loss.action_temporal_weighting"
+MISSING: Any = object()
 
-# field, what it holds, the value of our run that it sets
-SETS: tuple[tuple[str, Kind, str], ...] = (
-    (f"{TRAIN}.concat_multi_camera", TEXT, "data.canvas"),
-    (f"{TRAIN}.val_set_proportion", NUMBER, "data.held_out"),
-    (f"{META}.action.0.shape", COUNT, "data.action_dim"),
-    (f"{META}.state.0.shape", COUNT, "data.proprio_dim"),
-    (f"{PROCESSOR}.norm_default_mode", one_of(MODES), "normalization.action"),
-    (f"{PROCESSOR}.norm_default_mode", one_of(MODES), "normalization.proprio"),
-    ("model.video_backbone_type", one_of(PRESETS), "policy.size"),
-    ("model.tokenizer_max_len", COUNT, "policy.text.length"),
-    ("model.video_latent_spatial_downsample_factor", COUNT, "policy.video_pool"),
-    ("model.video_scheduler.train_shift", NUMBER, "policy.video_shift.train"),
-    ("model.video_scheduler.infer_shift", NUMBER, "policy.video_shift.sample"),
-    (f"{LOSS}.lambda_video", NUMBER, "policy.video_weight"),
-    (f"{LOSS}.lambda_action", NUMBER, "policy.action_weight"),
-    (f"{ADAPTER}.lora_rank", COUNT, "policy.tuning.rank"),
-    (f"{ADAPTER}.lora_alpha", NUMBER, "policy.tuning.alpha"),
-    (f"{ADAPTER}.adapter_layer_indices", LAYERS, "policy.adapters.layers"),
-    (f"{ADAPTER}.adapter_dim", COUNT, "policy.adapters.dim"),
-    (f"{ADAPTER}.adapter_scale", NUMBER, "policy.adapters.gamma"),
-    (f"{EXPERT}.token_pooling_num_queries", COUNT, "policy.expert.queries"),
-    (f"{EXPERT}.token_pooling_num_heads", COUNT, "policy.expert.heads"),
-    (f"{EXPERT}.per_layer_dim", COUNT, "policy.expert.level_dim"),
-    (f"{EXPERT}.trunk_dim", COUNT, "policy.expert.trunk_dim"),
-    (f"{EXPERT}.num_trunk_blocks", COUNT, "policy.expert.trunk_blocks"),
-    (f"{EXPERT}.step_pos_dim", COUNT, "policy.expert.step_dim"),
-    ("mixed_precision", one_of({"bf16": "bfloat16", "no": "float32"}), "policy.time_precision"),
-    ("mixed_precision", one_of({"bf16": "bf16", "no": "fp32"}), "train.precision"),
-    ("gradient_accumulation_steps", COUNT, "train.accumulation"),
-    ("learning_rate", NUMBER, "train.learning_rate"),
-    ("weight_decay", NUMBER, "train.weight_decay"),
-    ("seed", NATURAL, "train.seed"),
-)
-# Fields that must have this value: the only one that a Light-WAM of ours can be, and not the released code's default.
-MUST: dict[str, Any] = {
-    "model._target_": "lightwam.runtime.create_lightwam",
-    f"{ADAPTER}.use_wam_adapter": True,
-    f"{ADAPTER}.remove_original_action_expert": True,
-    f"{ADAPTER}.use_backbone_lora": True,
-    f"{ADAPTER}.lora_target_modules": list(LORA_LAYERS),
-    f"{EXPERT}.token_pooling_type": "learned_query",
-    f"{EXPERT}.feature_sources": ["adapted"],
-    "model.video_dit_config.seperated_timestep": True,
-    "model.video_dit_config.fuse_vae_embedding_in_latents": True,
-    "model.video_dit_config.video_attention_mask_mode": "first_frame_causal",
-    f"{META}.action.0.key": "default",
-    f"{META}.state.0.key": "default",
-    f"{PROCESSOR}._target_": f"{CODE}.processors.lightwam_processor.LightWAMProcessor",
-    f"{PROCESSOR}.action_state_merger._target_": f"{CODE}.transforms.action_state_merger.ConcatLeftAlign",
-    **{f"{steps}.0._target_": f"{CODE}.transforms.image.ToTensor" for steps in TRANSFORMS},
-    **{f"{steps}.1._target_": "torchvision.transforms.Resize" for steps in TRANSFORMS},
-    f"{TRAIN}.is_training_set": True,
-    "lr_scheduler_type": "cosine",
-}
-# Fields that older files lack; the released code's default is this value, and the only one we can be.
-MAY: dict[str, Any] = {
-    "model.apply_video_latent_downsample_to_action_branch": False,
-    f"{ADAPTER}.freeze_backbone": True,
-    f"{ADAPTER}.lora_dropout": 0.0,
-    f"{EXPERT}.token_pooling_merge_dim": None,
-    f"{EXPERT}.layer_feature_sources": None,
-    "model.video_dit_config.has_image_input": False,
-    "model.video_dit_config.require_clip_embedding": False,
-    "model.video_dit_config.require_vae_embedding": False,
-    "model.video_dit_config.action_conditioned": False,
-    "model.video_scheduler.num_train_timesteps": 1000,
-    f"{LOSS}.use_first_frame_residual_video_target": False,
-    f"{TRAIN}.global_sample_stride": 1,
-    f"{TRAIN}.camera_key": None,
-    f"{TRAIN}.skip_padding_as_possible": False,
-    f"{TRAIN}.override_instruction": None,
-    f"{PROCESSOR}.action_state_transforms": None,
-    f"{PROCESSOR}.use_stepwise_action_norm": False,
-    f"{PROCESSOR}.norm_exception_mode": None,
-    f"{PROCESSOR}.drop_high_level_prob": 1.0,
-    f"{PROCESSOR}.use_zh_instruction": False,
-    f"{PROCESSOR}.tokenizer": None,
-}
-# What the released code takes for other fields that older files lack.
-DEFAULTS: dict[str, Any] = {
-    f"{TRAIN}.val_set_proportion": 0.05,
-    "model.video_latent_spatial_downsample_factor": 1,
-    "model.video_scheduler.train_shift": 5.0,
-    "model.video_scheduler.infer_shift": 5.0,
-    f"{LOSS}.lambda_video": 1.0,
-    f"{WEIGHTING}.num_prefix_steps": None,
-    f"{WEIGHTING}.prefix_weight": 1.0,
-    f"{WEIGHTING}.tail_weight": 1.0,
-    "max_steps": None,
-    "warmup_steps": None,
-    "warmup_ratio": 0.05,
-}
-# Fields that repeat what others say, and what that is in the run that those describe.
-REPEATS: dict[str, Callable[[Any], Any]] = {
-    f"{META}.action.0.shape": lambda run: len(run.actions),
-    f"{META}.action.0.raw_shape": lambda run: run.data.action_dim,
-    f"{META}.state.0.raw_shape": lambda run: run.data.proprio_dim,
-    f"{TRAIN}.video_size": lambda run: list(canvas_size(run.data)),
-    f"{TRAIN}.context_len": lambda run: run.policy.text.length,
-    f"{PROCESSOR}.num_obs_steps": lambda run: run.data.horizon + 1,
-    f"{PROCESSOR}.num_output_cameras": lambda run: len(run.data.views),
-    f"{PROCESSOR}.action_output_dim": lambda run: run.data.action_dim,
-    f"{PROCESSOR}.proprio_output_dim": lambda run: run.data.proprio_dim,
-    MASK: lambda run: [kind == "delta" for kind in run.actions.kinds],
-    **{f"{steps}.1.size": lambda run: [run.data.view_height, run.data.view_width] for steps in TRANSFORMS},
-    "model.proprio_dim": lambda run: run.data.proprio_dim,
-    "model.action_dit_config.action_dim": lambda run: run.data.action_dim,
-    f"{ADAPTER}.lora_layer_indices": lambda run: list(range(run.policy.size.layers)),
-}
-# Fields that change nothing about a policy, by the section they stand in, and all below them.
-_UNIMPORTANT = {
-    # where things lie, what is logged and saved, how data are loaded; the launcher drops clipping (spec 4)
-    "": "output_dir resume overwrite num_workers log_every save_every eval_every eval_num_inference_steps precompute_* "
-    "timing_breakdown train_visualization parameter_report benchmark wandb hydra data.val max_grad_norm num_epochs",
-    f"{TRAIN}.": "pretrained_norm_stats latent_cache_dir use_latent_cache video_only video_backend max_padding_retry "
-    "text_embedding_cache_dir text_embedding_model_id",
-    f"{META}.images.*.": "raw_shape",  # never enforced
-    # action_scheduler: of noise on actions, of which a Light-WAM has none
-    "model.": "model_id video_backbone_name tokenizer_model_id redirect_common_files load_text_encoder "
-    "action_dit_pretrained_path skip_dit_load_from_pretrain mot_checkpoint_mixed_attn action_scheduler",
-    # sizes come from PRESETS; actions in the video model are off
-    "model.video_dit_config.": "patch_size in_dim hidden_dim ffn_dim freq_dim text_dim out_dim num_heads attn_head_dim "
-    "num_layers eps use_gradient_checkpointing action_dim action_group_causal_mask_mode",
-    # the action transformer that a Light-WAM does not have
-    "model.action_dit_config.": "hidden_dim ffn_dim num_heads attn_head_dim num_layers text_dim freq_dim eps "
-    "use_gradient_checkpointing",
-    f"{EXPERT}.": "token_pooling_merge_num_slots",  # of a merge that is off
-}
-UNIMPORTANT = tuple(section + name for section, names in _UNIMPORTANT.items() for name in names.split())
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of a field. how: a word that official_config.yaml explains. absent: its value in older files."""
+
+    how: str
+    value: Any = None
+    absent: Any = MISSING
 
 
 def read_config(path: Path, recipe: Callable[[str], Any]) -> Any:
@@ -207,21 +100,29 @@ def read_config(path: Path, recipe: Callable[[str], Any]) -> Any:
     recipe: name -> Run. Raises BadInput naming a field that is unknown, missing, of the wrong type, beyond what a
     Light-WAM of ours can be, or contradicts another one.
     """
-    file = _Fields(str(path), MAY | DEFAULTS | _leaves(_load(path)))
-    for name, value in (MUST | MAY).items():
-        file.agree(name, value)
+    rules = _rules(yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8")))
+    file = _Fields(str(path), _leaves(_load(path)), rules)
     near = _nearest(file, recipe)
-    changes = {ours: file.get(name, kind) for name, kind, ours in SETS}
-    changes |= {"recipe": f"released_{near.recipe}", "normalization.statistics": "published_windows"}
+    changes = {"recipe": f"released_{near.recipe}", "normalization.statistics": "published_windows"}
+    for name, rule in rules.items():
+        if rule.how in ("must", "may"):
+            file.agree(name, rule.value)
+        elif rule.how in KINDS:
+            ours = rule.value if isinstance(rule.value, list) else [rule.value]
+            changes |= dict.fromkeys(ours, file.get(name, KINDS[rule.how]))
     changes |= _views(file) | _window(file, near.data.hz) | _training(file, near.train.steps)
     run = replaced(near, changes)
     run = replaced(run, {"policy.step_weights": _step_weights(file, run.data.horizon)})
+    file.agree(f"{TRAIN}.shape_meta.action.0.shape", len(run.actions))
     file.leaves.setdefault(MASK, [False] * run.data.action_dim)
-    for name, expected in REPEATS.items():
-        file.agree(name, expected(run))
-    for name in file.below(f"{PROCESSOR}.shape_meta"):
-        file.agree(name, file.leaves.get(META + name.removeprefix(f"{PROCESSOR}.shape_meta")))
-    file.expect_nothing_left()
+    file.agree(MASK, [kind == "delta" for kind in run.actions.kinds])
+    for name, rule in rules.items():
+        if rule.how == "repeats":
+            file.agree(name, REPEATED.get(rule.value, attrgetter(rule.value))(run))
+        elif rule.how == "same":
+            for leaf in file.below(name):
+                file.agree(leaf, file.leaves.get(rule.value + leaf.removeprefix(name)))
+    file.expect_known()
     return run
 
 
@@ -242,13 +143,12 @@ def _nearest(file: _Fields, recipe: Callable[[str], Any]) -> Any:
 
 
 def _views(file: _Fields) -> dict[str, Any]:
-    start = f"{META}.images."
-    images = sorted({int(name.removeprefix(start).partition(".")[0]) for name in file.below(start[:-1])})
-    shapes = {file.get(f"{start}{i}.shape", COUNTS) for i in images}
+    images = range(len({leaf.removeprefix(IMAGES).split(".")[1] for leaf in file.below(IMAGES)}))
+    shapes = {file.get(f"{IMAGES}.{i}.shape", COUNTS) for i in images}
     if len(shapes) != 1:
-        raise file.wrong(f"{META}.images", f"shapes {sorted(shapes)}", "one shape for all cameras")
+        raise file.wrong(IMAGES, f"shapes {sorted(shapes)}", "one shape for all cameras")
     _, height, width = shapes.pop()
-    views = tuple(file.get(f"{start}{i}.key", TEXT) for i in images)
+    views = tuple(file.get(f"{IMAGES}.{i}.key", TEXT) for i in images)
     return {"data.views": views, "data.view_height": height, "data.view_width": width}
 
 
@@ -257,6 +157,22 @@ def _window(file: _Fields, hz: float) -> dict[str, Any]:
     ratio = file.get(f"{TRAIN}.action_video_freq_ratio", COUNT)
     times = tuple(ratio * i / hz for i in range(steps // ratio + 1))
     return {"data.frame_times": times, "data.chunk_seconds": steps / hz}
+
+
+def _training(file: _Fields, recipes_steps: int) -> dict[str, Any]:
+    # Without max_steps the released code counts from its dataset, which is not here; a checkpoint has its own step.
+    steps = file.nullable("max_steps", COUNT) or recipes_steps
+    share = int(steps * file.get("warmup_ratio", NUMBER))
+    given = file.nullable("warmup_steps", NATURAL)
+    warmup = min(share if given is None else given, steps - 1)
+    parts = file.get("gradient_accumulation_steps", COUNT)
+    precision: dict[str, Any] = file.get("mixed_precision", one_of(PRECISIONS))
+    return precision | {
+        "train.steps": steps,
+        "train.warmup_steps": warmup,
+        "train.warmup_start": 1 / max(warmup, 1),
+        "train.batch_size": file.get("batch_size", COUNT) * parts * PROCESSES,
+    }
 
 
 def _step_weights(file: _Fields, horizon: int) -> StepWeights:
@@ -270,28 +186,12 @@ def _step_weights(file: _Fields, horizon: int) -> StepWeights:
     return StepWeights(steps, prefix, tail)
 
 
-def _training(file: _Fields, recipes_steps: int) -> dict[str, Any]:
-    # Without max_steps the released code counts from its dataset, which is not here; a checkpoint has its own step.
-    steps = file.nullable("max_steps", COUNT) or recipes_steps
-    share = int(steps * file.get("warmup_ratio", NUMBER))
-    given = file.nullable("warmup_steps", NATURAL)
-    warmup = min(share if given is None else given, steps - 1)
-    return {
-        "train.steps": steps,
-        "train.warmup_steps": warmup,
-        "train.warmup_start": 1 / max(warmup, 1),
-        "train.batch_size": file.get("batch_size", COUNT)
-        * file.get("gradient_accumulation_steps", COUNT)
-        * PROCESSES,
-    }
-
-
 class _Fields:
-    """The fields of a file by dotted path; remembers which were read."""
+    """The fields of a file by dotted path."""
 
-    def __init__(self, source: str, leaves: dict[str, Any]) -> None:
-        self.source, self.leaves = source, leaves
-        self.read: set[str] = set()
+    def __init__(self, source: str, leaves: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+        absent = {name: rule.absent for name, rule in rules.items() if rule.absent is not MISSING}
+        self.source, self.leaves, self.rules = source, {**absent, **leaves}, rules
 
     def get(self, path: str, kind: Kind) -> Any:
         """A field as `kind` reads it. BadInput where it is missing or of another kind."""
@@ -315,19 +215,18 @@ class _Fields:
         """The fields of a section."""
         return [path for path in self.leaves if path.startswith(f"{section}.")]
 
-    def expect_nothing_left(self) -> None:
-        """BadInput where a field is in no table."""
-        left = [
-            path
-            for path in self.leaves
-            if path not in self.read
-            and not any(fnmatchcase(path, name) or fnmatchcase(path, f"{name}.*") for name in UNIMPORTANT)
-        ]
-        if left:
+    def expect_known(self) -> None:
+        """BadInput where a field has no rule."""
+        known = "|".join(
+            re.escape(name).replace(r"\*", "[^.]*") + (r"(\..*)?" if rule.how in ("ignored", "same") else "")
+            for name, rule in self.rules.items()
+        )
+        unknown = [path for path in self.leaves if not re.fullmatch(known, path)]
+        if unknown:
             raise BadInput(
-                f"{self.source}: unknown field {left[0]} = {self.leaves[left[0]]!r}"
-                f"{f' (and {len(left) - 1} more)' if left[1:] else ''}; it may change what the policy is. Convert with "
-                "--recipe if you know that it does not"
+                f"{self.source}: unknown field {unknown[0]} = {self.leaves[unknown[0]]!r}"
+                f"{f' (and {len(unknown) - 1} more)' if unknown[1:] else ''}; it may change what the policy is. "
+                "Convert with --recipe if you know that it does not"
             )
 
     def wrong(self, path: str, found: str, expected: str) -> BadInput:
@@ -338,7 +237,6 @@ class _Fields:
         )
 
     def _leaf(self, path: str) -> Any:
-        self.read.add(path)
         if path not in self.leaves:
             raise BadInput(
                 f"{self.source}: {path} is missing; expected the resolved config.yaml of a released Light-WAM run"
@@ -374,3 +272,19 @@ def _renamed(target: Any) -> Any:
     if not isinstance(target, str) or not target.startswith("fastwam."):
         return target
     return target.replace("fastwam", "lightwam").replace("FastWAM", "LightWAM")
+
+
+def _rules(tree: Any, path: str = "") -> dict[str, Rule]:
+    """The rules of official_config.yaml by dotted path; `*` in a path is any name."""
+    words = {"must", "may", "repeats", "same", "code", *KINDS}
+    if isinstance(tree, str):
+        return {path: Rule(tree)}
+    if isinstance(tree, dict) and (word := next(iter(tree))) in words:
+        absent = tree[word] if word in ("may", "code") else tree.get("default", MISSING)
+        return {path: Rule(word, tree[word], absent)}
+    below = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {
+        leaf: rule
+        for name, entry in below
+        for leaf, rule in _rules(entry, f"{path}.{name}".lstrip(".")).items()
+    }
