@@ -23,13 +23,15 @@ ROWS = (
     {"stages", "convert", "robotwin"},
     {"recipes"},
     {"config"},
-    {"train", "infer", "serve", "eval", "report"},
+    {"registry"},
+    {"train", "serve", "eval", "report"},
+    {"infer"},
     {"policies"},
     {"wan", "data"},
     {"nn", "flow"},
     {"io"},
     {"types"},
-    {"bounds"},
+    {"bounds", "draws", "tree"},
 )
 ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wamkit.config import WAM
     from wamkit.infer.engine import Engine
+    from wamkit.types import Policy
 
 __version__ = "0.1.0"
 
 
-def load_policy(directory: str | Path, device: str = "cpu") -> Engine[WAM]:
+def load_policy(directory: str | Path, device: str = "cpu") -> Engine[Policy]:
     """A run directory as something that acts: `load_policy("runs/x").act([observation])[0].actions`.
 
     Raises wamkit_client.types.BadInput naming a missing or damaged file.

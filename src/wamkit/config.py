@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+import tyro
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import nn
 from wamkit_client.types import BadInput
 
+from wamkit.bounds import POSITIVE, check
 from wamkit.data.actions import ActionSpace
 from wamkit.data.normalize import Mode, Normalizer
 from wamkit.eval.evaluate import EvalConfig
@@ -22,14 +25,15 @@ from wamkit.io.differences import differing
 from wamkit.io.files import replace_text
 from wamkit.io.provenance import Provenance
 from wamkit.io.tensors import read_tensors
-from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
-from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig
+from wamkit.registry import PolicyConfig, policy_type
 from wamkit.train.checkpoint import WEIGHTS, read_weights
 from wamkit.train.loop import TrainConfig
-from wamkit.types import DataSpec
+from wamkit.types import DataSpec, Encoder, Policy, Trainable
 
-PolicyConfig = LightWAMConfig | FastWAMConfig
-WAM = LightWAM | FastWAM
+if TYPE_CHECKING:
+    AnyPolicyConfig = PolicyConfig
+else:
+    AnyPolicyConfig = policy_type()
 
 RUN_FILE = "run.json"
 NORMALIZER_FILE = "normalizer.json"
@@ -55,19 +59,60 @@ class Normalization:
 
 
 @dataclass(frozen=True)
+class Source:
+    """One dataset of a mixture, and where it differs from the others.
+
+    name: of its part of the latent cache. weight: how often its samples are seen, relative to those of other sources.
+    data: its rate, cameras (in the order of the run's views), window and dimensions. actions: what they mean.
+    """
+
+    name: str
+    data: DataSpec
+    actions: ActionSpace
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(f"sources.{self.name}", self, {"weight": POSITIVE})
+
+
+@dataclass(frozen=True)
 class Run:
-    """recipe: the function it came from. suite: the benchmark it is measured on (wamkit_client/suites.py)."""
+    """recipe: the function it came from. suite: the benchmark it is measured on (wamkit_client/suites.py); "": none.
+
+    data: what the policy is shown and predicts. sources: its datasets, where they differ among themselves: `data` then
+    has the widest dimensions and the longest chunk. (): all datasets are as `data` says, and every step counts once.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     recipe: str
     suite: str
-    policy: Annotated[PolicyConfig, Discriminator("kind")]
+    policy: AnyPolicyConfig
     data: DataSpec
     actions: ActionSpace
     normalization: Normalization = field(default_factory=Normalization)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    sources: Annotated[tuple[Source, ...], tyro.conf.Fixed] = ()
+
+    def __post_init__(self) -> None:
+        for source in self.sources:
+            _expect_within(source, self.data)
+
+
+def _expect_within(source: Source, data: DataSpec) -> None:
+    """BadInput where a source has more dimensions or views, or longer chunks, than the run's `data`."""
+    for name in ("horizon", "action_dim", "proprio_dim"):
+        if getattr(source.data, name) > getattr(data, name):
+            raise BadInput(
+                f"sources.{source.name}: {name} is {getattr(source.data, name)}, the run's data has "
+                f"{getattr(data, name)}; data must be as wide as the widest source"
+            )
+    if len(source.data.views) != len(data.views) or len(source.data.frame_times) != len(data.frame_times):
+        raise BadInput(
+            f"sources.{source.name}: {len(source.data.views)} views and {len(source.data.frame_times)} frames, the "
+            f"run's data has {len(data.views)} and {len(data.frame_times)}; every source has as many"
+        )
 
 
 RUN = TypeAdapter(Run)
@@ -157,12 +202,9 @@ def check_together(given: Run, asked: Run) -> None:
             f"train.warmup_steps: expected at most train.steps, {asked.train.steps}, got {asked.train.warmup_steps}; "
             f"give --train.warmup-steps too, {asked.train.steps} or less"
         )
-    text, text_dim = asked.policy.text, asked.policy.size.text_dim
-    if asked.policy != given.policy and text.kind == "hashed" and text.width != text_dim:
-        raise BadInput(f"policy.text.width: expected policy.size.text_dim, {text_dim}, got {text.width}")
-    late = (
-        asked.eval.needed - asked.eval.replan_steps
-    )  # actions of a chunk whose time passes before it arrives
+    if asked.policy != given.policy:
+        asked.policy.validate_together()
+    late = asked.eval.needed - asked.eval.replan_steps  # actions whose time passes before their chunk arrives
     if asked.eval.needed > asked.data.horizon:
         raise BadInput(
             f"eval.replan_steps: expected at most the {asked.data.horizon} actions of a chunk "
@@ -172,26 +214,15 @@ def check_together(given: Run, asked: Run) -> None:
         )
 
 
-# What a trained policy may be asked for otherwise than it was trained; `eval` is free.
-INFERENCE_OVERRIDES = (
-    "policy.variant",
-    "policy.mode",
-    "policy.sample_steps",
-    "policy.noise",
-    "policy.video_shift.sample",
-    "policy.action_shift.sample",
-    "data.chunk_seconds",
-)
-
-
 def inference_overrides(trained: Run, asked: Run) -> list[str]:
     """What is asked of a trained policy otherwise than it was trained. Raises BadInput where it cannot do that."""
     changes = [change for change in diff(trained, asked) if not change.startswith("eval.")]
-    fixed = [change for change in changes if not change.startswith(INFERENCE_OVERRIDES)]
+    free = ("data.chunk_seconds", *(f"policy.{name}" for name in asked.policy.inference_overrides))
+    fixed = [change for change in changes if not change.startswith(free)]
     if fixed:
         raise BadInput(
             f"{fixed[0]}: what was trained cannot be changed now; only eval.* and "
-            f"{', '.join(INFERENCE_OVERRIDES)} can. Train another run"
+            f"{', '.join(free)} can. Train another run"
         )
     if asked.data.horizon > trained.data.horizon:
         raise BadInput(
@@ -213,42 +244,48 @@ def save_normalizer(normalizer: Normalizer, directory: Path) -> None:
         )
 
 
-def new_policy(run: Run, normalizer: Normalizer) -> WAM:
-    """The policy of a run with random weights."""
-    match run.policy:
-        case LightWAMConfig():
-            return LightWAM(run.policy, run.data, normalizer)
-        case FastWAMConfig():
-            return FastWAM(run.policy, run.data, normalizer)
+def build_policy(run: Run, normalizer: Normalizer) -> Trainable:
+    """The policy of a run with random weights drawn for its training seed; the global random state is left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(run.train.seed)
+        return run.policy.build(run.data, normalizer)
 
 
-def build_policy(run: Run, normalizer: Normalizer) -> WAM:
-    """`new_policy` for the run's training seed."""
-    torch.manual_seed(run.train.seed)
-    return new_policy(run, normalizer)
+def build_encoder(run: Run) -> Encoder:
+    """The encoder as training uses it, on the CPU. Raises BadInput naming a missing file."""
+    return run.policy.encoder(run.data, "training")
 
 
-def load_engine(directory: Path, device: torch.device) -> Engine[WAM]:
+def load_engine(directory: Path, device: torch.device) -> Engine[Policy]:
     """A run directory as something that acts. Raises BadInput naming a missing or truncated file."""
     return load_engine_as(load_run(directory), directory, device)
 
 
-def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[WAM]:
+def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[Policy]:
     """The weights of a run directory, acting as `run` says; see `inference_overrides` for what that may change.
 
-    Nothing is drawn, and no weight is held in another precision than it acts in: the policy is built without memory and
-    takes the tensors of the files as they are, memory-mapped, or cast one after the other.
+    Nothing is drawn, and no weight is held in another precision than it acts in: the policy is built on the meta device
+    and takes the tensors of the files as they are, memory-mapped, or cast one after the other.
     """
     normalizer = load_normalizer(directory)
     with torch.device("meta"):
-        policy = new_policy(run, normalizer)
-    policy.load_frozen_encoders()
-    policy.load_frozen_backbone()
-    read_weights(directory, policy)
+        policy = run.policy.build(run.data, normalizer)
+    policy.load_frozen()
+    module = cast(nn.Module, policy)
+    read_weights(directory, module)
     precision = acting_precision(run, directory)
-    for parameter in policy.parameters():
+    for parameter in module.parameters():
         parameter.data = parameter.data.to(precision)
-    return Engine(policy.to(device).eval(), device, run.eval.preprocessing)
+    encoder = run.policy.encoder(run.data, run.eval.preprocessing)
+    module.to(device).eval()
+    return Engine(encoder.to(device), acting(policy, run), device, run.eval.preset)
+
+
+def acting(policy: Trainable, run: Run) -> Policy:
+    """The policy, if it is one. BadInput for a model that is only trained."""
+    if not isinstance(policy, Policy):
+        raise BadInput(f"run {run.recipe}: {run.policy.kind} is a model that is trained, and does not act")
+    return policy
 
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

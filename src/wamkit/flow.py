@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from wamkit_client.types import BadInput
 
+from wamkit.draws import Draws
+
 TimePrecision = Literal["float32", "bfloat16"]
 
 BUMP_MINIMUM = math.exp(-0.5)  # of exp(-2 (t - 1/2)^2) over [0, 1]
@@ -61,11 +63,9 @@ def shift(u: T, by: float) -> T:
     return by * u / (1 + (by - 1) * u)
 
 
-def sample_times(
-    count: int, by: float, generator: torch.Generator, device: torch.device
-) -> Float[Tensor, "{count}"]:
+def sample_times(by: float, draws: Draws, device: torch.device) -> Float[Tensor, " b"]:
     """One training time per sample, shifted."""
-    return shift(torch.rand(count, generator=generator, device=generator.device), by).to(device)
+    return shift(draws.uniform(device), by)
 
 
 def noise_like(x: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:

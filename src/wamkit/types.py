@@ -10,17 +10,19 @@ A mask is True where attention is allowed; `is_pad` is True where data is invent
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, floor, inf
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, DECAY, POSITIVE, Bound, check
+from wamkit.draws import Draws
+from wamkit.tree import Tree, tree_map
 
 
 @dataclass(frozen=True)
@@ -107,116 +109,179 @@ Preprocessing = Literal["training", "published"]
 class Clip:
     """Moments to encode, batched: t video frames of every view from now on (acting: t = 1).
 
-    preprocessing: of its pictures; only what acts has another than training's.
+    views: by camera name; images of different cameras may differ in size. proprio: p is 0 for a policy without.
     """
 
     views: Mapping[str, UInt8[Tensor, "b t _ _ 3"]]
     proprio: Float[Tensor, "b p"]
     instructions: tuple[str, ...]
     embodiments: tuple[str, ...]
-    preprocessing: Preprocessing = "training"
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What `encode` returns for Wan-based policies, and exactly what the latent cache stores.
-
-    present: latent of the frame now, full resolution.
-    future: latents of the later frames (f = 0 when acting), pooled already when the policy pools them.
-    context: text rows; rows past the prompt are zero and stay visible.
-    proprio: physical units, now.
-    """
-
-    present: Float[Tensor, "b c 1 h w"]
-    future: Float[Tensor, "b c f hf wf"]
-    context: Float[Tensor, "b l d"]
-    proprio: Float[Tensor, "b p"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch. `ids` name the samples ("episode:step") in error messages."""
+    """One training batch.
 
-    inputs: Any
+    inputs: what the encoder returned for frames and text, "proprio" [b p] in physical units, and "frame_is_pad" [b t].
+    actions: physical units. valid: True where an action is a target: inside its episode, a dimension of its robot.
+    embodiment: the row of the policy's Normalizer. hz: control steps per second.
+    ids: the samples' names ("episode:step") in error messages.
+    """
+
+    inputs: Tree
     actions: Float[Tensor, "b k a"]
-    action_is_pad: Bool[Tensor, "b k"]
-    frame_is_pad: Bool[Tensor, "b t"]
-    embodiments: tuple[str, ...]
+    valid: Bool[Tensor, "b k a"]
+    embodiment: Int[Tensor, " b"]
+    hz: Float[Tensor, " b"]
     ids: tuple[str, ...]
+
+    def map(self, function: Callable[[Tensor], Tensor], ids: tuple[str, ...]) -> Batch:
+        """`function` applied to every tensor; ids: those of the result."""
+        return Batch(
+            inputs=tree_map(function, self.inputs),
+            actions=function(self.actions),
+            valid=function(self.valid),
+            embodiment=function(self.embodiment),
+            hz=function(self.hz),
+            ids=ids,
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on `device`."""
-        return replace(
-            self,
-            inputs=on_device(self.inputs, device),
-            actions=self.actions.to(device, non_blocking=True),
-            action_is_pad=self.action_is_pad.to(device, non_blocking=True),
-            frame_is_pad=self.frame_is_pad.to(device, non_blocking=True),
-        )
+        return self.map(lambda x: x.to(device, non_blocking=True), self.ids)
 
     def rows(self, index: Tensor) -> Batch:
         """Some samples of the batch."""
-        inputs = {f.name: getattr(self.inputs, f.name)[index] for f in fields(self.inputs)}
-        kept = index.tolist()
-        return Batch(
-            inputs=type(self.inputs)(**inputs),
-            actions=self.actions[index],
-            action_is_pad=self.action_is_pad[index],
-            frame_is_pad=self.frame_is_pad[index],
-            embodiments=tuple(self.embodiments[i] for i in kept),
-            ids=tuple(self.ids[i] for i in kept),
-        )
+        return self.map(lambda x: x[index.to(x.device)], tuple(self.ids[i] for i in index.tolist()))
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a policy is asked: one action chunk for each of b observations.
+
+    inputs: what the encoder returned for one frame and the instruction, and "proprio" [b p] in physical units.
+    embodiment: the row of the policy's Normalizer. hz: control steps per second.
+    generators: one per row; what a row draws is a function of its own generator alone, so it is the same in any batch.
+    prefix: physical actions of the next d steps that will be executed whatever the answer says; d = 0: none.
+    delay: control steps that pass until the answer is executed.
+    """
+
+    inputs: Tree
+    embodiment: Int[Tensor, " b"]
+    hz: Float[Tensor, " b"]
+    generators: Sequence[torch.Generator]
+    prefix: Float[Tensor, "b d a"]
+    delay: int = 0
 
 
 # Rows of a parameter table; a parameter belongs to the first row that takes its name.
 PartTable = tuple[tuple[str, Callable[[str], bool]], ...]
 
-T = TypeVar("T")
-
-# Inputs, embodiments and one generator per row -> chunks [b k a] in physical units.
-Actor = Callable[[Any, tuple[str, ...], Sequence[torch.Generator]], Tensor]
+# How a policy, or a faster copy of it, answers a query: chunks [b k a] in physical units.
+Actor = Callable[[Query], Tensor]
 
 
-def on_device(inputs: T, device: torch.device) -> T:
-    """A dataclass of tensors (such as Inputs), moved."""
-    names = [field.name for field in fields(inputs)]  # type: ignore[arg-type]
-    return type(inputs)(**{name: getattr(inputs, name).to(device, non_blocking=True) for name in names})
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are trained alike.
+
+    learning_rate, decay: factors on the run's learning rate and weight decay.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    learning_rate: float = 1.0
+    decay: float = 1.0
+
+
+class Encoder(Protocol):
+    """The frozen half of a system: what the latent cache stores, frames per sample and text per prompt.
+
+    fingerprint: everything its results depend on, by name; equal fingerprints mean equal latents.
+    augments: whether `prepare` draws from its generator, so that its results must not be cached.
+    prepare: of one sample, on the CPU, in a loader's worker process: a function without weights, which can be pickled.
+        Takes views [1 t h w 3] by camera name and a generator, and returns what `frames` takes.
+    """
+
+    @property
+    def augments(self) -> bool:
+        """See above."""
+
+    @property
+    def prepare(self) -> Callable[[Tree, torch.Generator], Tree]:
+        """See above."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """See above."""
+
+    def frames(self, prepared: Tree) -> Tree:
+        """Latents of the present frame and of those after it."""
+
+    def text(self, instructions: Sequence[str]) -> Tree:
+        """Context of every instruction; each distinct one is computed or read once per process."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move it, in place."""
 
 
 class Trainable(Protocol):
-    """Enough for the latent cache and the training loop; an nn.Module with these attributes.
+    """Enough for the training loop; an nn.Module.
 
-    loss_weights: the losses `forward` computes and their weights in the total.
-    inputs_type: the dataclass of tensors that `encode` returns.
+    loss_weights: the losses that a call computes, and their weights in the total.
+    parts: the rows of its parameter table.
     """
+
+    @property
+    def parts(self) -> PartTable:
+        """See above."""
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
         """See above."""
 
-    @property
-    def inputs_type(self) -> type:
-        """See above."""
+    def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Unweighted scalar losses by name, one for each key of loss_weights."""
 
-    def encode(self, clip: Clip) -> Any:
-        """The frozen half: what the latent cache stores."""
+    def embodiment(self, names: Sequence[str]) -> Int[Tensor, " b"]:
+        """Its numbers of the robots of these names. BadInput for one it was not trained for."""
 
-    def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The learned half: unweighted scalar losses by name, one for each key of loss_weights."""
+    def parameter_groups(self) -> list[Group]:
+        """Every trained parameter, in one group each."""
+
+    def initialize(self) -> None:
+        """Put the weights in place that training starts from. Raises BadInput naming a missing file or key."""
+
+    def load_frozen(self) -> None:
+        """Read the weights that are not trained, which no run directory holds. Raises BadInput as `initialize`."""
 
 
+@runtime_checkable
 class Policy(Trainable, Protocol):
     """Enough for engine, server and evaluation.
 
-    data: what it asks of an observation.
+    data: what it asks of an observation. unsupported_sections: of a run's page (report/run_page.py), those that it has
+    nothing to show in.
     """
 
     data: DataSpec
 
-    def act(
-        self, inputs: Any, embodiments: tuple[str, ...], generators: Sequence[torch.Generator]
-    ) -> Float[Tensor, "b k a"]:
-        """Action chunks in physical units; what a row draws comes from its own generator."""
+    @property
+    def unsupported_sections(self) -> tuple[str, ...]:
+        """See above."""
 
-    def actor(self) -> Actor:
-        """`act` with everything that depends on the weights alone computed once; holds until the weights change."""
+    def act(self, query: Query) -> Float[Tensor, "b k a"]:
+        """Action chunks in physical units."""
+
+    def presets(self) -> Mapping[str, Callable[[], Actor]]:
+        """Ways of acting by name: "plain", which is `act`, and "fast"; made once, for weights that do not change."""
+
+
+@torch.no_grad()
+def encode(encoder: Encoder, clip: Clip) -> Tree:
+    """A clip as `Batch.inputs` and `Query.inputs` have it, on the encoder's device but for proprio."""
+    generator = torch.Generator()  # acting: nothing is augmented
+    return {
+        **encoder.frames(encoder.prepare(dict(clip.views), generator)),
+        **encoder.text(clip.instructions),
+        "proprio": clip.proprio,
+    }

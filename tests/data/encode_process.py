@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from tests.train.tiny import TinyClips, TinyPolicy
-from wamkit.data.cache import encode
+from tests.train.tiny import TinyClips, TinyEncoder
+from wamkit.data.cache import fill
 from wamkit.data.clips import ClipSample
+from wamkit.data.samples import Fresh
 
 SAMPLES, SHARD_SIZE, BATCH_SIZE = 60, 8, 4
 FINGERPRINT = {"codec": "tiny", "window": "3 frames"}
@@ -30,9 +31,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     print("ready", flush=True)
     input()
-    encode(
-        SlowClips(SAMPLES),
-        TinyPolicy(),
+    fill(
+        Fresh(SlowClips(SAMPLES), TinyEncoder()),
         Path(sys.argv[1]),
         FINGERPRINT,
         shard_size=SHARD_SIZE,

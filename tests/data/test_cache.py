@@ -14,43 +14,44 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor
 from wamkit_client.types import BadInput
 
 from tests.data.encode_process import BATCH_SIZE, FINGERPRINT, SAMPLES, SHARD_SIZE
-from tests.train.tiny import CPU, TASKS, TinyClips, TinyPolicy
-from wamkit.data.cache import Cache, encode
+from tests.train.tiny import TASKS, TinyPolicy, fresh
+from wamkit.data.cache import Cache, fill
 from wamkit.data.claims import Claim, claimed_jobs
-from wamkit.data.loader import Fresh, batches
+from wamkit.data.loader import batches
+from wamkit.data.samples import Encoded, read_all
 from wamkit.data.shards import Table
 from wamkit.io.files import sha256
 from wamkit.io.tensors import read_tensors
-from wamkit.types import Batch, Inputs
+from wamkit.tree import tree_leaves
+from wamkit.types import Batch
 
 ROOT = Path(__file__).parents[2]
+HZ = 10.0
 
 
 def make(folder: Path, samples: int = SAMPLES) -> Cache:
-    encode(
-        TinyClips(samples), TinyPolicy(), folder, FINGERPRINT, shard_size=SHARD_SIZE, batch_size=BATCH_SIZE
+    fill(fresh(samples), folder, FINGERPRINT, shard_size=SHARD_SIZE, batch_size=BATCH_SIZE)
+    return Cache.open(folder, FINGERPRINT, HZ)
+
+
+def same(one: Encoded | Batch, two: Encoded | Batch) -> bool:
+    ours, theirs = ({field.name: getattr(each, field.name) for field in fields(each)} for each in (one, two))
+    leaves = [tree_leaves({n: x for n, x in of.items() if not isinstance(x, tuple)}) for of in (ours, theirs)]
+    named = all(ours[name] == theirs[name] for name in ours if isinstance(ours[name], tuple))
+    equal = (
+        a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*(x.values() for x in leaves), strict=True)
     )
-    return Cache.open(folder, FINGERPRINT, Inputs)
-
-
-def same(one: Batch, two: Batch) -> bool:
-    tensors = [
-        (getattr(one, name), getattr(two, name)) for name in ("actions", "action_is_pad", "frame_is_pad")
-    ]
-    tensors += [(getattr(one.inputs, f.name), getattr(two.inputs, f.name)) for f in fields(one.inputs)]
-    named = one.ids == two.ids and one.embodiments == two.embodiments
-    return named and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in tensors)
+    return named and leaves[0].keys() == leaves[1].keys() and all(equal)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +60,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def test_a_cached_batch_is_bit_equal_to_a_fresh_one(made: Cache) -> None:
-    fresh = Fresh(TinyClips(SAMPLES), TinyPolicy(), CPU)
-    assert len(made) == len(fresh)
-    with closing(batches(made, 7, seed=5)) as cached, closing(batches(fresh, 7, seed=5)) as now:
+    assert len(made) == len(fresh(SAMPLES))
+    rows = TinyPolicy().embodiment
+    with (
+        closing(batches(made, rows, 7, seed=5)) as cached,
+        closing(batches(fresh(SAMPLES), rows, 7, seed=5)) as now,
+    ):
         for one, two in islice(zip(cached, now, strict=True), 20):
             assert same(one, two)
 
@@ -96,36 +100,37 @@ def test_encoding_again_does_nothing(made: Cache) -> None:
 def test_another_fingerprint_is_refused_by_field(made: Cache) -> None:
     other = FINGERPRINT | {"codec": "wan2.1"}
     for attempt in (
-        lambda: Cache.open(made.folder, other, Inputs),
-        lambda: encode(TinyClips(SAMPLES), TinyPolicy(), made.folder, other, shard_size=SHARD_SIZE),
+        lambda: Cache.open(made.folder, other, HZ),
+        lambda: fill(fresh(SAMPLES), made.folder, other, shard_size=SHARD_SIZE),
     ):
         with pytest.raises(BadInput, match=r"codec: expected 'wan2.1', got 'tiny'") as caught:
             attempt()
         assert "window" not in str(caught.value)
     with pytest.raises(BadInput, match=r"pooling: expected '2x2', got '\(absent\)'"):
-        Cache.open(made.folder, FINGERPRINT | {"pooling": "2x2"}, Inputs)
+        Cache.open(made.folder, FINGERPRINT | {"pooling": "2x2"}, HZ)
     with pytest.raises(BadInput, match=r"window: expected '\(absent\)', got '3 frames'"):
-        Cache.open(made.folder, {"codec": "tiny"}, Inputs)
+        Cache.open(made.folder, {"codec": "tiny"}, HZ)
     with pytest.raises(BadInput, match="samples: expected '61', got '60'"):
         make(made.folder, 61)
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"fingerprint.json: missing"):
-        Cache.open(tmp_path, FINGERPRINT, Inputs)
+        Cache.open(tmp_path, FINGERPRINT, HZ)
     (tmp_path / "thesis.tex").write_text("do not lose this")
     with pytest.raises(BadInput, match=r"thesis.tex.*choose another folder"):
         make(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_inputs_of_another_policy_are_refused(made: Cache) -> None:
-    @dataclass(frozen=True)
-    class Features:
-        now: Tensor
-
-    with pytest.raises(BadInput, match=r"the policy wants .*inputs.now"):
-        Cache.open(made.folder, FINGERPRINT, Features)
+def test_shards_hold_the_same_columns(made: Cache, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made.folder, tmp_path / "cache"))
+    path = folder / "shard-00000008.json"
+    manifest = json.loads(path.read_text())
+    manifest["shapes"]["inputs.present"] = [1, 2, 3]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BadInput, match=r"shard-00000008.json: holds .*encode again"):
+        Cache.open(folder, FINGERPRINT, HZ)
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
@@ -137,17 +142,17 @@ def test_damage_is_named(tmp_path: Path) -> None:
         cache.verify()
     shard.write_bytes(whole[:-40])
     with pytest.raises(BadInput, match=r"shard-00000008.safetensors: expected \d+ bytes.* encode again"):
-        Cache.open(tmp_path, FINGERPRINT, Inputs)
+        Cache.open(tmp_path, FINGERPRINT, HZ)
     shard.unlink()
     with pytest.raises(BadInput, match=r"shard-00000008.safetensors: missing"):
-        Cache.open(tmp_path, FINGERPRINT, Inputs)
+        Cache.open(tmp_path, FINGERPRINT, HZ)
     shard.with_suffix(".json").write_text("{")
     with pytest.raises(BadInput, match=r"shard-00000008.json: truncated"):
-        Cache.open(tmp_path, FINGERPRINT, Inputs)
+        Cache.open(tmp_path, FINGERPRINT, HZ)
     shard.with_suffix(".json").unlink()
     with pytest.raises(BadInput, match=r"1 of 3 shards are not encoded yet.*shard-00000008"):
-        Cache.open(tmp_path, FINGERPRINT, Inputs)
-    assert same(make(tmp_path, 20).batch(range(20)), cache_of(20).batch(range(20)))
+        Cache.open(tmp_path, FINGERPRINT, HZ)
+    assert same(read_all(make(tmp_path, 20), range(20)), read_all(fresh(20), range(20)))
     assert shard.read_bytes() == whole
 
 
@@ -157,16 +162,16 @@ def test_a_flipped_bit_is_found_when_its_shard_is_first_read(tmp_path: Path) -> 
     data = bytearray(shard.read_bytes())
     data[-3] ^= 4
     shard.write_bytes(data)
-    cache = Cache.open(tmp_path, FINGERPRINT, Inputs)
-    assert same(cache.batch(range(8)), cache_of(20).batch(range(8)))
+    cache = Cache.open(tmp_path, FINGERPRINT, HZ)
+    assert same(read_all(cache, range(8)), read_all(fresh(20), range(8)))
     with (
-        closing(batches(cache, 20, seed=5)) as stream,
+        closing(batches(cache, TinyPolicy().embodiment, 20, seed=5)) as stream,
         pytest.raises(BadInput, match=r"shard-00000008.safetensors: its bytes have changed.*encode again"),
     ):
         next(stream)
     for path in tmp_path.glob("shard-00000008.*"):  # what the message says
         path.unlink()
-    assert same(make(tmp_path, 20).batch(range(20)), cache_of(20).batch(range(20)))
+    assert same(read_all(make(tmp_path, 20), range(20)), read_all(fresh(20), range(20)))
 
 
 def test_a_shard_is_hashed_once_however_often_it_is_opened(
@@ -180,10 +185,10 @@ def test_a_shard_is_hashed_once_however_often_it_is_opened(
 
     monkeypatch.setattr("wamkit.data.shards.sha256", counted)
     monkeypatch.setattr("wamkit.data.cache.OPEN_SHARDS", 2)
-    cache = Cache.open(made.folder, FINGERPRINT, Inputs)
+    cache = Cache.open(made.folder, FINGERPRINT, HZ)
     assert hashed == []
     for _ in range(2):
-        cache.batch(range(SAMPLES))
+        read_all(cache, range(SAMPLES))
     assert len(hashed) == len(set(hashed)) == 8
 
 
@@ -208,13 +213,13 @@ def test_a_fingerprint_that_makes_no_sense_is_one_message(
     path = folder / "fingerprint.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(BadInput, match=message):
-        Cache.open(folder, FINGERPRINT, Inputs)
+        Cache.open(folder, FINGERPRINT, HZ)
     with pytest.raises(BadInput, match=rf"made for something else: {next(iter(changes))}: expected"):
         make(folder)
     for content in (b"\xff\x00", b"[1]"):
         path.write_bytes(content)
         with pytest.raises(BadInput, match=r"fingerprint.json: "):
-            Cache.open(folder, FINGERPRINT, Inputs)
+            Cache.open(folder, FINGERPRINT, HZ)
 
 
 def test_a_manifest_that_makes_no_sense_is_one_message(made: Cache, tmp_path: Path) -> None:
@@ -231,11 +236,7 @@ def test_a_manifest_that_makes_no_sense_is_one_message(made: Cache, tmp_path: Pa
     for damage in damages:
         path.write_text(json.dumps(whole | damage))
         with pytest.raises(BadInput, match=r"shard-00000008.json: .*encode again"):
-            Cache.open(folder, FINGERPRINT, Inputs)
-
-
-def cache_of(samples: int) -> Fresh:
-    return Fresh(TinyClips(samples), TinyPolicy(), CPU)
+            Cache.open(folder, FINGERPRINT, HZ)
 
 
 def start(folder: Path, seconds: float, count: int) -> list[subprocess.Popen[str]]:
@@ -268,7 +269,7 @@ def test_killed_encoding_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(finished) == 2
     before = [path.stat().st_mtime_ns for path in finished]
 
-    assert same(make(tmp_path).batch(range(SAMPLES)), cache_of(SAMPLES).batch(range(SAMPLES)))
+    assert same(read_all(make(tmp_path), range(SAMPLES)), read_all(fresh(SAMPLES), range(SAMPLES)))
     assert [path.stat().st_mtime_ns for path in finished] == before
     assert not [path for path in tmp_path.iterdir() if "claim" in path.name or path.suffix == ".tmp"]
 
@@ -281,9 +282,9 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
         encoded.append([int(line.split()[1]) for line in out.splitlines() if line.startswith("sample")])
     assert sorted(encoded[0] + encoded[1]) == list(range(SAMPLES)), "every sample once"
     assert encoded[0] and encoded[1]
-    cache = Cache.open(tmp_path, FINGERPRINT, Inputs)
+    cache = Cache.open(tmp_path, FINGERPRINT, HZ)
     cache.verify()
-    assert same(cache.batch(range(SAMPLES)), cache_of(SAMPLES).batch(range(SAMPLES)))
+    assert same(read_all(cache, range(SAMPLES)), read_all(fresh(SAMPLES), range(SAMPLES)))
 
 
 @pytest.fixture
@@ -315,7 +316,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(small_disk: Path) -> None:
     assert 0 < len(finished) < 8
     assert not list(small_disk.glob("shard-*.tmp")) and not list(small_disk.glob("*claim*"))
     ballast.unlink()
-    assert same(make(small_disk).batch(range(SAMPLES)), cache_of(SAMPLES).batch(range(SAMPLES)))
+    assert same(read_all(make(small_disk), range(SAMPLES)), read_all(fresh(SAMPLES), range(SAMPLES)))
 
 
 def owner(folder: Path, host: str, pid: int, started: str, age: float) -> None:
@@ -373,9 +374,7 @@ def test_waiting_for_others_costs_a_listing_and_a_look_per_claim(
     monkeypatch.setattr("wamkit.data.cache.sleep", rest)
     for module, name in ((os, "stat"), (os, "scandir"), (os, "listdir"), (os, "link"), (io, "open")):
         counted(module, name)
-    encode(
-        TinyClips(SAMPLES), TinyPolicy(), folder, FINGERPRINT, shard_size=SHARD_SIZE, batch_size=BATCH_SIZE
-    )
+    fill(fresh(SAMPLES), folder, FINGERPRINT, shard_size=SHARD_SIZE, batch_size=BATCH_SIZE)
     assert pauses == [0.25, 0.5, 1, 2, 4, 5, 5]
     polls = len(pauses) - 1
     assert looks["listdir"] + looks["scandir"] == polls + 1
@@ -404,7 +403,7 @@ def test_a_cache_is_made_where_there_are_no_hard_links(
         raise OSError(code, os.strerror(code), name)
 
     monkeypatch.setattr(os, "link", link)
-    assert same(make(tmp_path, 20).batch(range(20)), cache_of(20).batch(range(20)))
+    assert same(read_all(make(tmp_path, 20), range(20)), read_all(fresh(20), range(20)))
     assert len(list(tmp_path.iterdir())) == 7, "three shards, their manifests, the fingerprint"
 
 

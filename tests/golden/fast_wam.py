@@ -23,7 +23,7 @@ from wamkit.policies.fast_wam.mixture import empty_cache
 from wamkit.policies.fast_wam.noising import Noised, clean
 from wamkit.policies.fast_wam.policy import LOSSES, FastWAM, FastWAMConfig, FromScratch
 from wamkit.policies.fast_wam.sampling import SAMPLERS, Noise, encode_frames, sample
-from wamkit.types import Batch, DataSpec, Inputs
+from wamkit.types import Batch, DataSpec
 from wamkit.wan.dit import WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
 
@@ -99,20 +99,26 @@ def fast_wam_rows(golden: Golden) -> list[Row]:
 
 def _batch(golden: Golden) -> Batch:
     given = golden.section("in.")
-    names = (ROBOT,) * len(given["action"])
+    size = len(given["action"])
     return Batch(
-        inputs=Inputs(
-            present=given["latents"][:, :, :1],
-            future=given["latents"][:, :, 1:],
-            context=given["context"],
-            proprio=given["proprio"],
-        ),
+        inputs={
+            "present": given["latents"][:, :, :1],
+            "future": given["latents"][:, :, 1:],
+            "context": given["context"],
+            "proprio": given["proprio"],
+            "frame_is_pad": given["image_is_pad"].bool(),
+        },
         actions=given["action"],
-        action_is_pad=given["action_is_pad"].bool(),
-        frame_is_pad=given["image_is_pad"].bool(),
-        embodiments=names,
-        ids=names,
+        valid=~given["action_is_pad"].bool()[..., None].expand_as(given["action"]),
+        embodiment=_robots(size),
+        hz=torch.ones(size),
+        ids=(ROBOT,) * size,
     )
+
+
+def _robots(rows: int) -> Tensor:
+    """The normaliser's only row, for every row of a batch."""
+    return torch.zeros(rows, dtype=torch.int64)
 
 
 def _noised(golden: Golden) -> dict[str, Noised]:
@@ -134,7 +140,7 @@ def _at(x: Tensor, noise: Tensor, timestep: Tensor) -> Noised:
 
 
 def _predict(policy: FastWAM, batch: Batch, noised: Mapping[str, Noised]) -> dict[str, Tensor]:
-    states = policy.look(noised, policy.context(batch.inputs, batch.embodiments))
+    states = policy.look(noised, policy.context(batch.inputs, batch.embodiment))
     return {name: x.detach() for name, x in velocities(policy, states, noised).items()}
 
 
@@ -148,7 +154,7 @@ def _training(golden: Golden, predicted: Mapping[str, Mapping[str, Tensor]]) -> 
 
 
 def _losses_of(policy: FastWAM, batch: Batch, noised: Mapping[str, Noised]) -> dict[str, Tensor]:
-    states = policy.look(noised, policy.context(batch.inputs, batch.embodiments))
+    states = policy.look(noised, policy.context(batch.inputs, batch.embodiment))
     return {name: LOSSES[name](policy, states, noised, batch) for name in policy.loss_weights}
 
 
@@ -157,8 +163,8 @@ def _losses(
 ) -> None:
     unpadded = replace(
         batch,
-        action_is_pad=torch.zeros_like(batch.action_is_pad),
-        frame_is_pad=torch.zeros_like(batch.frame_is_pad),
+        inputs=batch.inputs | {"frame_is_pad": torch.zeros_like(batch.inputs["frame_is_pad"])},
+        valid=torch.ones_like(batch.valid),
     )
     for case, expected in golden.about["losses"].items():
         name = case.removesuffix(UNPADDED)
@@ -189,9 +195,8 @@ def _acting(golden: Golden, policy: FastWAM) -> tuple[Tensor, Tensor, Noise]:
     """(present, context, noise) of the file's sampling runs."""
     given = golden.section("infer.")
     first = given["first_frame_latents"]
-    nothing = torch.zeros(*first.shape[:2], 0, *first.shape[3:])
-    inputs = Inputs(present=first, future=nothing, context=given["context"], proprio=given["proprio"])
-    context = policy.context(inputs, (ROBOT,) * len(first))
+    inputs = {"context": given["context"], "proprio": given["proprio"]}
+    context = policy.context(inputs, _robots(len(first)))
     return first, context, Noise(given["noise_action"], given["noise_video"][:, :, 1:])
 
 
@@ -286,7 +291,7 @@ def _normaliser(golden: Golden) -> None:
     stats, x = Stats(**known, **unknown, count=1), torch.tensor(about["input"])
     for official, mode in MODES.items():
         normalizer, expected = Normalizer.fit({ROBOT: {"action": stats}}, {"action": mode}), about[official]
-        unit = normalizer.to_unit("action", x, (ROBOT,) * len(x))
-        back = normalizer.to_physical("action", unit, (ROBOT,) * len(x))
+        unit = normalizer.to_unit("action", x, _robots(len(x)))
+        back = normalizer.to_physical("action", unit, _robots(len(x)))
         for name, ours in (("forward", unit), ("backward_of_forward", back)):
             golden.record(f"normaliser.{official}", ours, torch.tensor(expected[name]), FORWARD)

@@ -14,7 +14,8 @@ from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weigh
 from wamkit.policies.light_wam.convert import ENVELOPE
 from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig, LoRATuning
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
-from wamkit.types import DataSpec, Inputs
+from wamkit.tree import Tree
+from wamkit.types import DataSpec
 from wamkit.wan.dit import PRESENT, Adapters, WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
 
@@ -81,19 +82,19 @@ def light_wam_rows(golden: Golden) -> list[Row]:
     policy = golden_policy(golden)
     given = golden.section("inputs/")
     proprio = policy.proprio_encoder(given["proprio"][:, 0])
-    context = torch.cat([given["context"], proprio[:, None]], dim=1)
-    inputs = Inputs(
-        present=given["video_latents"][:, :, :1],
-        future=policy.pool(given["video_latents"][:, :, 1:]),
-        context=given["context"],
-        proprio=given["proprio"][:, 0],
-    )
+    context = torch.cat([given["context"], proprio], dim=1)
+    inputs = {
+        "present": given["video_latents"][:, :, :1],
+        "future": policy.pool(given["video_latents"][:, :, 1:]),
+    }
     with torch.no_grad():
         golden.check("context/with_proprio", context)
         _action_branch(golden, policy, inputs, context)
         _video_branch(golden, policy, inputs, context)
         _expert(golden, policy)
-        golden.check("action/pred", policy.expert(policy.look(inputs.present, context), policy.data.horizon))
+        golden.check(
+            "action/pred", policy.expert(policy.look(inputs["present"], context), policy.data.horizon)
+        )
         _schedule(golden)
     _losses(golden, policy, inputs)
     return golden.rows
@@ -104,10 +105,10 @@ def _rotation(golden: Golden, branch: str, table: Tensor) -> None:
     golden.check(f"rope/{branch}_freqs_imag", table[..., 1])
 
 
-def _action_branch(golden: Golden, policy: LightWAM, inputs: Inputs, context: Tensor) -> None:
+def _action_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tensor) -> None:
     dit, now = policy.dit, torch.zeros(1, 1)
     batch = len(context)
-    stream = dit.embed(inputs.present, now, context, (PRESENT,))
+    stream = dit.embed(inputs["present"], now, context, (PRESENT,))
     golden.check("action_branch/tokens_in", stream.tokens)
     golden.check("action_branch/t", stream.time.expand(batch, -1, -1))
     golden.check("action_branch/t_mod_token0", stream.modulation[:, 0].expand(batch, -1, -1))
@@ -123,14 +124,14 @@ def _action_branch(golden: Golden, policy: LightWAM, inputs: Inputs, context: Te
     golden.check("action_branch/final_tokens", x)
 
     mask = golden.tensors["masked_context/mask"].bool()
-    stream = dit.embed(inputs.present, now, context, (PRESENT,), context_mask=mask)
+    stream = dit.embed(inputs["present"], now, context, (PRESENT,), context_mask=mask)
     golden.check("masked_context/final_tokens", dit.run(stream, FIRST_FRAME_CAUSAL, (), dit.size.layers)[0])
 
 
-def _video_branch(golden: Golden, policy: LightWAM, inputs: Inputs, context: Tensor) -> None:
-    given, pooled = golden.section("inputs/"), policy.pool(inputs.present)
+def _video_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tensor) -> None:
+    given, pooled = golden.section("inputs/"), policy.pool(inputs["present"])
     clip = policy.add_noise(inputs, given["timestep_video"] / 1000, given["noise_lowres"][:, :, 1:])
-    golden.check("video_branch/latents_lowres", torch.cat([pooled, inputs.future], dim=2))
+    golden.check("video_branch/latents_lowres", torch.cat([pooled, inputs["future"]], dim=2))
     golden.check("video_branch/noisy_latents", clip.latents)
     golden.record("video_branch", clip.velocity, golden.tensors["video_branch/target"][:, :, 1:], FORWARD)
     stream = policy.dit.embed(clip.latents, clip.times, context, clip.groups)
@@ -169,33 +170,34 @@ def _schedule(golden: Golden) -> None:
     golden.check("scheduler/infer10_deltas", grid.strides)
 
 
-def _losses(golden: Golden, policy: LightWAM, inputs: Inputs) -> None:
+def _losses(golden: Golden, policy: LightWAM, inputs: Tree) -> None:
     given = golden.section("inputs/")
-    context = torch.cat([given["context"], policy.proprio_encoder(given["proprio"][:, 0])[:, None]], dim=1)
+    context = torch.cat([given["context"], policy.proprio_encoder(given["proprio"][:, 0])], dim=1)
     t = given["timestep_video"] / 1000
     clip = policy.add_noise(inputs, t, given["noise_lowres"][:, :, 1:])
     predicted = policy.predict(clip, context)
-    actions = policy.expert(policy.look(inputs.present, context), policy.data.horizon)
+    actions = policy.expert(policy.look(inputs["present"], context), policy.data.horizon)
     horizon = policy.data.horizon
-    padded = [golden.tensors[f"pads/{field}_is_pad"].bool() for field in ("image", "action")]
-    pads = {True: padded, False: [torch.zeros_like(is_pad) for is_pad in padded]}
+    frames, steps = (golden.tensors[f"pads/{field}_is_pad"].bool() for field in ("image", "action"))
+    valid = ~steps[..., None].expand_as(actions)
+    pads = {True: (frames, valid), False: (torch.zeros_like(frames), torch.ones_like(valid))}
     golden.check("loss/video_timestep_weight", flow.loss_weight(t, SHIFT), LOSS)
     for is_padded, name in ((False, "plain"), (True, "padded")):
-        frames, steps = pads[is_padded]
-        video = video_loss_per_sample(predicted, clip.velocity, latent_is_pad(frames, 4))
-        action = action_loss_per_sample(actions, given["action"], steps, torch.ones(horizon))
+        frames, valid = pads[is_padded]
+        video = video_loss_per_sample(predicted, clip.velocity, latent_is_pad(frames, clip.velocity.shape[2]))
+        action = action_loss_per_sample(actions, given["action"], valid, torch.ones(horizon))
         golden.check(f"loss/video_per_sample_{name}", video.detach(), LOSS)
         golden.check(f"loss/action_per_sample_{name}", action.detach(), LOSS)
 
     for name, case in golden.about["loss_cases"].items():
-        frames, steps = pads[name.startswith("padded")]
+        frames, valid = pads[name.startswith("padded")]
         weights = prefix_weights(horizon, *(case["temporal_weighting"] or (horizon, 1.0, 0.0)))
         video = flow.loss_weight(t, SHIFT) * video_loss_per_sample(
-            predicted, clip.velocity, latent_is_pad(frames, 4)
+            predicted, clip.velocity, latent_is_pad(frames, clip.velocity.shape[2])
         )
         losses = {
             "video": video.mean(),
-            "action": action_loss_per_sample(actions, given["action"], steps, weights).mean(),
+            "action": action_loss_per_sample(actions, given["action"], valid, weights).mean(),
         }
         total = losses["video"] * (name != "action_only") + losses["action"] * (name != "video_only")
         for key, value in (*losses.items(), ("total", total)):

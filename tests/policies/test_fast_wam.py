@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from wamkit_client.types import BadInput
 
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
-from tests.policies.tiny_policy import SPEC, batch_of, clip
+from tests.policies.tiny_policy import SPEC, batch_of, clip, draws, encoder_of, query_of, seeded
+from wamkit.draws import Draws
 from wamkit.policies.fast_wam.noising import clean_or_noised
 from wamkit.policies.fast_wam.policy import LOSSES
 from wamkit.policies.fast_wam.sampling import sample
 from wamkit.policies.fast_wam.variants import VARIANTS, variant
-from wamkit.types import Inputs
+from wamkit.tree import tree_map
+from wamkit.types import encode
 
-ROBOTS = clip().embodiments
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -24,21 +25,30 @@ def policy_of(variant, **changes):
     return tiny_policy(tiny_config(variant=variant, **changes))
 
 
-def seeded(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+def asked(policy, seeds=(0, 1, 2)):
+    """A query of one row for each seed; generators are used up by an answer."""
+    return query_of(policy, len(seeds), seeded(seeds))
 
 
-def rows(inputs, order):
-    return Inputs(**{field.name: getattr(inputs, field.name)[order] for field in fields(inputs)})
+def rows(query, order, seeds):
+    """Some rows of a query, with generators of their own."""
+    return replace(
+        query,
+        inputs=tree_map(lambda x: x[order], query.inputs),
+        embodiment=query.embodiment[order],
+        hz=query.hz[order],
+        generators=seeded(seeds),
+        prefix=query.prefix[order],
+    )
 
 
 def test_an_observation_is_a_clip_of_length_one():
     """Fails when the encoder of the present looks at later frames."""
     policy = policy_of("joint")
-    whole, now = policy.encode(clip(frames=5)), policy.encode(clip(frames=1))
-    assert torch.equal(whole.present, now.present) and torch.equal(whole.context, now.context)
-    assert now.future.shape[2] == 0 and whole.future.shape[2] == 1
-    chunks = [policy.act(inputs, ROBOTS, seeded(0, 1, 2)) for inputs in (whole, now)]
+    whole, now = (encode(encoder_of(policy), clip(frames=frames)) for frames in (5, 1))
+    assert all(torch.equal(whole[name], now[name]) for name in ("present", "context"))
+    assert now["future"].shape[2] == 0 and whole["future"].shape[2] == 1
+    chunks = [policy.act(replace(asked(policy), inputs=inputs)) for inputs in (whole, now)]
     assert chunks[0].shape == (3, SPEC.horizon, SPEC.action_dim)
     torch.testing.assert_close(*chunks, rtol=1e-5, atol=1e-5)
 
@@ -47,24 +57,23 @@ def test_an_observation_is_a_clip_of_length_one():
 def test_acting_does_not_look_at_the_future_of_its_inputs(variant):
     """Fails when a variant acts on the recorded future in place of the imagined one."""
     policy = policy_of(variant)
-    inputs = policy.encode(clip())
-    chunk = policy.act(inputs, ROBOTS, seeded(0, 1, 2))
-    changed = replace(inputs, future=torch.randn_like(inputs.future))
-    assert torch.equal(policy.act(changed, ROBOTS, seeded(0, 1, 2)), chunk)
+    inputs = encode(encoder_of(policy), clip())
+    chunk = policy.act(replace(asked(policy), inputs=inputs))
+    changed = inputs | {"future": torch.randn_like(inputs["future"])}
+    assert torch.equal(policy.act(replace(asked(policy), inputs=changed)), chunk)
 
 
 @every_variant
-@pytest.mark.parametrize("way", ["act", "actor"])
+@pytest.mark.parametrize("way", ["plain", "fast"])
 def test_a_row_of_a_batch_is_what_it_is_alone_and_in_any_order(variant, way):
     """Fails when rows share noise, or a row's proprio, words or time reach another row."""
     policy = policy_of(variant)
-    inputs = policy.encode(clip(frames=1))
-    act = policy.act if way == "act" else policy.actor()
-    chunks = act(inputs, ROBOTS, seeded(5, 6, 7))
+    query, act = asked(policy, (5, 6, 7)), policy.presets()[way]()
+    chunks = act(query)
     for row, seed in enumerate((5, 6, 7)):
-        alone = act(rows(inputs, [row]), ("robot",), seeded(seed))
+        alone = act(rows(query, [row], [seed]))
         torch.testing.assert_close(alone[0], chunks[row], rtol=1e-5, atol=1e-5)
-    moved = act(rows(inputs, [2, 0, 1]), ROBOTS, seeded(7, 5, 6))
+    moved = act(rows(query, [2, 0, 1], [7, 5, 6]))
     torch.testing.assert_close(moved, chunks[[2, 0, 1]], rtol=1e-5, atol=1e-5)
 
 
@@ -72,11 +81,10 @@ def test_a_row_of_a_batch_is_what_it_is_alone_and_in_any_order(variant, way):
 def test_the_chunk_follows_from_the_generator(variant):
     """Fails when noise comes from a global generator, or from none."""
     policy = policy_of(variant)
-    inputs = policy.encode(clip(frames=1))
-    chunk = policy.act(inputs, ROBOTS, seeded(0, 1, 2))
+    chunk = policy.act(asked(policy))
     torch.manual_seed(1)
-    assert torch.equal(policy.act(inputs, ROBOTS, seeded(0, 1, 2)), chunk)
-    other = policy.act(inputs, ROBOTS, seeded(0, 1, 3))
+    assert torch.equal(policy.act(asked(policy)), chunk)
+    other = policy.act(asked(policy, (0, 1, 3)))
     assert torch.equal(other[:2], chunk[:2]) and not torch.allclose(other[2], chunk[2], atol=1e-2)
 
 
@@ -84,7 +92,7 @@ def test_the_losses_follow_from_the_generator():
     """Fails when training draws from a global generator."""
     policy = policy_of("idm")
     batch = batch_of(policy)
-    one, again, other = (policy(batch, *seeded(seed)) for seed in (1, 1, 2))
+    one, again, other = (policy(batch, draws(seed=seed)) for seed in (1, 1, 2))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
@@ -92,12 +100,13 @@ def test_the_losses_follow_from_the_generator():
 def test_actions_leave_in_physical_units():
     """Fails when the chunk is returned as the network knows it."""
     policy = policy_of("fast")
-    inputs = policy.encode(clip(frames=1))
-    noise = policy.draw_noise(inputs.present, seeded(0, 1, 2))
+    query = asked(policy)
+    present, robots = query.inputs["present"], query.embodiment
+    noise = policy.draw_noise(present, query.generators)
     with torch.no_grad():
-        unit = sample(policy, inputs.present, policy.context(inputs, ROBOTS), noise, 3).action
-    physical = policy.act(inputs, ROBOTS, seeded(0, 1, 2))
-    assert torch.allclose(policy.normalizer.to_physical("action", unit, ROBOTS), physical)
+        unit = sample(policy, present, policy.context(query.inputs, robots), noise, 3).action
+    physical = policy.act(asked(policy))
+    assert torch.allclose(policy.normalizer.to_physical("action", unit, robots), physical)
     assert not torch.allclose(unit, physical, atol=1e-2)
 
 
@@ -105,17 +114,16 @@ def test_actions_leave_in_physical_units():
 def test_the_losses_asked_for_are_the_losses_given(variant):
     """Fails when a variant computes a loss that it does not train, or the reverse."""
     policy = policy_of(variant)
-    assert set(policy(batch_of(policy), *seeded(0))) == set(policy.loss_weights)
+    assert set(policy(batch_of(policy), draws())) == set(policy.loss_weights)
     assert ("video" in policy.loss_weights) == VARIANTS[variant].trains_video
 
 
 def losses_with(policy, batch, group, row, where):
     """The loss of `group` when its target in `row` is another at the positions `where`."""
-    generator = torch.Generator().manual_seed(0)
-    noised = policy.add_noise(batch, generator)
+    noised = policy.add_noise(batch, draws())
     velocity = noised[group].velocity.clone()
     velocity[row][where] += 10
-    states = policy.look(noised, policy.context(batch.inputs, batch.embodiments))
+    states = policy.look(noised, policy.context(batch.inputs, batch.embodiment))
     noised[group] = replace(noised[group], velocity=velocity)
     return LOSSES["video" if group == "future" else "action"](policy, states, noised, batch)
 
@@ -138,7 +146,7 @@ def test_latents_count_while_one_of_their_frames_is_real():
     untouched = losses_with(policy, batch, "future", 0, nowhere)
     assert torch.equal(losses_with(policy, batch, "future", 0, everywhere), untouched)
     assert not torch.equal(losses_with(policy, batch, "future", 1, everywhere), untouched)
-    batch.frame_is_pad[0, 1] = False
+    batch.inputs["frame_is_pad"][0, 1] = False
     untouched = losses_with(policy, batch, "future", 0, nowhere)
     assert not torch.equal(losses_with(policy, batch, "future", 0, everywhere), untouched)
 
@@ -147,7 +155,7 @@ def test_latents_count_while_one_of_their_frames_is_real():
 def test_each_loss_leaves_the_other_networks_head_alone(name, untouched):
     """Fails when video looks at actions, or the action loss reads predicted pixels."""
     policy = policy_of("joint")
-    policy(batch_of(policy), *seeded(0))[name].backward()
+    policy(batch_of(policy), draws())[name].backward()
     reached = {n for n, p in policy.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached and not any(n.startswith(untouched) for n in reached)
 
@@ -155,7 +163,8 @@ def test_each_loss_leaves_the_other_networks_head_alone(name, untouched):
 def test_the_condition_of_idm_is_clean_half_of_the_time():
     """Fails when time and noise of a sample disagree, or the probability is another."""
     x = torch.randn(2000, 1, 1, 1, 1)
-    condition = clean_or_noised(x, *seeded(0), tiny_config())
+    many = Draws.of_step(0, 0, x.device, 0, len(x), len(x))
+    condition = clean_or_noised(x, many, tiny_config())
     clean = condition.t == 0
     assert 0.46 < float(clean.float().mean()) < 0.54
     assert torch.equal(condition.x[clean], x[clean])
@@ -166,8 +175,9 @@ def test_the_condition_of_idm_is_clean_half_of_the_time():
 
 def test_imagined_futures_are_pictures_and_follow_from_the_seed():
     policy = policy_of("fast")
-    inputs = policy.encode(clip(frames=1))
-    video, again, other = (policy.imagine(inputs, ROBOTS, 1, 3, *seeded(seed)) for seed in (0, 0, 1))
+    encoder = encoder_of(policy)
+    latents = (policy.imagine(query_of(policy), 1, 3, *seeded([seed])) for seed in (0, 0, 1))
+    video, again, other = map(encoder.decode, latents)
     assert video.shape == (3, 3, 5, 32, 64) and video.abs().max() <= 1
     assert torch.equal(video, again) and not torch.equal(video, other)
     assert torch.equal(video[:, :, 0], other[:, :, 0])  # the present is given, not imagined
@@ -176,7 +186,7 @@ def test_imagined_futures_are_pictures_and_follow_from_the_seed():
 def test_a_policy_trained_without_video_refuses_to_imagine():
     policy = policy_of("no_video")
     with pytest.raises(BadInput, match="without video"):
-        policy.imagine(policy.encode(clip(frames=1)), ROBOTS, 1, 3, *seeded(0))
+        policy.imagine(query_of(policy), 1, 3, *seeded([0]))
 
 
 def test_it_learns_to_repeat_a_batch():
@@ -184,7 +194,7 @@ def test_it_learns_to_repeat_a_batch():
     batch, optimizer = batch_of(policy), torch.optim.AdamW(policy.parameters(), lr=3e-3)
     history = []
     for step in range(80):
-        losses = policy(batch, *seeded(step % 4))
+        losses = policy(batch, draws(seed=step % 4))
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()

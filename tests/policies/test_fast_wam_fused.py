@@ -17,28 +17,23 @@ from benchmarks import official_sampler
 from benchmarks.fast_wam_sampler import Networks, libero
 from benchmarks.operations import Operations
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
-from tests.policies.tiny_policy import clip
+from tests.policies.tiny_policy import encoder_of, query_of, seeded
 from wamkit.infer.engine import Engine
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.policies.fast_wam.fused import FusedSampler, lay_out
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise, Sample, sample
 from wamkit.policies.fast_wam.variants import VARIANTS
-from wamkit.types import Inputs
 from wamkit.wan.dit import SIZES
 
 COUNTED_OFFICIALLY = 22_430  # of the ten action steps (spec 6.3)
 
 
-def generators(count: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in range(count)]
-
-
-def query(policy: FastWAM, batch: int) -> tuple[Inputs, Tensor, Noise]:
-    """Inputs, their context, noise."""
-    inputs = policy.encode(clip(batch, frames=1))
-    context = policy.context(inputs, ("robot",) * batch).detach()
-    return inputs, context, policy.draw_noise(inputs.present, generators(batch))
+def query(policy: FastWAM, batch: int) -> tuple[Tensor, Tensor, Noise]:
+    """Present frame, context, noise."""
+    asked = query_of(policy, batch, seeded(range(batch)))
+    present, context = asked.inputs["present"], policy.context(asked.inputs, asked.embodiment)
+    return present, context.detach(), policy.draw_noise(present, asked.generators)
 
 
 def assert_same(fast: Sample, plain: Sample) -> None:
@@ -53,33 +48,31 @@ def assert_same(fast: Sample, plain: Sample) -> None:
 @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (1, 10), (2, 3), (5, 10)])
 def test_chunks_and_futures_are_those_of_the_plain_sampler(name: str, batch: int, steps: int) -> None:
     policy = tiny_policy(tiny_config(variant=name))
-    inputs, context, noise = query(policy, batch)
+    present, context, noise = query(policy, batch)
     with torch.no_grad():
-        plain = sample(policy, inputs.present, context, noise, steps)
-    assert_same(FusedSampler(policy, steps).sample(inputs.present, context, noise), plain)
+        plain = sample(policy, present, context, noise, steps)
+    assert_same(FusedSampler(policy, steps).sample(present, context, noise), plain)
 
 
 def test_the_small_number_in_every_norm_is_the_same() -> None:
     config = tiny_config(variant="joint")
     policy = tiny_policy(replace(config, size=replace(config.size, eps=0.3)))
-    inputs, context, noise = query(policy, 2)
+    present, context, noise = query(policy, 2)
     with torch.no_grad():
-        plain = sample(policy, inputs.present, context, noise, 3)
-    assert_same(FusedSampler(policy, 3).sample(inputs.present, context, noise), plain)
+        plain = sample(policy, present, context, noise, 3)
+    assert_same(FusedSampler(policy, 3).sample(present, context, noise), plain)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_one_sampler_answers_queries_of_any_size(name: str) -> None:
     policy = tiny_policy(tiny_config(variant=name))
     sampler = FusedSampler(policy, 3)
-    inputs, context, noise = query(policy, 4)
-    together = sampler.sample(inputs.present, context, noise)
+    present, context, noise = query(policy, 4)
+    together = sampler.sample(present, context, noise)
     for rows in (slice(0, 1), slice(1, 4), slice(3, 4)):
-        alone = sampler.sample(
-            inputs.present[rows], context[rows], Noise(noise.action[rows], noise.video[rows])
-        )
+        alone = sampler.sample(present[rows], context[rows], Noise(noise.action[rows], noise.video[rows]))
         assert_same(alone, Sample(together.action[rows], together.future[rows]))
-    wider = inputs.present.repeat(1, 1, 1, 1, 2)  # another grid
+    wider = present.repeat(1, 1, 1, 1, 2)  # another grid
     noise = replace(noise, video=noise.video.repeat(1, 1, 1, 1, 2))
     with torch.no_grad():
         assert_same(sampler.sample(wider, context, noise), sample(policy, wider, context, noise, 3))
@@ -88,9 +81,9 @@ def test_one_sampler_answers_queries_of_any_size(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_an_engine_acts_with_it(name: str) -> None:
     policy = tiny_policy(tiny_config(variant=name)).eval()
-    inputs, robots = policy.encode(clip(3, frames=1)), ("robot",) * 3
-    plain = policy.act(inputs, robots, generators(3))
-    acting = Engine(policy, torch.device("cpu"))._actor(inputs, robots, generators(3))
+    plain = policy.act(query_of(policy, 3, seeded(range(3))))
+    engine = Engine(encoder_of(policy), policy, torch.device("cpu"))
+    acting = engine._answer(query_of(policy, 3, seeded(range(3))))
     assert torch.allclose(acting, plain, rtol=0, atol=1e-5 * plain.abs().max().item())
 
 
@@ -140,23 +133,23 @@ def test_at_full_size_a_third_of_the_weights_is_copied() -> None:
 
 def test_made_again_after_training_it_knows_the_new_weights() -> None:
     policy = tiny_policy(tiny_config())
-    inputs, context, noise = query(policy, 2)
-    old = FusedSampler(policy, 3).sample(inputs.present, context, noise)
+    present, context, noise = query(policy, 2)
+    old = FusedSampler(policy, 3).sample(present, context, noise)
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     action = policy.action.head(policy.action.action_encoder(noise.action))
     (action.square().mean() + sum(p.square().mean() for p in policy.action.blocks.parameters())).backward()
     optimizer.step()
     with torch.no_grad():
-        plain = sample(policy, inputs.present, context, noise, 3)
+        plain = sample(policy, present, context, noise, 3)
     assert (plain.action - old.action).abs().max() > 1e-3
-    assert_same(FusedSampler(policy, 3).sample(inputs.present, context, noise), plain)
+    assert_same(FusedSampler(policy, 3).sample(present, context, noise), plain)
 
 
 def test_bfloat16_stays_close() -> None:
     policy = tiny_policy(tiny_config(variant="joint"))
-    inputs, context, noise = query(policy, 2)
-    exact = FusedSampler(policy, 10).sample(inputs.present, context, noise)
-    rounded = FusedSampler(policy.bfloat16(), 10).sample(inputs.present, context, noise)
+    present, context, noise = query(policy, 2)
+    exact = FusedSampler(policy, 10).sample(present, context, noise)
+    rounded = FusedSampler(policy.bfloat16(), 10).sample(present, context, noise)
     assert rounded.action.dtype == rounded.future.dtype == torch.float32
     assert (rounded.action - exact.action).abs().max() < 0.05 * exact.action.abs().max()
     assert (rounded.future - exact.future).abs().max() < 0.05 * exact.future.abs().max()
@@ -235,10 +228,10 @@ def ours(networks: Networks, name: str, steps: int) -> Counted:
 def test_the_twin_does_the_official_work(narrow: Networks) -> None:
     assert official(narrow, 10).steps.total() == pytest.approx(COUNTED_OFFICIALLY, rel=0.02)
     policy = tiny_policy(tiny_config())
-    inputs, context, noise = query(policy, 2)
+    present, context, noise = query(policy, 2)
     with torch.no_grad():
-        plain = sample(policy, inputs.present, context, noise, 10)
-    assert_same(official_sampler.sample(policy, inputs.present, context, noise, 10), plain)
+        plain = sample(policy, present, context, noise, 10)
+    assert_same(official_sampler.sample(policy, present, context, noise, 10), plain)
 
 
 @pytest.mark.parametrize("name", ["fast", "no_video"])

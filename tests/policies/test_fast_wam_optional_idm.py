@@ -10,13 +10,12 @@ from wamkit_client.types import BadInput
 
 from tests.policies.test_fast_wam_fused import assert_same
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
-from tests.policies.tiny_policy import batch_of, clip
+from tests.policies.tiny_policy import batch_of, draws, query_of, seeded
 from wamkit.config import inference_overrides
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.sampling import sample
 from wamkit.recipes import recipe
 
-ROBOTS = clip().embodiments
 MODES = {"idm": "idm", "first_frame": "fast", "": "idm"}
 ROWS = 3
 
@@ -25,13 +24,9 @@ def policy_of(**changes):
     return tiny_policy(tiny_config(**changes))
 
 
-def seeded(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
 def learned(policy, batch):
     """Losses and gradients of one step."""
-    losses = policy(batch, *seeded(3))
+    losses = policy(batch, draws(ROWS, seed=3))
     sum(losses.values()).backward()
     return losses, {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
 
@@ -39,22 +34,21 @@ def learned(policy, batch):
 @pytest.mark.parametrize(("mode", "row"), MODES.items())
 def test_a_mode_acts_as_its_row(mode, row):
     optional, other = policy_of(variant="optional_idm", mode=mode), policy_of(variant=row)
-    inputs = other.encode(clip(frames=1))
-    for way in ("act", "actor"):
-        acts = [p.act if way == "act" else p.actor() for p in (optional, other)]
-        a, b = (act(inputs, ROBOTS, seeded(0, 1, 2)) for act in acts)
+    for way in ("plain", "fast"):
+        a, b = (p.presets()[way]()(query_of(other, ROWS, seeded(range(ROWS)))) for p in (optional, other))
         assert torch.equal(a, b), way
 
 
 @pytest.mark.parametrize("mode", ["idm", "first_frame"])
 def test_the_fused_sampler_gives_the_plain_ones_chunk(mode):
     policy = policy_of(variant="optional_idm", mode=mode)
-    inputs = policy.encode(clip(frames=1))
+    query = query_of(policy, ROWS, seeded(range(ROWS)))
+    present = query.inputs["present"]
     with torch.no_grad():
-        context = policy.context(inputs, ROBOTS)
-        noise = policy.draw_noise(inputs.present, seeded(0, 1, 2))
-        plain = sample(policy, inputs.present, context, noise, 4)
-        assert_same(FusedSampler(policy, 4).sample(inputs.present, context, noise), plain)
+        context = policy.context(query.inputs, query.embodiment)
+        noise = policy.draw_noise(present, query.generators)
+        plain = sample(policy, present, context, noise, 4)
+        assert_same(FusedSampler(policy, 4).sample(present, context, noise), plain)
 
 
 @pytest.mark.parametrize(("share", "row"), [(1.0, "idm"), (0.0, "fast")])
@@ -74,18 +68,18 @@ def test_half_of_the_samples_are_of_each_row():
     """The loss of a mixed batch is the mean over its samples, each as the row that was drawn for it."""
     policies = {name: policy_of(variant=name) for name in ("optional_idm", "idm", "fast")}
     batch = batch_of(policies["fast"], 8)
-    generator = torch.Generator().manual_seed(5)
-    noised = policies["optional_idm"].add_noise(batch, generator)
-    as_idm = torch.rand(8, generator=generator) < 0.5
+    drawn = draws(8, seed=5)
+    noised = policies["optional_idm"].add_noise(batch, drawn)
+    as_idm = drawn.uniform(torch.device("cpu")) < 0.5
     assert 0 < as_idm.sum() < 8
     expected = 0.0
     for i, whole in enumerate(as_idm):
         row = torch.tensor([i])
         policy, one = policies["idm" if whole else "fast"], batch.rows(row)
-        context = policy.context(one.inputs, one.embodiments)
+        context = policy.context(one.inputs, one.embodiment)
         losses = policy.losses({group: x.rows(row) for group, x in noised.items()}, context, one)
         expected += losses["action"] / 8
-    found = policies["optional_idm"](batch, torch.Generator().manual_seed(5))
+    found = policies["optional_idm"](batch, draws(8, seed=5))
     torch.testing.assert_close(found["action"], expected)
 
 

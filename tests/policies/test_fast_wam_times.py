@@ -10,8 +10,9 @@ from wamkit_client.types import BadInput
 
 from tests.policies.test_fast_wam_fused import assert_same
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
-from tests.policies.tiny_policy import batch_of, clip
+from tests.policies.tiny_policy import batch_of, draws, query_of, seeded
 from wamkit.config import from_json, to_json
+from wamkit.draws import Draws
 from wamkit.flow import Shift
 from wamkit.nn.losses import action_loss_per_sample, video_loss_per_sample
 from wamkit.policies.fast_wam.fused import FusedSampler
@@ -19,13 +20,8 @@ from wamkit.policies.fast_wam.noising import noised_action, noised_video
 from wamkit.policies.fast_wam.sampling import sample
 from wamkit.recipes import recipe
 
-ROBOTS = clip().embodiments
 PUBLISHED = [1000, 980, 952, 920, 884, 832, 768, 680, 556, 358, 0]  # spec 3.1
 SHIFTED = {"video_shift": Shift(train=3.0, sample=2.0), "action_shift": Shift(train=1.0, sample=0.5)}
-
-
-def seeded(*seeds):
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def test_training_times_are_rounded_as_published_and_only_there():
@@ -34,7 +30,7 @@ def test_training_times_are_rounded_as_published_and_only_there():
         tiny_policy(tiny_config(variant="idm", time_precision=p)) for p in ("float32", "bfloat16")
     )
     batch = batch_of(exact)
-    a, b = (policy.add_noise(batch, *seeded(1)) for policy in (exact, rounded))
+    a, b = (policy.add_noise(batch, draws(seed=1)) for policy in (exact, rounded))
     for group in ("action", "future", "given"):
         assert torch.equal(b[group].t, (1000 * a[group].t).bfloat16().float() / 1000)
         assert torch.equal(a[group].velocity, b[group].velocity)
@@ -51,8 +47,7 @@ def test_sampling_has_the_published_ten_times_where_it_is_asked_to():
         assert (1000 * grid.times).round(decimals=3).tolist() == PUBLISHED
         assert torch.equal(grid.strides, grid.strides.bfloat16().float())
         assert float((1000 * exact.grid(network, 10).times)[1]) == pytest.approx(978.26, abs=5e-3)
-    inputs = exact.encode(clip(frames=1))
-    chunks = [policy.actor()(inputs, ROBOTS, seeded(0, 1, 2)) for policy in (published, exact)]
+    chunks = [p.presets()["fast"]()(query_of(exact, 3, seeded(range(3)))) for p in (published, exact)]
     distance = float((chunks[0] - chunks[1]).abs().max() / chunks[1].abs().max())
     assert 0 < distance < 0.02  # of these random weights: 0.012
 
@@ -63,33 +58,38 @@ def test_each_network_samples_on_its_own_grid(variant):
     policy = tiny_policy(tiny_config(variant=variant, **SHIFTED))
     assert float(policy.grid("video", 2).times[1]) == pytest.approx(2 / 3)
     assert float(policy.grid("action", 2).times[1]) == pytest.approx(1 / 3)
-    inputs = policy.encode(clip(frames=1))
+    query = query_of(policy, 3, seeded(range(3)))
+    present = query.inputs["present"]
     with torch.no_grad():
-        context = policy.context(inputs, ROBOTS)
-        noise = policy.draw_noise(inputs.present, seeded(0, 1, 2))
-        plain = sample(policy, inputs.present, context, noise, 4)
-    assert_same(FusedSampler(policy, 4).sample(inputs.present, context, noise), plain)
+        context = policy.context(query.inputs, query.embodiment)
+        noise = policy.draw_noise(present, query.generators)
+        plain = sample(policy, present, context, noise, 4)
+    assert_same(FusedSampler(policy, 4).sample(present, context, noise), plain)
 
 
 def test_each_loss_has_the_shift_of_its_own_times():
     """Times of shift 1 are uniform; the weight has mean 1 under the times it belongs to."""
     policy = tiny_policy(tiny_config(**SHIFTED))
     batch, many = batch_of(policy, 3), torch.zeros(100_000, 1)
-    action, video = (noise(many, *seeded(0), policy.config) for noise in (noised_action, noised_video))
+    rows = len(many)
+    action, video = (
+        noise(many, Draws.of_step(0, 0, many.device, 0, rows, rows), policy.config)
+        for noise in (noised_action, noised_video)
+    )
     assert float(action.t.mean()) == pytest.approx(0.5, abs=5e-3)
     assert float(video.t.mean()) == pytest.approx(0.676, abs=5e-3)  # of shift 3
 
-    noised = policy.add_noise(batch, *seeded(4))
-    states = policy.look(noised, policy.context(batch.inputs, batch.embodiments))
-    losses = policy(batch, *seeded(4))
+    noised = policy.add_noise(batch, draws(seed=4))
+    states = policy.look(noised, policy.context(batch.inputs, batch.embodiment))
+    losses = policy(batch, draws(seed=4))
     errors = {
         "video": video_loss_per_sample(
             policy.dit.head(states.video, states.stream)[:, :, 1:],
             noised["future"].velocity,
-            batch.frame_is_pad[:, 1:].all(1, keepdim=True),
+            batch.inputs["frame_is_pad"][:, 1:].all(1, keepdim=True),
         ),
         "action": action_loss_per_sample(
-            policy.action.head(states.action), noised["action"].velocity, batch.action_is_pad, torch.ones(6)
+            policy.action.head(states.action), noised["action"].velocity, batch.valid, torch.ones(6)
         ),
     }
     for name, group, mean in (("action", "action", 0.2490935), ("video", "future", 0.2188570)):

@@ -9,7 +9,7 @@ import torch
 
 from tests.policies.plain_fast_wam import masked_attend, sample_by_looking, velocities
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
-from tests.policies.tiny_policy import batch_of
+from tests.policies.tiny_policy import batch_of, draws
 from wamkit.policies.fast_wam import mixture
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import Noised, clean
@@ -28,8 +28,8 @@ def policy_of(variant, **changes):
 def scene(policy, rows=2):
     """(noised groups of every variant, context, noise), the same for every policy of these weights."""
     batch, generator = batch_of(policy, rows), torch.Generator().manual_seed(7)
-    context = policy.context(batch.inputs, batch.embodiments)
-    present = batch.inputs.present
+    context = policy.context(batch.inputs, batch.embodiment)
+    present = batch.inputs["present"]
     shapes = {"action": batch.actions.shape, "video": present.expand(-1, -1, FRAMES, -1, -1).shape}
     noise = Noise(**{name: torch.randn(shape, generator=generator) for name, shape in shapes.items()})
     drawn = {"future": shapes["video"], "given": shapes["video"], "action": shapes["action"]}
@@ -64,7 +64,7 @@ def test_video_is_predicted_alike_in_all_variants_and_actions_are_not():
 def test_one_generator_gives_all_variants_the_same_video_loss():
     """Fails when a variant draws something of its own before the noise that all share."""
     batch = batch_of(policy_of("fast"))
-    losses = {v: policy_of(v)(batch, torch.Generator().manual_seed(3)) for v in VARIANTS}
+    losses = {v: policy_of(v)(batch, draws(seed=3)) for v in VARIANTS}
     for variant in ("joint", "idm"):
         torch.testing.assert_close(losses[variant]["video"], losses["fast"]["video"])
     torch.testing.assert_close(losses["no_video"]["action"], losses["fast"]["action"])
@@ -149,7 +149,7 @@ def test_without_co_training_the_future_need_not_be_computed():
     batch, found = batch_of(policy_of("fast")), {}
     for variant, weight in (("no_video", 1.0), ("fast", 0.0)):
         policy = policy_of(variant, video_weight=weight)
-        losses = policy(batch, torch.Generator().manual_seed(0))
+        losses = policy(batch, draws())
         total = sum(policy.loss_weights[name] * loss for name, loss in losses.items())
         total.backward()
         found[variant] = total.detach(), {n: p.grad for n, p in policy.named_parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from wamkit.data.normalize import Normalizer, Stats
+from wamkit.draws import Draws
 from wamkit.policies.light_wam.policy import FullTuning, LightWAM, LightWAMConfig, LoRATuning, StepWeights
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
-from wamkit.types import Batch, Clip, DataSpec, Trainable
+from wamkit.policies.wan_encoder import WanEncoder
+from wamkit.types import Batch, Clip, DataSpec, Encoder, Query, encode
 from wamkit.wan.codec import BlockCodec
 from wamkit.wan.dit import Adapters, WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
@@ -96,18 +99,41 @@ def clip(batch: int = 3, frames: int = 5) -> Clip:
     )
 
 
-def batch_of(policy: Trainable, size: int = 3) -> Batch:
-    """A training batch with some padding at the end."""
-    action_is_pad = torch.zeros(size, 6, dtype=torch.bool)
-    action_is_pad[0, 4:] = True
+def encoder_of(policy: nn.Module) -> WanEncoder:
+    """The encoder of a tiny policy."""
+    return policy.config.encoder(policy.data)
+
+
+def query_of(policy: nn.Module, batch: int = 3, generators: Sequence[torch.Generator] = ()) -> Query:
+    """What a tiny policy is asked about `batch` observations."""
+    inputs = encode(encoder_of(policy), clip(batch, frames=1))
+    embodiment, hz = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), SPEC.hz)
+    return Query(inputs, embodiment, hz, generators, torch.zeros(batch, 0, 2))
+
+
+def seeded(seeds: Sequence[int]) -> list[torch.Generator]:
+    """A generator for each row."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def draws(size: int = 3, seed: int = 0) -> Draws:
+    """Of a batch."""
+    return Draws.of(torch.Generator().manual_seed(seed), size)
+
+
+def batch_of(policy: nn.Module | Encoder, size: int = 3) -> Batch:
+    """A training batch with some padding at the end, for a policy or its encoder."""
+    encoder = encoder_of(policy) if isinstance(policy, nn.Module) else policy
+    valid = torch.ones(size, 6, 2, dtype=torch.bool)
+    valid[0, 4:] = False
     frame_is_pad = torch.zeros(size, 5, dtype=torch.bool)
     frame_is_pad[0, 1:] = True
     generator = torch.Generator().manual_seed(3)
     return Batch(
-        inputs=policy.encode(clip(size)),
+        inputs=encode(encoder, clip(size)) | {"frame_is_pad": frame_is_pad},
         actions=torch.randn(size, 6, 2, generator=generator),
-        action_is_pad=action_is_pad,
-        frame_is_pad=frame_is_pad,
-        embodiments=("robot",) * size,
+        valid=valid,
+        embodiment=torch.zeros(size, dtype=torch.int64),
+        hz=torch.full((size,), SPEC.hz),
         ids=tuple(f"0:{i}" for i in range(size)),
     )

@@ -23,22 +23,28 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from tests.policies.tiny_policy import batch_of, tiny_config, tiny_policy
-from tests.train.tiny import CONFIG, CPU, Slow, TinyClips, TinyPolicy
-from wamkit.data.cache import Cache, encode
-from wamkit.data.loader import Fresh, Source
+from tests.train.tiny import CONFIG, CPU, Slow, TinyPolicy, fresh
+from wamkit.data.cache import Cache, fill
+from wamkit.data.order import Order
+from wamkit.data.samples import Encoded, Fresh, read_all
+from wamkit.draws import Draws
 from wamkit.train.checkpoint import State, latest, trained_tensors
-from wamkit.train.loop import TrainConfig, divided, initial_state, optimize, train
+from wamkit.train.loop import TrainConfig, initial_state, optimize, train
 from wamkit.train.metrics import Row, read_rows
-from wamkit.train.optim import MovingAverage, parameter_groups
-from wamkit.types import Batch, Inputs
+from wamkit.train.optim import MovingAverage, optimizer_groups
+from wamkit.types import Batch
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("steps_per_second", "data_share")
 SHORT = replace(CONFIG, steps=12, save_every=4)
 
 
-def source() -> Source:
-    return Fresh(TinyClips(30), TinyPolicy(), CPU)
+def source() -> Fresh:
+    return fresh(30)
+
+
+def first_samples(count: int) -> Batch:
+    return read_all(source(), range(count)).batch(TinyPolicy().embodiment)
 
 
 def lasting(run_dir: Path) -> list[Row]:
@@ -140,8 +146,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None
 class Interrupted(TinyPolicy):
     """Asks for the end of the training during its tenth step."""
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        losses = super().forward(batch, generator)
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
+        losses = super().forward(batch, draws)
         if self.steps_seen == 10:
             os.kill(os.getpid(), signal.SIGTERM)
         return losses
@@ -162,8 +168,8 @@ def test_means_between_rows_survive_a_resume(tmp_path: Path) -> None:
 
 
 def test_cached_and_fresh_training_agree_bit_for_bit(tmp_path: Path) -> None:
-    encode(TinyClips(30), TinyPolicy(), tmp_path / "cache", {"codec": "tiny"}, shard_size=8)
-    cache = Cache.open(tmp_path / "cache", {"codec": "tiny"}, Inputs)
+    fill(source(), tmp_path / "cache", {"codec": "tiny"}, shard_size=8)
+    cache = Cache.open(tmp_path / "cache", {"codec": "tiny"}, hz=10.0)
     train(TinyPolicy(), cache, SHORT, tmp_path / "cached", CPU)
     train(TinyPolicy(), source(), SHORT, tmp_path / "fresh", CPU)
     assert lasting(tmp_path / "cached") == lasting(tmp_path / "fresh")
@@ -175,9 +181,9 @@ class Recording(TinyPolicy):
         super().__init__(seed)
         self.seen: list[tuple[str, ...]] = []
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         self.seen.append(batch.ids)
-        return super().forward(batch, generator)
+        return super().forward(batch, draws)
 
 
 def test_two_policies_see_the_same_batches(tmp_path: Path) -> None:
@@ -195,8 +201,8 @@ class Diverging(TinyPolicy):
         super().__init__()
         self.bad = bad
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        losses = super().forward(batch, generator)
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        losses = super().forward(batch, draws)
         return losses | {"video": losses["video"] * (torch.inf if self.bad in batch.ids else 1.0)}
 
 
@@ -215,7 +221,8 @@ def test_a_loss_that_is_not_finite_names_step_and_samples(tmp_path: Path) -> Non
 
 
 def state_of(policy: TinyPolicy, config: TrainConfig) -> State:
-    groups = parameter_groups(policy, config.weight_decay, config.decayed, config.undecayed_names)
+    wanted = policy.parameter_groups()
+    groups = optimizer_groups(policy, wanted, config.weight_decay, config.decayed, config.undecayed_names)
     return State(policy, torch.optim.AdamW(groups, fused=True), MovingAverage(policy, 0.0))
 
 
@@ -223,7 +230,7 @@ def state_of(policy: TinyPolicy, config: TrainConfig) -> State:
 def test_clipping_clips(clip_norm: float | Literal["none"], limit: float) -> None:
     config = replace(CONFIG, clip_norm=clip_norm)
     policy = TinyPolicy()
-    scalars = optimize(policy, source().batch(range(4)), 0, state_of(policy, config), config)
+    scalars = optimize(policy, first_samples(4), 0, state_of(policy, config), config)
     gradients = [parameter.grad for parameter in policy.parameters() if parameter.grad is not None]
     left = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
     before = scalars["grad_norm"].item()
@@ -247,12 +254,29 @@ def test_a_batch_in_parts_has_the_losses_and_gradients_of_the_whole(accumulation
         assert torch.allclose(summed[name], gradient, atol=1e-6 * float(whole["grad_norm"])), name
 
 
-def test_parts_hold_every_row_once() -> None:
-    batch = source().batch(range(6))
-    parts = list(divided(batch, 3))
-    assert [part.ids for part in parts] == [batch.ids[:2], batch.ids[2:4], batch.ids[4:]]
-    assert torch.equal(torch.cat([part.inputs.future for part in parts]), batch.inputs.future)
-    assert torch.equal(torch.cat([part.action_is_pad for part in parts]), batch.action_is_pad)
+class Noisy(Recording):
+    """Keeps what it draws."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=0)
+        self.drawn: list[Tensor] = []
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        self.drawn.append(torch.cat([draws.uniform(CPU)[:, None], draws.normal(batch.actions[:, 0])], dim=1))
+        return super().forward(batch, draws)
+
+
+def test_the_noise_of_a_sample_does_not_depend_on_the_parts_of_its_batch(tmp_path: Path) -> None:
+    """Nor is any row left out or seen twice."""
+    found = []
+    for accumulation in (1, 2, 4):
+        policy = Noisy()
+        train(policy, source(), replace(SHORT, accumulation=accumulation), tmp_path / str(accumulation), CPU)
+        ids = [name for part in policy.seen for name in part]
+        found.append((ids, torch.cat(policy.drawn)))
+    for ids, drawn in found[1:]:
+        assert ids == found[0][0] and torch.equal(drawn, found[0][1])
+    assert len(torch.unique(found[0][1], dim=0)) == len(found[0][0])
 
 
 def test_a_run_of_batches_in_parts_learns(tmp_path: Path) -> None:
@@ -277,7 +301,7 @@ def test_losses_must_be_those_declared() -> None:
     policy = TinyPolicy()
     policy.loss_weights = {"video": 1.0}
     with pytest.raises(ValueError, match=r"expected \['video'\].*got \['action', 'video'\]"):
-        optimize(policy, source().batch(range(4)), 0, state_of(policy, CONFIG), CONFIG)
+        optimize(policy, first_samples(4), 0, state_of(policy, CONFIG), CONFIG)
 
 
 def test_the_written_weights_are_the_moving_average(whole: Path, tmp_path: Path) -> None:
@@ -311,13 +335,18 @@ def test_a_compiled_policy_trains_the_same(tmp_path: Path, monkeypatch: pytest.M
 
 
 class Unreadable:
-    """A source of the right size from which nothing may be read."""
+    """Samples of the right number, of which nothing may be read."""
+
+    order = Order((30,), (1.0,))
 
     def __len__(self) -> int:
         return len(source())
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        raise AssertionError(f"a finished run read samples {indices}")
+    def reader(self, index: int, seed: int) -> None:
+        raise AssertionError(f"a finished run read sample {index}")
+
+    def collate(self, read: Sequence[None]) -> Encoded:
+        raise AssertionError("a finished run read samples")
 
 
 def test_a_finished_run_returns_at_once(whole: Path, tmp_path: Path) -> None:
@@ -374,7 +403,7 @@ def test_resuming_with_other_settings_is_refused_by_name(whole: Path, tmp_path: 
         train(TinyPolicy(), source(), changed, run_dir, CPU)
     assert "log_every" not in str(caught.value)
     with pytest.raises(BadInput, match=r"samples: expected 30, got 31"):
-        train(TinyPolicy(), Fresh(TinyClips(31), TinyPolicy(), CPU), CONFIG, run_dir, CPU)
+        train(TinyPolicy(), fresh(31), CONFIG, run_dir, CPU)
     wider = TinyPolicy()
     wider.query_tokens = torch.nn.Parameter(torch.zeros(4, 32))
     with pytest.raises(BadInput, match=r"query_tokens: expected \[4, 32\], got \[3, 32\]"):

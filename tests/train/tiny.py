@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wamkit.data.clips import ClipSample
-from wamkit.data.loader import Fresh, Source
+from wamkit.data.order import Order
+from wamkit.data.samples import Encoded, Fresh, Samples
+from wamkit.draws import Draws
 from wamkit.train.loop import TrainConfig, train
-from wamkit.types import Batch, Clip, Inputs
+from wamkit.tree import Tree
+from wamkit.types import Batch, Clip, Group
 
 CPU = torch.device("cpu")
 TASKS = ("open the drawer", "press the button", "close the window")
@@ -60,15 +64,40 @@ class TinyClips:
             actions=torch.from_numpy(random.normal(size=(1, 8, 2)).astype(np.float32)),
             action_is_pad=torch.tensor([[i % 10 + k > 9 for k in range(8)]]),
             frame_is_pad=torch.tensor([[i % 10 + 3 * t > 9 for t in range(3)]]),
+            hz=10.0,
             id=f"{i // 10}:{i % 10}",
         )
 
 
+class TinyEncoder:
+    """Two views side by side, pooled to a few numbers; the length of an instruction."""
+
+    augments = False
+    fingerprint = {"codec": "tiny"}  # noqa: RUF012
+
+    @staticmethod
+    def prepare(views: Tree, generator: torch.Generator) -> Tree:
+        return views
+
+    def frames(self, prepared: Tree) -> Tree:
+        frames = torch.cat([view.float() / 127.5 - 1 for view in prepared.values()], dim=-2)
+        b, t = frames.shape[:2]
+        pooled = F.avg_pool2d(frames.flatten(0, 1).permute(0, 3, 1, 2), (4, 8))
+        latents = pooled.unflatten(0, (b, t)).transpose(1, 2).to(torch.bfloat16)
+        return {"present": latents[:, :, :1], "future": latents[:, :, 1:]}
+
+    def text(self, instructions: Sequence[str]) -> Tree:
+        return {"context": torch.stack([torch.full((6, 5), float(len(text))) for text in instructions])}
+
+    def to(self, device: torch.device) -> TinyEncoder:
+        return self
+
+
 class TinyPolicy(nn.Module):
-    """Frozen and trained parts, a norm, query tokens, a buffer that training changes, noise from the generator."""
+    """Frozen and trained parts, a norm, query tokens, a buffer that training changes, noise of its own."""
 
     loss_weights = {"video": 0.5, "action": 2.0}  # noqa: RUF012
-    inputs_type = Inputs
+    parts = (("all", lambda name: True),)
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -82,46 +111,55 @@ class TinyPolicy(nn.Module):
         self.steps_seen: Tensor
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
 
-    def encode(self, clip: Clip) -> Inputs:
-        frames = torch.cat([view.float() / 127.5 - 1 for view in clip.views.values()], dim=-2)
-        b, t = frames.shape[:2]
-        pooled = F.avg_pool2d(frames.flatten(0, 1).permute(0, 3, 1, 2), (4, 8))
-        latents = pooled.unflatten(0, (b, t)).transpose(1, 2).to(torch.bfloat16)
-        context = torch.stack([torch.full((6, 5), float(len(text))) for text in clip.instructions])
-        return Inputs(latents[:, :, :1], latents[:, :, 1:], context, clip.proprio)
+    def embodiment(self, names: Sequence[str]) -> Tensor:
+        return torch.tensor([("arm", "hand").index(name) for name in names])
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        present, future = batch.inputs.present.float().flatten(1), batch.inputs.future.float()
-        noise = torch.randn(present.shape, generator=generator, device=present.device)
-        features = self.norm(self.backbone(present + 0.1 * noise)) + self.query_tokens.mean(0)
+    def parameter_groups(self) -> list[Group]:
+        return [Group({name: p for name, p in self.named_parameters() if p.requires_grad})]
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        present, future = batch.inputs["present"].float().flatten(1), batch.inputs["future"].float()
+        features = self.norm(self.backbone(present + 0.1 * draws.normal(present))) + self.query_tokens.mean(0)
         if self.training:
             self.steps_seen += 1
         video = self.video_head(features) - future.mean(2).flatten(1)
-        actions = self.action_head(torch.cat([features, batch.inputs.proprio], 1)).unflatten(1, (8, 2))
-        valid = ~batch.action_is_pad
+        actions = self.action_head(torch.cat([features, batch.inputs["proprio"]], 1)).unflatten(1, (8, 2))
+        valid = batch.valid[..., 0]
         action = ((actions - batch.actions).square().mean(-1) * valid).sum() / valid.sum()
         return {"video": video.float().square().mean(), "action": action.float()}
 
 
+def fresh(samples: int) -> Fresh:
+    """Tiny samples that are encoded when they are asked for."""
+    return Fresh(TinyClips(samples), TinyEncoder())
+
+
 @dataclass(frozen=True)
 class Slow:
-    """A source that takes its time, so that a test can interrupt a run."""
+    """Samples that take their time, so that a test can interrupt a run."""
 
-    source: Source
+    samples: Samples
     seconds: float
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.samples)
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    @property
+    def order(self) -> Order:
+        return self.samples.order
+
+    @property
+    def reader(self) -> Any:
+        return self.samples.reader
+
+    def collate(self, read: Sequence[Any]) -> Encoded:
         time.sleep(self.seconds)
-        return self.source.batch(indices)
+        return self.samples.collate(read)
 
 
 def main(run_dir: Path, seconds: float) -> None:
     torch.set_num_threads(1)
-    policy = TinyPolicy()
-    train(policy, Slow(Fresh(TinyClips(30), policy, CPU), seconds), CONFIG, run_dir, CPU)
+    train(TinyPolicy(), Slow(fresh(30), seconds), CONFIG, run_dir, CPU)
 
 
 if __name__ == "__main__":

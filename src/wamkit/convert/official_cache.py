@@ -19,16 +19,19 @@ from jaxtyping import Float
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from wamkit.config import WAM, Run, build_policy
+from wamkit.config import Run
 from wamkit.data.cache import fill
 from wamkit.data.canvas import canvas_size, tile
-from wamkit.data.clips import Clips
+from wamkit.data.clips import Clips, ClipSample
 from wamkit.data.joined import open_datasets
 from wamkit.data.lerobot.dataset import Dataset
-from wamkit.data.loader import join_clips
+from wamkit.data.order import Order
+from wamkit.data.samples import Encoded, encoded
 from wamkit.io.tensors import read_torch
-from wamkit.stages.run import fingerprint, fit_normalizer
-from wamkit.types import Batch, Clip, Inputs
+from wamkit.policies.light_wam.policy import LightWAMConfig
+from wamkit.policies.wan_encoder import WanEncoder, pooled
+from wamkit.stages.run import fingerprint
+from wamkit.types import Clip
 
 INDEX = "index.pt"
 TABLES = ("sample_to_shard", "sample_to_offset")
@@ -60,12 +63,12 @@ def import_latents(
     for part in opened.parts:
         _expect_all_episodes(part)
     clips = Clips(opened, run.data, run.actions)
-    policy = build_policy(run, fit_normalizer(run, opened))
-    policy.load_frozen_encoders()
-    policy.to(device).eval()
-    source = Imported(Latents(official, len(clips), _latent_shape(policy)), clips, policy)
+    if not isinstance(run.policy, LightWAMConfig):
+        raise BadInput(f"recipe {run.recipe} is of {run.policy.kind}; released latents are of Light-WAM")
+    encoder = run.policy.encoder(run.data).to(device)
+    source = Imported(Latents(official, len(clips), _latent_shape(encoder)), clips, encoder)
     _compare(source, device)
-    fill(source, cache, fingerprint(run, policy, opened), work="import")
+    fill(source, cache, fingerprint(encoder, clips), work="import")
 
 
 def _expect_all_episodes(dataset: Dataset) -> None:
@@ -180,36 +183,40 @@ class Latents:
 
 
 class Imported:
-    """A source of batches whose latents are stored ones; no video is decoded."""
+    """Samples whose latents are stored ones; no video is decoded."""
 
-    def __init__(self, latents: Latents, clips: Clips, policy: WAM) -> None:
-        self.latents, self.clips, self.policy = latents, clips, policy
+    def __init__(self, latents: Latents, clips: Clips, encoder: WanEncoder) -> None:
+        self.latents, self.clips, self.encoder = latents, clips, encoder
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """These samples as `wamkit encode` makes them, but for the stored precision of the latents."""
-        samples = [self.clips.without_views(index) for index in indices]
-        clip = join_clips([sample.clip for sample in samples])
-        latents = torch.stack([self.latents[index] for index in indices]).float()
-        return Batch(
-            inputs=Inputs(
-                present=latents[:, :, :1],
-                future=self.policy.pool(latents[:, :, 1:]),
-                context=self.policy.text.encode(clip.instructions).cpu(),
-                proprio=clip.proprio,
-            ),
-            actions=torch.cat([sample.actions for sample in samples]),
-            action_is_pad=torch.cat([sample.action_is_pad for sample in samples]),
-            frame_is_pad=torch.cat([sample.frame_is_pad for sample in samples]),
-            embodiments=clip.embodiments,
-            ids=tuple(sample.id for sample in samples),
-        )
+    @property
+    def order(self) -> Order:
+        """Every sample once per epoch."""
+        return Order((len(self),), (1.0,))
+
+    @property
+    def reader(self) -> Imported:
+        """Itself."""
+        return self
+
+    def __call__(self, index: int, seed: int) -> tuple[Tensor, ClipSample]:
+        """Stored latents [c t h w] in float32, and the sample without its views."""
+        return self.latents[index].float(), self.clips.without_views(index)
+
+    def collate(self, read: Sequence[tuple[Tensor, ClipSample]]) -> Encoded:
+        """The samples as `wamkit encode` makes them, but for the stored precision of the latents."""
+        latents = torch.stack([stored for stored, _ in read])
+        samples = [sample for _, sample in read]
+        context = self.encoder.text([text for sample in samples for text in sample.clip.instructions])
+        future = pooled(latents[:, :, 1:], self.encoder.pool)
+        inputs = {"present": latents[:, :, :1], "future": future, "context": context["context"].cpu()}
+        return encoded(samples, inputs)
 
 
-def _latent_shape(policy: WAM) -> tuple[int, ...]:
-    codec, spec = policy.codec, policy.data
+def _latent_shape(encoder: WanEncoder) -> tuple[int, ...]:
+    codec, spec = encoder.codec, encoder.data
     height, width = (side // codec.spatial for side in canvas_size(spec))
     return codec.channels, 1 + (len(spec.frame_times) - 1) // codec.temporal, height, width
 
@@ -217,13 +224,13 @@ def _latent_shape(policy: WAM) -> tuple[int, ...]:
 @torch.no_grad()
 def _compare(source: Imported, device: torch.device) -> None:
     """BadInput where a stored sample is not what the codec makes of the dataset's."""
-    policy, last = source.policy, len(source) - 1
-    rounded: Any = deepcopy(policy.codec)
+    encoder, last = source.encoder, len(source) - 1
+    rounded: Any = deepcopy(encoder.codec)
     rounded.to(torch.bfloat16)
     for index in sorted({last * i // (CHECKED - 1) for i in range(CHECKED)}):
         sample = source.clips.sample(index)
-        video = tile(_views(sample.clip, device), policy.data)
-        fresh = policy.codec.encode(video).float()
+        video = tile(_views(sample.clip, device), encoder.data)
+        fresh = encoder.codec.encode(video).float()
         explained = _distance(rounded.encode(video.bfloat16()), fresh) + torch.finfo(torch.bfloat16).eps
         got = _distance(source.latents[index][None].to(device), fresh)
         if not got <= ROUNDINGS * explained:

@@ -15,12 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.config import (
     PROVENANCE_FILE,
-    WAM,
     Run,
     diff,
     load_provenance,
@@ -37,7 +36,7 @@ from wamkit.policies.released import released
 from wamkit.recipes import RECIPES
 from wamkit.stages.plan import meta_policy, parts
 from wamkit.train.checkpoint import WEIGHTS, run_weights, save_weights, trained_tensors
-from wamkit.types import DataSpec
+from wamkit.types import DataSpec, Trainable
 
 FACTS = ("step", "torch_dtype")
 
@@ -64,11 +63,12 @@ def from_official(kind: str, file: Path, run: Run, statistics: Path, robot: str,
     normalization = replace(run.normalization, statistics="file")
     stated, run = run, replace(run, policy=found.config, train=train, normalization=normalization)
     _expect_as_stated(stated, run, file)
-    policy = meta_policy(run)
-    if policy.codec.channels != run.policy.size.channels:
+    policy: Any = meta_policy(run)
+    given = run.policy.example_inputs(run.data, 1)["present"].shape[1]
+    if given != found.config.size.channels:
         raise BadInput(
-            f"{file}: its video model takes {run.policy.size.channels} latent channels, the codec of recipe "
-            f"{run.recipe} gives {policy.codec.channels}; choose the recipe it was trained with"
+            f"{file}: its video model takes {found.config.size.channels} latent channels, the codec of recipe "
+            f"{run.recipe} gives {given}; choose the recipe it was trained with"
         )
     form.fill(policy, official, str(file))
     facts = _provenance(policy, run, robot, known)
@@ -88,8 +88,8 @@ def to_official(kind: str, run_dir: Path, file: Path) -> int:
     _expect_kind(kind, run, str(run_dir))
     if file.exists():
         raise BadInput(f"{file} exists; choose another name")
-    policy = meta_policy(run)
-    policy.load_frozen_backbone()
+    policy: Any = meta_policy(run)
+    policy.load_frozen()
     trained = trained_tensors(policy)
     frozen = tuple(re.escape(name) for name in policy.state_dict() if name not in trained)
     load_strict(policy, run_weights(run_dir), str(run_dir / WEIGHTS), fresh=frozen)
@@ -134,17 +134,13 @@ def _expect_as_stated(stated: Run, found: Run, file: Path) -> None:
         )
 
 
-def _frozen(policy: WAM) -> dict[str, Tensor]:
+def _frozen(policy: nn.Module) -> dict[str, Tensor]:
     """What a released file holds and training left as it was."""
     trained = trained_tensors(policy)
-    return {
-        name: tensor
-        for name, tensor in policy.state_dict().items()
-        if name not in trained and not name.startswith("codec.")
-    }
+    return {name: tensor for name, tensor in policy.state_dict().items() if name not in trained}
 
 
-def _provenance(policy: WAM, run: Run, robot: str, statistics: Statistics) -> dict[str, Any]:
+def _provenance(policy: Trainable, run: Run, robot: str, statistics: Statistics) -> dict[str, Any]:
     """As training writes it; where the demonstrations began is not known."""
     about = {
         "fingerprint": "unknown",
@@ -154,11 +150,15 @@ def _provenance(policy: WAM, run: Run, robot: str, statistics: Statistics) -> di
         "fps": run.data.hz,
         "held_out": [],
     }
-    facts = record("cpu", {part.name: part.parameters for part in parts(policy)}, about, initial_states=[])
+    facts = record(
+        "cpu", {part.name: part.parameters for part in parts(run, policy)}, about, initial_states=[]
+    )
     return facts | {"statistics": statistics.origin}
 
 
-def _write_run(out: Path, run: Run, normalizer: Normalizer, policy: WAM, facts: Mapping[str, Any]) -> None:
+def _write_run(
+    out: Path, run: Run, normalizer: Normalizer, policy: nn.Module, facts: Mapping[str, Any]
+) -> None:
     """The directory appears whole or not at all."""
     partial = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)

@@ -12,23 +12,23 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from threading import Lock
 from time import sleep
+from typing import Any
 
 import torch
 from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.data.claims import Claim, claimed_jobs
-from wamkit.data.loader import Clips, Fresh, Source
-from wamkit.data.shards import BATCH_FIELDS, Content, Manifest, Shard, shards_of
+from wamkit.data.order import Order
+from wamkit.data.samples import Encoded, Samples, read_all
+from wamkit.data.shards import Content, Manifest, Shard, samples_of, shards_of
 from wamkit.io.files import NO_SPACE, create_file, disk_full
 from wamkit.io.progress import Advance, bar
 from wamkit.io.records import read_record
 from wamkit.io.tensors import read_tensors
-from wamkit.types import Batch, Trainable
 
 FORMAT = "1"
 FINGERPRINT = "fingerprint.json"
@@ -37,27 +37,12 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between two looks at the shards of other processes; each pause is twice the one before."""
 
 
-def encode(
-    clips: Clips,
-    policy: Trainable,
-    folder: Path,
-    fingerprint: Mapping[str, str],
-    *,
-    shard_size: int = 512,
-    batch_size: int = 32,
-    device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
-) -> None:
-    """`fill` with what the policy's frozen half makes of all `clips`."""
-    source = Fresh(clips, policy, device)
-    fill(source, folder, fingerprint, work="encode", shard_size=shard_size, batch_size=batch_size)
-
-
 def fill(
-    source: Source,
+    source: Samples,
     folder: Path,
     fingerprint: Mapping[str, str],
     *,
-    work: str,
+    work: str = "encode",
     shard_size: int = 512,
     batch_size: int = 32,
 ) -> None:
@@ -82,7 +67,7 @@ def fill(
         raise _full(folder, shards_expected=-(-samples // shard_size)) from error
 
 
-def _fill(source: Source, shards: Iterable[Shard], folder: Path, work: str, batch_size: int) -> None:
+def _fill(source: Samples, shards: Iterable[Shard], folder: Path, work: str, batch_size: int) -> None:
     names = frozenset(os.listdir(folder))
     left = [shard for shard in shards if not shard.finished(names)]
     pause = SHORTEST_PAUSE
@@ -111,7 +96,7 @@ def _take(shards: Iterable[Shard], names: frozenset[str]) -> tuple[Shard, Claim]
 
 
 def _write_shard(
-    shard: Shard, claim: Claim, source: Source, names: frozenset[str], batch_size: int, advance: Advance
+    shard: Shard, claim: Claim, source: Samples, names: frozenset[str], batch_size: int, advance: Advance
 ) -> bool:
     """Write `shard`. False where another process did, since the folder was listed or because this one seemed dead."""
     written = False
@@ -121,7 +106,7 @@ def _write_shard(
             content = Content()
             for first in range(0, shard.count, batch_size):
                 count = min(batch_size, shard.count - first)
-                content.add(source.batch(range(shard.first + first, shard.first + first + count)))
+                content.add(read_all(source, range(shard.first + first, shard.first + first + count)))
                 claim.refresh()
                 advance(count)
             if written := claim.held():
@@ -191,11 +176,8 @@ class Cache:
     `ids` and `embodiments` are per sample.
     """
 
-    def __init__(
-        self, folder: Path, shard_size: int, manifests: Sequence[Manifest], inputs_type: type
-    ) -> None:
-        self.folder = folder
-        self.inputs_type = inputs_type
+    def __init__(self, folder: Path, shard_size: int, manifests: Sequence[Manifest], hz: float) -> None:
+        self.folder, self.hz = folder, hz
         self.ids = tuple(name for manifest in manifests for name in manifest.ids)
         self.embodiments = tuple(name for manifest in manifests for name in manifest.embodiments)
         self._shard_size = shard_size
@@ -205,10 +187,10 @@ class Cache:
         self._lock = Lock()
 
     @classmethod
-    def open(cls, folder: Path, expected_fingerprint: Mapping[str, str], inputs_type: type) -> Cache:
+    def open(cls, folder: Path, expected_fingerprint: Mapping[str, str], hz: float) -> Cache:
         """BadInput where the cache is missing, unfinished, damaged, or made for something else (naming what).
 
-        inputs_type: the dataclass of tensors that the policy's `encode` returns.
+        hz: control steps per second of the dataset.
         """
         found = read_fingerprint(folder)
         own = {name: found.get(name, "(absent)") for name in ("samples", "shard_size")}
@@ -216,31 +198,38 @@ class Cache:
         samples, shard_size = (_count(folder, name, value) for name, value in own.items())
         _expect_finished(folder, samples, shard_size)
         manifests = [shard.read_manifest() for shard in shards_of(folder, samples, shard_size)]
-        stored = {name for manifest in manifests for name in manifest.shapes}
-        wanted = {f"inputs.{field.name}" for field in fields(inputs_type)} | set(BATCH_FIELDS)
-        if stored != wanted:
-            raise BadInput(
-                f"{folder}: the cache holds {sorted(stored)}, the policy wants {sorted(wanted)}; "
-                "encode it again"
-            )
-        return cls(folder, shard_size, manifests, inputs_type)
+        for shard, manifest in zip(shards_of(folder, samples, shard_size), manifests, strict=True):
+            if manifest.shapes != manifests[0].shapes:
+                raise BadInput(
+                    f"{shard.manifest}: holds {manifest.shapes}, the first shard {manifests[0].shapes}; {shard.remedy}"
+                )
+        return cls(folder, shard_size, manifests, hz)
+
+    @property
+    def order(self) -> Order:
+        """Every sample once per epoch."""
+        return Order((len(self),), (1.0,))
+
+    @property
+    def reader(self) -> Cache:
+        """Itself."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Cache, (self.folder, self._shard_size, self._manifests, self.hz)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """These samples, in this order, on the CPU; bit-equal to what `encode` made of them."""
-        rows = [self._row(index) for index in indices]
-        columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        names = [field.name for field in fields(self.inputs_type)]
-        return Batch(
-            inputs=self.inputs_type(**{name: columns[f"inputs.{name}"] for name in names}),
-            actions=columns["actions"],
-            action_is_pad=columns["action_is_pad"],
-            frame_is_pad=columns["frame_is_pad"],
-            embodiments=tuple(self.embodiments[index] for index in indices),
-            ids=tuple(self.ids[index] for index in indices),
-        )
+    def __call__(self, index: int, seed: int) -> tuple[int, dict[str, Tensor]]:
+        """Sample `index`, still in the memory map; the seed is not used, nothing is augmented."""
+        return index, self._row(index)
+
+    def collate(self, read: Sequence[tuple[int, dict[str, Tensor]]]) -> Encoded:
+        """The samples, bit-equal to what the encoder made of them."""
+        columns = {name: torch.stack([row[name] for _, row in read]) for name in read[0][1]}
+        embodiments = tuple(self.embodiments[index] for index, _ in read)
+        return samples_of(columns, embodiments, tuple(self.ids[index] for index, _ in read), self.hz)
 
     def verify(self) -> None:
         """Read every shard and compare its checksum. BadInput naming the first that differs."""

@@ -28,13 +28,14 @@ from wamkit.types import Clip, DataSpec
 
 @dataclass(frozen=True)
 class ClipSample:
-    """One sample, with a batch of one (b = 1). id: "episode:step", after the folder and "/" where there
-    are several."""
+    """One sample, with a batch of one (b = 1). hz: control steps per second. id: "episode:step", after the folder and
+    "/" where there are several."""
 
     clip: Clip
     actions: Float[Tensor, "1 k a"]
     action_is_pad: Bool[Tensor, "1 k"]
     frame_is_pad: Bool[Tensor, "1 t"]
+    hz: float
     id: str
 
     def observation(self, noise_seed: int = 0) -> Observation:
@@ -67,13 +68,15 @@ def sample_numbers(episodes: Sequence[Episode], spec: DataSpec) -> list[range]:
 class Clips(torch.utils.data.Dataset[ClipSample]):
     """Samples in the order of the episodes and their steps; reading in order decodes every frame once.
 
-    dataset: an open dataset. spec: what the policy asks of it. space: what the action dimensions mean.
+    dataset: an open dataset. spec: what is asked of it. space: what the action dimensions mean. names: what the policy
+    calls spec.views, in order; () where the dataset's names are the policy's.
     episodes: those that samples are taken of. numbers: of each of them, the numbers of its samples.
     Raises BadInput where they do not fit together: camera, dimension, rate or instruction.
     """
 
-    def __init__(self, dataset: AnyDataset, spec: DataSpec, space: ActionSpace):
+    def __init__(self, dataset: AnyDataset, spec: DataSpec, space: ActionSpace, names: Sequence[str] = ()):
         self.dataset, self.spec, self.space = dataset, spec, space
+        self.names = dict(zip(spec.views, names or spec.views, strict=True))
         for part in dataset.parts:
             self._check(part)
         self.episodes = trained_episodes(dataset, spec)
@@ -116,12 +119,11 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
         episode, step = found.index, i - self.numbers[place].start
         steps = window(found.length, found.actions, step, self.spec.frame_offsets, self.spec.horizon)
         views = {view: self.dataset.frames(view, episode, steps.frame_steps) for view in names}
-        state = self.dataset.rows("observation.state", [found])
         actions = self.dataset.rows("action", [found])
         action_is_pad = torch.tensor(steps.action_is_pad)
         clip = Clip(
-            views={view: torch.from_numpy(frames)[None] for view, frames in views.items()},
-            proprio=torch.from_numpy(state[[step]].astype(np.float32)),
+            views={self.names[view]: torch.from_numpy(frames)[None] for view, frames in views.items()},
+            proprio=self._proprio(found, step),
             instructions=(self.dataset.instruction(episode, step),),
             embodiments=(self.dataset.robot_type,),
         )
@@ -131,8 +133,15 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
             actions=pad_actions(chunk, action_is_pad, self.space)[None],
             action_is_pad=action_is_pad[None],
             frame_is_pad=torch.tensor(steps.frame_is_pad)[None],
+            hz=self.spec.hz,
             id=f"{self.dataset.label(episode)}:{step}",
         )
+
+    def _proprio(self, episode: Episode, step: int) -> Float[Tensor, "1 p"]:
+        if not self.spec.proprio_dim:
+            return torch.zeros(1, 0)
+        rows = self.dataset.rows("observation.state", [episode])
+        return torch.from_numpy(rows[[step]].astype(np.float32))
 
     def _check(self, dataset: Dataset) -> None:
         spec = self.spec
@@ -148,6 +157,8 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
                 "change the recipe's hz (and its times), or record at that rate"
             )
         for column, expected in (("action", spec.action_dim), ("observation.state", spec.proprio_dim)):
+            if not expected:
+                continue
             if column not in dataset.features:
                 raise BadInput(
                     f"{dataset.root}: column {column!r} is missing; a policy cannot be trained without"

@@ -1,132 +1,106 @@
-"""Which samples make up step n, and reading them ahead.
+"""Batches of step n, n + 1, ..., read ahead by a thread, and by worker processes where they are asked for.
 
-The order is a pure function of (seed, step, rank, world): two runs with one seed see the same samples in the
-same order whatever the policy, and a resumed run needs no state. Samples are one endless stream, epoch after
-epoch, each a fresh permutation; a batch may straddle two epochs, nothing is dropped.
-Does not know whether samples come from a latent cache or are encoded now: both are a `Source`.
+Does not know whether samples come from a latent cache or are encoded now: both are `Samples`.
 """
 
 from __future__ import annotations
 
+import signal
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from wamkit_client.types import BadInput
 
-from wamkit.data.clips import ClipSample
-from wamkit.types import Batch, Clip, Trainable
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Numbered samples that come as batches: a `Cache`, or `Fresh` clips."""
-
-    def __len__(self) -> int:
-        """How many samples."""
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """These samples, in this order."""
-
-
-@runtime_checkable
-class Clips(Protocol):
-    """What is asked of a dataset of clips (data/clips.py)."""
-
-    def __len__(self) -> int:
-        """How many samples."""
-
-    def sample(self, index: int, /) -> ClipSample:
-        """One sample."""
+from wamkit.data.order import Order, augmentation_seed
+from wamkit.data.samples import Reader, Samples
+from wamkit.types import Batch
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """A source that encodes clips when asked, on `device`: the plain twin of the latent cache."""
+class _Places(Dataset[Any]):
+    """The stream as a map-style dataset: place -> what the reader makes of the sample there."""
 
-    clips: Clips
-    policy: Trainable
-    device: torch.device
+    order: Order
+    reader: Reader
 
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    @torch.no_grad()
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """The samples, encoded by the policy's frozen half; tensors are on the CPU."""
-        samples = [self.clips.sample(index) for index in indices]
-        clip = join_clips([sample.clip for sample in samples])
-        views = {name: view.to(self.device) for name, view in clip.views.items()}
-        inputs = self.policy.encode(replace(clip, views=views, proprio=clip.proprio.to(self.device)))
-        return Batch(
-            inputs=replace(
-                inputs, **{field.name: getattr(inputs, field.name).cpu() for field in fields(inputs)}
-            ),
-            actions=torch.cat([sample.actions for sample in samples]),
-            action_is_pad=torch.cat([sample.action_is_pad for sample in samples]),
-            frame_is_pad=torch.cat([sample.frame_is_pad for sample in samples]),
-            embodiments=clip.embodiments,
-            ids=tuple(sample.id for sample in samples),
-        )
+    def __getitem__(self, place: int) -> Any:
+        try:
+            return self.reader(self.order.at(place), augmentation_seed(self.order.seed, place))
+        except BadInput as error:
+            return error  # torch would wrap an exception of a worker in its own traceback
 
 
-def join_clips(clips: Sequence[Clip]) -> Clip:
-    """Clips of equal shapes, one after the other along the batch dimension."""
-    return Clip(
-        views={name: torch.cat([clip.views[name] for clip in clips]) for name in clips[0].views},
-        proprio=torch.cat([clip.proprio for clip in clips]),
-        instructions=tuple(text for clip in clips for text in clip.instructions),
-        embodiments=tuple(name for clip in clips for name in clip.embodiments),
-    )
+@dataclass(frozen=True)
+class _Steps:
+    """The places of every step from `start` on, without end. rows: of the global batch, those wanted here."""
+
+    start: int
+    batch_size: int
+    rows: range
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start
+        while True:
+            yield [step * self.batch_size + row for row in self.rows]
+            step += 1
 
 
-def order(samples: int, batch_size: int, seed: int, step: int, *, rank: int = 0, world: int = 1) -> list[int]:
-    """The sample numbers of step `step` (from 0) on `rank` of `world` processes, `batch_size` on each.
-
-    All ranks together take `world * batch_size` consecutive places of the stream, dealt round-robin.
-    """
-    first = step * batch_size * world + rank
-    places = range(first, first + batch_size * world, world)
-    return [int(_permutation(samples, seed, place // samples)[place % samples]) for place in places]
-
-
-@lru_cache(maxsize=4)
-def _permutation(samples: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(samples)
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C goes to the process that trains, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def batches(
-    source: Source,
+    samples: Samples,
+    embodiment: Callable[[Sequence[str]], Tensor],
     batch_size: int,
     seed: int,
     start_step: int = 0,
     *,
     device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
     prefetch: int = 2,
+    workers: int = 0,
     rank: int = 0,
     world: int = 1,
 ) -> Generator[Batch, None, None]:
     """The batches of steps `start_step`, `start_step + 1`, ... on `device`, without end.
 
-    One thread reads `prefetch` batches ahead. An error while reading is raised where its batch is due.
-    Close the iterator (`contextlib.closing`) to stop the thread.
+    embodiment: the policy's numbers of robots. batch_size: of the global batch, of which rank r of `world` takes the
+    r-th equal part. prefetch: batches that a thread reads ahead. workers: processes that read and prepare; 0: that
+    thread does. An error while reading is raised where its batch is due. Close the iterator (`contextlib.closing`) to
+    stop thread and workers.
     """
+    share = batch_size // world
+    loader = DataLoader(
+        _Places(replace(samples.order, seed=seed), samples.reader),
+        batch_sampler=_Steps(start_step, batch_size, range(rank * share, (rank + 1) * share)),
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_ignore_interrupts,
+        multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # torch would draw from the global one
+    )
+    steps = iter(loader)
 
-    def read(step: int) -> Batch:
-        return source.batch(order(len(source), batch_size, seed, step, rank=rank, world=world)).to(device)
+    def read() -> Batch:
+        found = next(steps)
+        for sample in found:
+            if isinstance(sample, BadInput):
+                raise sample
+        return samples.collate(found).batch(embodiment).to(device)
 
-    reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
     ahead: deque[Future[Batch]] = deque()
-    step = start_step
     try:
         while True:
             while len(ahead) <= prefetch:
-                ahead.append(reader.submit(read, step))
-                step += 1
+                ahead.append(thread.submit(read))
             yield ahead.popleft().result()
     finally:
-        reader.shutdown(wait=True, cancel_futures=True)
+        thread.shutdown(wait=True, cancel_futures=True)

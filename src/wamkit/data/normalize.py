@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
@@ -54,7 +54,8 @@ def field_rows(dataset: AnyDataset, field: str, episodes: Sequence[Episode]) -> 
 class Normalizer(nn.Module):
     """One row of scale and offset per embodiment, for each field.
 
-    stats: {embodiment: {field: Stats}}; every embodiment has the same fields and widths.
+    stats: {embodiment: {field: Stats}}; every embodiment has the same fields. Rows of robots with fewer dimensions are
+        filled up to the widest, with dimensions that are not scaled.
     modes: {field: "min_max" or "z_score"}.
     The buffers follow the module's device but are not in its state dict: a run saves `to_json()` instead.
     """
@@ -68,11 +69,12 @@ class Normalizer(nn.Module):
             raise BadInput("normalizer: no embodiment; give the statistics of at least one dataset")
         for field, mode in modes.items():
             maps = [_scale_and_offset(_field(stats, name, field), mode) for name in stats]
-            if len({scale.shape for scale, _ in maps}) != 1:
-                widths = {name: len(stats[name][field].mean) for name in stats}
-                raise BadInput(f"normalizer: {field!r} has dimensions {widths}; expected one number for all")
-            for part, rows in zip(("scale", "offset"), zip(*maps, strict=True), strict=True):
-                table = torch.from_numpy(np.stack(rows)).float()
+            widest = max(len(scale) for scale, _ in maps)
+            for part, rows, fill in zip(
+                ("scale", "offset"), zip(*maps, strict=True), (1.0, 0.0), strict=True
+            ):
+                filled = [np.pad(row, (0, widest - len(row)), constant_values=fill) for row in rows]
+                table = torch.from_numpy(np.stack(filled)).float()
                 self.register_buffer(f"{field}_{part}", table, persistent=False)
 
     @classmethod
@@ -80,18 +82,33 @@ class Normalizer(nn.Module):
         """The normalizer of these statistics, e.g. of `{dataset.robot_type: dataset_stats(dataset, episodes)}`."""
         return cls(stats, modes)
 
+    @property
+    def embodiments(self) -> tuple[str, ...]:
+        """The names of the rows, in order."""
+        return tuple(self._row)
+
+    def index(self, embodiments: Sequence[str]) -> Int[Tensor, " b"]:
+        """The rows of these names, on the CPU. BadInput for an unknown one."""
+        unknown = [name for name in embodiments if name not in self._row]
+        if unknown:
+            raise BadInput(
+                f"normalizer: unknown embodiment {unknown[0]!r}; it was fitted on {list(self._row)}. "
+                "Use one of these names, or train on data of the new robot"
+            )
+        return torch.tensor([self._row[name] for name in embodiments])
+
     def to_unit(
-        self, field: str, x: Float[Tensor, "b *_ d"], embodiments: Sequence[str]
+        self, field: str, x: Float[Tensor, "b *_ d"], embodiment: Int[Tensor, " b"]
     ) -> Float[Tensor, "b *_ d"]:
-        """Physical -> unit range, clamped to [-5, 5]. BadInput for an unknown embodiment."""
-        scale, offset = self._maps(field, x, embodiments)
+        """Physical -> unit range, clamped to [-5, 5]."""
+        scale, offset = self._maps(field, x, embodiment)
         return (x * scale + offset).clamp(-LIMIT, LIMIT)
 
     def to_physical(
-        self, field: str, x: Float[Tensor, "b *_ d"], embodiments: Sequence[str]
+        self, field: str, x: Float[Tensor, "b *_ d"], embodiment: Int[Tensor, " b"]
     ) -> Float[Tensor, "b *_ d"]:
-        """Unit range -> physical, not clamped. BadInput for an unknown embodiment."""
-        scale, offset = self._maps(field, x, embodiments)
+        """Unit range -> physical, not clamped."""
+        scale, offset = self._maps(field, x, embodiment)
         return (x - offset) / scale
 
     def to_json(self) -> str:
@@ -125,28 +142,21 @@ class Normalizer(nn.Module):
 
     def expect(self, widths: Mapping[str, int], source: str) -> None:
         """BadInput, beginning with `source`, unless it has these fields with so many dimensions."""
-        found = {field: len(next(iter(self.stats.values()))[field].mean) for field in self.modes}
+        found = {field: self.get_buffer(f"{field}_scale").shape[-1] for field in self.modes}
         if found != dict(widths):
             raise BadInput(f"{source}: has dimensions {found}, its run has {dict(widths)}; {RESTORE}")
 
-    def _maps(self, field: str, x: Tensor, embodiments: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _maps(self, field: str, x: Tensor, embodiment: Tensor) -> tuple[Tensor, Tensor]:
         if field not in self.modes:
             raise BadInput(f"normalizer: unknown field {field!r}; it has {list(self.modes)}")
-        unknown = [name for name in embodiments if name not in self._row]
-        if unknown:
-            raise BadInput(
-                f"normalizer: unknown embodiment {unknown[0]!r}; it was fitted on {list(self._row)}. "
-                "Use one of these names, or train on data of the new robot"
-            )
         scale, offset = self.get_buffer(f"{field}_scale"), self.get_buffer(f"{field}_offset")
-        if len(embodiments) != len(x) or x.shape[-1] != scale.shape[-1]:
+        if len(embodiment) != len(x) or x.shape[-1] != scale.shape[-1]:
             raise BadInput(
-                f"normalizer: {field} is {list(x.shape)} for {len(embodiments)} embodiment name(s); "
-                f"expected one name per row and {scale.shape[-1]} dimensions"
+                f"normalizer: {field} is {list(x.shape)} for {len(embodiment)} embodiment(s); "
+                f"expected one row each and {scale.shape[-1]} dimensions"
             )
-        rows = [self._row[name] for name in embodiments]
-        shape = (len(rows), *(1,) * (x.ndim - 2), scale.shape[-1])
-        return scale[rows].view(shape), offset[rows].view(shape)
+        shape = (len(x), *(1,) * (x.ndim - 2), scale.shape[-1])
+        return scale[embodiment].view(shape), offset[embodiment].view(shape)
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ a cache, nor what the fields mean.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,12 +18,40 @@ from pydantic import ConfigDict
 from torch import Tensor
 from wamkit_client.types import BadInput
 
+from wamkit.data.samples import Encoded
 from wamkit.io.files import refuse_pointer, sha256
 from wamkit.io.records import read_record, write_record
 from wamkit.io.tensors import write_tensors
-from wamkit.types import Batch
+from wamkit.tree import tree_leaves, tree_of
 
-BATCH_FIELDS = ("actions", "action_is_pad", "frame_is_pad")
+INPUTS = "inputs."
+OTHERS = ("actions", "action_is_pad", "frame_is_pad")
+
+
+def columns_of(samples: Encoded) -> dict[str, Tensor]:
+    """What is stored of samples, by name; their dimensions are all of one robot, so a step is valid or padding."""
+    return tree_leaves(samples.inputs, INPUTS) | {
+        "actions": samples.actions,
+        "action_is_pad": ~samples.valid.any(dim=2),
+        "frame_is_pad": samples.frame_is_pad,
+    }
+
+
+def samples_of(
+    columns: Mapping[str, Tensor], embodiments: tuple[str, ...], ids: tuple[str, ...], hz: float
+) -> Encoded:
+    """The inverse of `columns_of`; what the columns do not tell is given."""
+    inputs = {name.removeprefix(INPUTS): column for name, column in columns.items() if name not in OTHERS}
+    valid = (~columns["action_is_pad"])[:, :, None].expand(columns["actions"].shape)
+    return Encoded(
+        inputs=tree_of(inputs),
+        actions=columns["actions"],
+        valid=valid,
+        frame_is_pad=columns["frame_is_pad"],
+        hz=torch.full((len(ids),), hz),
+        embodiments=embodiments,
+        ids=ids,
+    )
 
 
 @dataclass(frozen=True)
@@ -126,16 +154,12 @@ class Content:
         self.ids: list[str] = []
         self.embodiments: list[str] = []
 
-    def add(self, batch: Batch) -> None:
+    def add(self, samples: Encoded) -> None:
         """The next samples."""
-        columns = {
-            f"inputs.{field.name}": getattr(batch.inputs, field.name) for field in fields(batch.inputs)
-        }
-        columns |= {name: getattr(batch, name) for name in BATCH_FIELDS}
-        for name, column in columns.items():
+        for name, column in columns_of(samples).items():
             self.tables.setdefault(name, Table()).add(column)
-        self.ids += batch.ids
-        self.embodiments += batch.embodiments
+        self.ids += samples.ids
+        self.embodiments += samples.embodiments
 
     def tensors(self) -> dict[str, Tensor]:
         """By field name: `rows.<name>` [distinct, ...] and `index.<name>` int32 [n]."""

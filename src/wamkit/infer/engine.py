@@ -1,11 +1,12 @@
-"""The Engine: a trained policy behind the client's `Policy` interface. Observations in, chunks out.
+"""The Engine: an encoder and a trained policy behind the client's `Policy` interface. Observations in, chunks out.
 
-An observation is a clip of length one: it goes through the same `encode` that training used.
+An observation is a clip of length one: it goes through the same encoder that training used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,30 +15,46 @@ from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
-from wamkit.types import Clip, Policy, Preprocessing
+from wamkit.types import Clip, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
 
 
 class Engine(ClientPolicy, Generic[P]):
-    """`policy` on `device`, in evaluation mode; its weights do not change any more. preprocessing: of its pictures."""
+    """`policy` and its `encoder` on `device`; the weights do not change any more.
 
-    def __init__(self, policy: P, device: torch.device, preprocessing: Preprocessing = "training") -> None:
-        self.policy = policy
-        self.device = device
-        self.preprocessing = preprocessing
-        self._actor = policy.actor()
+    preset: which of the policy's ways of acting answers queries (`Policy.presets`).
+    """
+
+    def __init__(self, encoder: Encoder, policy: P, device: torch.device, preset: str = "fast") -> None:
+        self.encoder, self.policy, self.device = encoder, policy, device
+        presets = policy.presets()
+        if preset not in presets:
+            raise BadInput(f"eval.preset: unknown preset {preset!r}; this policy has {', '.join(presets)}")
+        self._answer = presets[preset]()
 
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them."""
-        clip = self.clip(observations)
         generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
-        actions = self._actor(self.policy.encode(clip), clip.embodiments, generators)
+        actions = self._answer(self.query(self.clip(observations), generators))
         return [ActionChunk(chunk) for chunk in actions.float().cpu().numpy()]
 
     def reset(self) -> None:
-        """Nothing: policies here have no memory between queries."""
+        """No-op: policies here keep nothing between queries."""
+
+    def query(self, clip: Clip, generators: Sequence[torch.Generator] = ()) -> Query:
+        """A clip, encoded, as the policy is asked about it. BadInput for an unknown robot."""
+        spec, b = self.policy.data, len(clip.embodiments)
+        proprio = clip.proprio if spec.proprio_dim else clip.proprio[:, :0]
+        inputs = encode(self.encoder, replace(clip, proprio=proprio.to(self.device)))
+        return Query(
+            inputs=inputs,
+            embodiment=self.policy.embodiment(clip.embodiments).to(self.device),
+            hz=torch.full((b,), spec.hz, device=self.device),
+            generators=generators,
+            prefix=torch.zeros(b, 0, spec.action_dim, device=self.device),
+        )
 
     def clip(self, observations: Sequence[Observation]) -> Clip:
         """Observations as a clip of one frame.
@@ -52,7 +69,6 @@ class Engine(ClientPolicy, Generic[P]):
             proprio=_stack([o.proprio for o in observations]).float(),
             instructions=tuple(o.instruction for o in observations),
             embodiments=tuple(o.embodiment for o in observations),
-            preprocessing=self.preprocessing,
         )
 
     def _check(self, observation: Observation) -> None:
@@ -69,7 +85,8 @@ class Engine(ClientPolicy, Generic[P]):
                     f"camera {view!r}: expected uint8 RGB [h, w, 3] with at least one pixel, "
                     f"got {image.dtype} {image.shape}"
                 )
-        _check_proprio(observation.proprio, spec.proprio_dim)
+        if spec.proprio_dim:
+            _check_proprio(observation.proprio, spec.proprio_dim)
 
 
 def _check_proprio(proprio: np.ndarray, dim: int) -> None:

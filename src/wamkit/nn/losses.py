@@ -9,12 +9,12 @@ from torch import Tensor
 from wamkit.flow import loss_weight
 
 
-def latent_is_pad(frame_is_pad: Bool[Tensor, "b t"], group: int) -> Bool[Tensor, "b f"]:
-    """Future latent frames that are padding: all `group` source frames they were encoded from are.
+def latent_is_pad(frame_is_pad: Bool[Tensor, "b t"], latents: int) -> Bool[Tensor, "b {latents}"]:
+    """Future latent frames that are padding: all source frames they were encoded from are.
 
-    group: frames per latent, the codec's `temporal`. Frame 0 has its own latent and no loss, so f = (t - 1) / group.
+    latents: how many future latents the clip has; each stands for (t - 1) / latents frames, frame 0 has its own.
     """
-    return frame_is_pad[:, 1:].unflatten(1, (-1, group)).all(dim=2)
+    return frame_is_pad[:, 1:].unflatten(1, (latents, -1)).all(dim=2)
 
 
 def video_loss_per_sample(
@@ -43,12 +43,13 @@ def video_loss(
 def action_loss_per_sample(
     predicted: Float[Tensor, "b k a"],
     target: Float[Tensor, "b k a"],
-    is_pad: Bool[Tensor, "b k"],
+    valid: Bool[Tensor, "b k a"],
     step_weights: Float[Tensor, " k"],
 ) -> Float[Tensor, " b"]:
-    """Mean squared error over action dimensions, weighted mean over the steps that are not padding."""
-    error = (predicted.float() - target.float()).square().mean(dim=2)  # b k
-    weight = step_weights * (~is_pad).float()
+    """Mean squared error over the valid dimensions of a step, weighted mean over the steps that have any."""
+    dims = valid.sum(dim=2)  # b k
+    error = ((predicted.float() - target.float()).square() * valid).sum(dim=2) / dims.clamp(min=1)  # b k
+    weight = step_weights * (dims > 0).float()
     return (error * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
 
 

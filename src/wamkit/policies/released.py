@@ -18,9 +18,6 @@ from wamkit.io.tensors import Envelope, expect_structure, load_strict
 from wamkit.policies import RELEASED
 from wamkit.types import DataSpec
 
-# The files hold the frozen video model too, but never the VAE.
-NOT_IN_FILE = (r"codec\..*",)
-
 C = TypeVar("C")
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -85,7 +82,7 @@ class Released(Generic[C]):
             ) from error
 
     def load(self, policy: Convertible, path: str | Path) -> int:
-        """Fill `policy` with a released checkpoint and return its training step; the codec stays as it is.
+        """Fill `policy` with a released checkpoint and return its training step.
 
         Raises BadInput where the file is missing, broken or of another structure, saying which part differs.
         """
@@ -97,12 +94,12 @@ class Released(Generic[C]):
         expected = Structure(policy.config, policy.data.proprio_dim, policy.data.action_dim)
         expect_structure(asdict(expected), asdict(found), source)
         tensors = self.envelope.ours(official, source)
-        load_strict(cast(nn.Module, policy), tensors, source=source, fresh=NOT_IN_FILE)
+        load_strict(cast(nn.Module, policy), tensors, source=source)
         return int(official["step"])
 
     def write(self, policy: Convertible, step: int) -> dict[str, Any]:
         """The checkpoint dict of a policy, as the released code reads it; tensors are not copied or cast."""
-        tensors = {name: x for name, x in policy.state_dict().items() if not name.startswith("codec.")}
+        tensors = dict(policy.state_dict())
         dtype = str(policy.proprio_encoder.weight.dtype)
         return self.envelope.official(tensors) | {"step": step, "torch_dtype": dtype}
 

@@ -47,3 +47,5 @@ def _policy(config: PolicyConfig, replan_steps: int) -> PolicyConfig:
             # And a query that was unlucky with its noise is not unlucky again.
             start = FromVideoModel(action="corrected")
             return replace(config, start=start, time_precision="float32", noise="per_query")
+        case _:
+            return config

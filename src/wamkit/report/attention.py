@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -18,10 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.data.canvas import canvas_size, tile, view_boxes
+from wamkit.infer.engine import Engine
 from wamkit.report.future import join, pixels
 from wamkit.report.page import Section
 from wamkit.report.recordings import NONE, Recording
-from wamkit.types import Clip, DataSpec
+from wamkit.types import DataSpec, Policy, Query
 
 COLOURS = "inferno"
 LEAST_TOP = 1.1
@@ -31,17 +32,10 @@ HEIGHT = 224
 """Pixels the images are enlarged to."""
 
 
-class AttendingPolicy(Protocol):
+class AttendingPolicy(Policy, Protocol):
     """What this section asks of a policy."""
 
-    data: DataSpec
-
-    def encode(self, clip: Clip) -> Any:
-        """Inputs."""
-
-    def attention_maps(
-        self, inputs: Any, embodiments: tuple[str, ...]
-    ) -> Mapping[int, Float[Tensor, "b rows columns"]]:
+    def attention_maps(self, query: Query) -> Mapping[int, Float[Tensor, "b rows columns"]]:
         """By block; each map covers the canvas and sums to 1."""
 
 
@@ -67,33 +61,32 @@ class Attention:
 
 
 @torch.no_grad()
-def attention(policy: AttendingPolicy, recordings: Sequence[Recording]) -> Section:
+def attention(engine: Engine[AttendingPolicy], recordings: Sequence[Recording]) -> Section:
     """A row per recording: the image and a map per depth, at the first query after a third of the episode."""
     if not recordings:
         return Section("attention", "Attention", "paragraphs", [NONE])
+    data = engine.policy.data
     steps = [recording.query_at(1 / 3) for recording in recordings]
-    clip = join([r.clip(step, (0,), policy.data.views) for r, step in zip(recordings, steps, strict=True)])
+    clip = join([r.clip(step, (0,), data.views) for r, step in zip(recordings, steps, strict=True)])
     maps = {
         layer: weights.float().cpu() * weights[0].numel()
-        for layer, weights in policy.attention_maps(policy.encode(clip), clip.embodiments).items()
+        for layer, weights in engine.policy.attention_maps(engine.query(clip)).items()
     }
     top = max(LEAST_TOP, *(float(weights.max()) for weights in maps.values()))
-    canvas = tile(clip.views, policy.data)[:, :, 0]  # [b, 3, H, W]
+    canvas = tile(clip.views, data)[:, :, 0]  # [b, 3, H, W]
     size = HEIGHT, round(HEIGHT * canvas.shape[3] / canvas.shape[2])
     large = F.interpolate(canvas, size, mode="bicubic", align_corners=False).clamp(-1, 1)
     looks = []
     for n, (recording, step) in enumerate(zip(recordings, steps, strict=True)):
         image = pixels(large[n])
         own = {
-            layer: (overlay(image, weights[n], top), shares(weights[n], policy.data))
+            layer: (overlay(image, weights[n], top), shares(weights[n], data))
             for layer, weights in maps.items()
         }
         looks.append(AttendedStep(recording, step, image, own))
     colours = [mpl.colors.to_hex(colour) for colour in _colours(np.linspace(0, 1, 7))]
     grid = next(iter(maps.values())).shape[1:]
-    return Section(
-        "attention", "Attention", "attention", Attention(looks, policy.data.views, grid, top, colours)
-    )
+    return Section("attention", "Attention", "attention", Attention(looks, data.views, grid, top, colours))
 
 
 def overlay(image: np.ndarray, weights: Float[Tensor, "rows columns"], top: float) -> np.ndarray:

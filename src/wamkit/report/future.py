@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -19,33 +19,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.data.canvas import tile
+from wamkit.infer.engine import Engine
 from wamkit.report.page import Section
 from wamkit.report.recordings import NONE, Recording
-from wamkit.types import Clip, DataSpec, Inputs
-from wamkit.wan.encoders import Codec
+from wamkit.types import Clip, Encoder, Policy, Query
 
 
-class ImaginingPolicy(Protocol):
+class DecodingEncoder(Encoder, Protocol):
+    """What this section asks of an encoder."""
+
+    def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
+        """Images in [-1, 1]."""
+
+
+class ImaginingPolicy(Policy, Protocol):
     """What this section asks of a policy. Images are in [-1, 1] and may be smaller than the canvas."""
-
-    data: DataSpec
-    codec: Codec
-
-    def encode(self, clip: Clip) -> Inputs:
-        """Latents of the present and, pooled, of what follows."""
 
     def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f hp wp"]:
         """Latents at the resolution of the imagined ones."""
 
     def imagine(
-        self,
-        inputs: Inputs,
-        embodiments: tuple[str, ...],
-        frames: int,
-        steps: int,
-        generator: torch.Generator,
-    ) -> Float[Tensor, "b 3 t H W"]:
-        """Present and `frames` future latents, sampled and decoded."""
+        self, query: Query, frames: int, steps: int, generator: torch.Generator
+    ) -> Float[Tensor, "b c f h w"]:
+        """Present and `frames` sampled future latents."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +98,11 @@ def shown_moment(found: Sequence[Moment]) -> Moment:
 
 
 @torch.no_grad()
-def look_ahead(policy: ImaginingPolicy, found: Sequence[Moment], config: FutureConfig) -> Futures:
+def look_ahead(engine: Engine[ImaginingPolicy], found: Sequence[Moment], config: FutureConfig) -> Futures:
     """Let the policy imagine every moment."""
     generator = torch.Generator().manual_seed(config.seed)
     batches = [found[i : i + config.batch] for i in range(0, len(found), config.batch)]
-    parts = [_look_ahead(policy, batch, config, generator) for batch in batches]
+    parts = [_look_ahead(engine, batch, config, generator) for batch in batches]
     recorded, sample, mean, coded = (torch.cat(clips) for clips in zip(*parts, strict=True))
     imagined = {"one sample": sample}
     if config.samples > 1:
@@ -123,18 +119,23 @@ def look_ahead(policy: ImaginingPolicy, found: Sequence[Moment], config: FutureC
 
 
 def _look_ahead(
-    policy: ImaginingPolicy, found: Sequence[Moment], config: FutureConfig, generator: torch.Generator
+    engine: Engine[ImaginingPolicy], found: Sequence[Moment], config: FutureConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Recorded canvas; one imagined sample, the mean of all, and the recorded clip through the codec."""
+    policy, decode = engine.policy, cast(DecodingEncoder, engine.encoder).decode
     window = join([m.recording.clip(m.step, policy.data.frame_offsets, policy.data.views) for m in found])
     now = join([m.recording.clip(m.step, (0,), policy.data.views) for m in found])
-    whole, present = policy.encode(window), policy.encode(now)
-    coded = policy.codec.decode(torch.cat([policy.pool(whole.present), whole.future], dim=2)).float()
-    frames = whole.future.shape[2]
-    sample = policy.imagine(present, now.embodiments, frames, config.steps, generator).float()
+    whole, present = engine.query(window).inputs, engine.query(now)
+    coded = decode(torch.cat([policy.pool(whole["present"]), whole["future"]], dim=2)).float()
+    frames = whole["future"].shape[2]
+
+    def imagined() -> Tensor:
+        return decode(policy.imagine(present, frames, config.steps, generator)).float()
+
+    sample = imagined()
     total = sample.clone()
     for _ in range(config.samples - 1):
-        total += policy.imagine(present, now.embodiments, frames, config.steps, generator).float()
+        total += imagined()
     return tile(window.views, policy.data), sample.cpu(), (total / config.samples).cpu(), coded.cpu()
 
 
@@ -189,9 +190,10 @@ class Future:
     short: list[str]
 
 
-def future(policy: ImaginingPolicy, recordings: Sequence[Recording], config: FutureConfig) -> Section:
+def future(engine: Engine[ImaginingPolicy], recordings: Sequence[Recording], config: FutureConfig) -> Section:
     """A strip per recording and a table over all moments of all recordings."""
-    window, offsets = policy.data.frame_offsets[-1], policy.data.frame_offsets
+    data = engine.policy.data
+    window, offsets = data.frame_offsets[-1], data.frame_offsets
     found = {n: moments(recording, window) for n, recording in enumerate(recordings)}
     short = [
         f"{recording.task}, seed {recording.seed}: the episode has {recording.steps} steps, fewer than the window of "
@@ -202,7 +204,7 @@ def future(policy: ImaginingPolicy, recordings: Sequence[Recording], config: Fut
     everything = [moment for own in found.values() for moment in own]
     if not everything:
         return Section("future", "Imagined future", "paragraphs", short or [NONE])
-    futures = look_ahead(policy, everything, config)
+    futures = look_ahead(engine, everything, config)
     errors = futures.squared_errors()
     shown = shown_frames(len(offsets), config.frames)
 
@@ -219,7 +221,7 @@ def future(policy: ImaginingPolicy, recordings: Sequence[Recording], config: Fut
         config=config,
         futures=futures,
         canvas=(futures.recorded.shape[3], futures.recorded.shape[4]),
-        offsets={f"+{offsets[i]} steps": policy.data.frame_times[i] for i in shown},
+        offsets={f"+{offsets[i]} steps": data.frame_times[i] for i in shown},
         strips=[strip(shown_moment(own)) for own in found.values() if own],
         moments=len(everything),
         psnrs={name: [psnr(float(error[:, i].mean())) for i in shown] for name, error in errors.items()},

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from wamkit_client.types import BadInput
 
+from wamkit.infer.engine import Engine
 from wamkit.io.progress import bar
-from wamkit.report.attention import AttendingPolicy, attention
+from wamkit.report.attention import attention
 from wamkit.report.distributions import Distribution, distributions
 from wamkit.report.facts import Facts, facts
-from wamkit.report.future import FutureConfig, ImaginingPolicy, future
+from wamkit.report.future import FutureConfig, future
 from wamkit.report.page import Section, write_page
 from wamkit.report.recordings import Recording
 from wamkit.report.results import RESULTS, Results
@@ -32,14 +33,14 @@ class RunPage:
     """What the page is made of.
 
     title: e.g. "metaworld3".  results: what evaluation returned.  results_folder: where its recordings lie.
-    run_dir: its metrics.jsonl is read.  policy: of that run, in evaluation mode.
+    run_dir: its metrics.jsonl is read.  engine: of that run.
     """
 
     title: str
     results: Mapping[str, Any]
     results_folder: Path
     run_dir: Path
-    policy: ImaginingPolicy
+    engine: Engine[Any]
     distributions: Sequence[Distribution]
     facts: Facts
     film: FilmConfig = field(default_factory=FilmConfig)
@@ -49,12 +50,10 @@ class RunPage:
 SECTIONS: dict[str, Callable[[RunPage, Results, Sequence[Recording]], Section]] = {
     "success": lambda page, results, recordings: success(results),
     "rollouts": lambda page, results, recordings: rollouts(
-        recordings, page.policy.data.views, page.policy.data.hz, page.film
+        recordings, page.engine.policy.data.views, page.engine.policy.data.hz, page.film
     ),
-    "future": lambda page, results, recordings: future(page.policy, first_of_tasks(recordings), page.future),
-    "attention": lambda page, results, recordings: attention(
-        cast(AttendingPolicy, page.policy), first_of_tasks(recordings)
-    ),
+    "future": lambda page, results, recordings: future(page.engine, first_of_tasks(recordings), page.future),
+    "attention": lambda page, results, recordings: attention(page.engine, first_of_tasks(recordings)),
     "training": lambda page, results, recordings: training(page.run_dir),
     "data": lambda page, results, recordings: distributions(page.distributions),
     "facts": lambda page, results, recordings: facts(page.facts),

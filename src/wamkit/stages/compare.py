@@ -23,11 +23,11 @@ from wamkit_client.suites import Suite
 from wamkit_client.suites import suite as find_suite
 from wamkit_client.types import BadInput
 
-from wamkit.config import RUN, Run, diff, from_json, load_engine, load_provenance, to_json
+from wamkit.config import RUN, Run, build_encoder, diff, from_json, load_engine, load_provenance, to_json
 from wamkit.data.cache import Cache
 from wamkit.data.clips import Clips
 from wamkit.data.joined import AnyDataset, open_datasets
-from wamkit.data.loader import order
+from wamkit.data.samples import read_all
 from wamkit.eval.evaluate import RESULTS, check_same, read_results
 from wamkit.eval.scores import summary
 from wamkit.io.differences import flatten
@@ -49,8 +49,6 @@ SHARED = (
     "data.",
     "actions.",
     "normalization.",
-    "policy.codec.",
-    "policy.text.",
     "train.steps",
     "train.batch_size",
 )
@@ -170,7 +168,7 @@ def check(asked: Comparison) -> None:
 def _shared(run: Run) -> Tree:
     values = flatten(RUN.dump_python(run, mode="json"))
     kept = {name: value for name, value in values.items() if name.startswith(SHARED)}
-    return kept | {"policy.video_pool": run.policy.video_pool}
+    return kept | {f"encoder.{name}": value for name, value in build_encoder(run).fingerprint.items()}
 
 
 def _settle(asked: Comparison, dataset: str) -> None:
@@ -261,11 +259,11 @@ def _arm(asked: Comparison, run: Run, results: Mapping[str, Tree], cost: Mapping
     """A recipe over all seeds."""
     own = {row.run.train.seed: results[row.name] for row in asked.rows if row.run.recipe == run.recipe}
     together = summary(asked.suite, [episode for found in own.values() for episode in found["episodes"]])
-    table = parts(meta_policy(run))
+    table = parts(run, meta_policy(run))
     return Arm(
         name=run.recipe,
         kind=run.policy.kind,
-        identity=run.policy.identity,
+        identity=dict(run.policy.identity),
         parameters={
             "total": sum(part.parameters for part in table),
             "trained": sum(part.trainable for part in table),
@@ -332,13 +330,14 @@ def _costs(asked: Comparison, dataset: AnyDataset, device: torch.device) -> Tree
     rows = asked.rows[: len(arms)]
     engines = {row.run.recipe: load_engine(row.folder, device) for row in rows}
     first, engine = rows[0].run, engines[arms[0]]
-    cache = Cache.open(
-        asked.cache, stages.fingerprint(first, engine.policy, dataset), engine.policy.inputs_type
-    )
-    numbers = order(len(cache), first.train.batch_size, first.train.seed, 0)
+    clips = Clips(dataset, first.data, first.actions)
+    cache = Cache.open(asked.cache, stages.fingerprint(engine.encoder, clips), first.data.hz)
+    order = replace(cache.order, seed=first.train.seed)
+    samples = read_all(cache, [order.at(place) for place in range(first.train.batch_size)])
+    batch = samples.batch(engine.policy.embodiment).to(device)
     configs = {row.run.recipe: row.run.train for row in rows}
     observation = Clips(dataset, first.data, first.actions).sample(0).observation()
-    measured = measure(engines, configs, observation, cache.batch(numbers).to(device))
+    measured = measure(engines, configs, observation, batch)
     costs = {
         "machine": machine() | {"device": stages.device_name(device), "threads": torch.get_num_threads()},
         "batch_size": first.train.batch_size,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from wamkit.config import WAM, Run, inference_overrides, load_engine_as, load_normalizer, load_run, to_json
+from wamkit.config import Run, inference_overrides, load_engine_as, load_normalizer, load_run, to_json
 from wamkit.data.canvas import tile
 from wamkit.data.clips import Clips, ClipSample
 from wamkit.data.joined import AnyDataset, dataset_flags, open_datasets
@@ -28,7 +29,7 @@ from wamkit.report.seen import Chunk, Field, Look, Seen, open_loop
 from wamkit.stages.findings import findings
 from wamkit.stages.run import best_device, fit_normalizer
 from wamkit.train.checkpoint import run_weights, told_not_finite
-from wamkit.types import DataSpec
+from wamkit.types import DataSpec, Policy
 from wamkit.wan.encoders import Codec
 from wamkit.wan.prompts import Prompt, codec_of, prompts_of, why_no_text, why_no_tokens
 
@@ -52,7 +53,7 @@ def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> li
     dataset = open_datasets(datasets)
     clips = Clips(dataset, run.data, run.actions)
     trained = run_dir != Path()
-    normalizer = load_normalizer(run_dir) if trained else fit_normalizer(run, dataset)
+    normalizer = load_normalizer(run_dir) if trained else fit_normalizer(run, [clips])
     seen = see(run, clips, normalizer, run_dir)
     found = findings(seen)
     words = (run_dir, *dataset_flags(datasets)) if trained else (*datasets, "--recipe", run.recipe)
@@ -75,9 +76,10 @@ def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> li
 def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
     """Everything that is shown and judged."""
     dataset, device = clips.dataset, best_device()
+    policy: Any = run.policy  # of a Wan-based system
     known, instructions = dataset.robot_type in normalizer.stats, tuple(dict.fromkeys(dataset.tasks.values()))
-    codecs, no_codec = codec_of(run.policy.codec, device)
-    prompts = prompts_of(run.policy.text, instructions)
+    codecs, no_codec = codec_of(policy.codec, device)
+    prompts = prompts_of(policy.text, instructions)
     broken = told_not_finite(not_finite(run_weights(run_dir))) if run_dir != Path() else ""
     no_policy = no_codec or why_no_policy(run, run_dir, known, prompts) or broken
     engines = [] if no_policy else [load_engine_as(run, run_dir, device)]
@@ -101,7 +103,7 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
         open_loop=open_loop(list(chunks.values()), 2 / (fields[0].high - fields[0].low)),
         padded_actions=padded_share(clips.episodes, run.data),
         no_codec=no_codec,
-        no_tokens=why_no_tokens(run.policy.text),
+        no_tokens=why_no_tokens(policy.text),
         no_policy=no_policy,
         broken=broken,
     )
@@ -145,7 +147,7 @@ def _look(
 
 
 def chunks_of(
-    clips: Clips, indices: Sequence[int], engines: Sequence[Engine[WAM]], advance: Advance
+    clips: Clips, indices: Sequence[int], engines: Sequence[Engine[Policy]], advance: Advance
 ) -> dict[int, Chunk]:
     """Recorded actions, and what the policy (where there is one) predicts from the observation of that step."""
     chunks = {}
@@ -174,7 +176,7 @@ def _field(field: str, run: Run, dataset: AnyDataset, normalizer: Normalizer) ->
     width = values.shape[1]
     unit, ends = np.zeros((0, width), np.float32), np.full((2, width), np.nan)
     if dataset.robot_type in normalizer.stats:
-        robot = (dataset.robot_type,)
+        robot = normalizer.index([dataset.robot_type])
         unit = normalizer.to_unit(field, torch.from_numpy(values.astype(np.float32))[None], robot)[0].numpy()
         one = torch.ones(1, 1, width)
         ends = normalizer.to_physical(field, torch.cat([-one, one], dim=1), robot)[0].numpy()
@@ -212,7 +214,8 @@ def why_no_policy(run: Run, run_dir: Path, known: bool, prompts: Sequence[Prompt
     if run_dir == Path():
         return "this is a recipe that has not been trained; inspect a run directory to see what its policy predicts"
     inference_overrides(load_run(run_dir), run)
-    base = run.policy.released_base
+    policy: Any = run.policy
+    base = policy.released_base
     if base and not Path(base).exists():
         return f"{base}, the video model that the run is built on, is not on this machine (docs/weights.md)"
-    return why_no_text(run.policy.text, prompts) if known else "the run does not know this robot"
+    return why_no_text(policy.text, prompts) if known else "the run does not know this robot"

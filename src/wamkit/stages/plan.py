@@ -7,15 +7,17 @@ laptop; the activations kept for backward are counted by running the losses ther
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wamkit.config import WAM, Run, new_policy
-from wamkit.data.canvas import canvas_size
+from wamkit.config import Run
 from wamkit.data.normalize import Normalizer, Stats
+from wamkit.draws import Draws
 from wamkit.nn.frozen import store_frozen_linears
-from wamkit.types import Batch, Inputs
+from wamkit.types import Batch, Trainable
 
 EMBODIMENT = "plan"
 
@@ -44,39 +46,46 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def meta_policy(run: Run) -> WAM:
+def meta_policy(run: Run) -> Trainable:
     """The policy of a run, without memory."""
     fields = {"action": run.data.action_dim, "proprio": run.data.proprio_dim}
-    stats = {EMBODIMENT: {name: Stats.of(torch.zeros(2, dim).numpy()) for name, dim in fields.items()}}
+    stats = {EMBODIMENT: {name: Stats.of(np.zeros((2, dim))) for name, dim in fields.items()}}
     normalizer = Normalizer.fit(stats, {"action": "min_max", "proprio": "min_max"})
     with torch.device("meta"):
-        return new_policy(run, normalizer).to("meta")
+        return cast(Trainable, cast(nn.Module, run.policy.build(run.data, normalizer)).to("meta"))
 
 
-def parts(policy: WAM) -> list[Part]:
-    """Parameters by part, in the order of the specification's table; every parameter is in exactly one part."""
+def parts(run: Run, policy: Trainable) -> list[Part]:
+    """Parameters by part, in the order of the specification's table; every parameter is in exactly one part.
+
+    The encoder's networks come last.
+    """
     groups: dict[str, list[nn.Parameter]] = {title: [] for title, _ in policy.parts}
-    for name, parameter in policy.named_parameters():
+    for name, parameter in cast(nn.Module, policy).named_parameters():
         groups[next(title for title, belongs in policy.parts if belongs(name))].append(parameter)
-    return [
+    with torch.device("meta"):
+        encoders = {name: list(module.parameters()) for name, module in run.policy.encoder_modules().items()}
+    counts = [
         Part(title, sum(p.numel() for p in group), sum(p.numel() for p in group if p.requires_grad))
         for title, group in groups.items()
-        if group
     ]
+    counts += [Part(title, sum(p.numel() for p in frozen), 0) for title, frozen in encoders.items()]
+    return [part for part in counts if part.parameters]
 
 
-def memory(run: Run, policy: WAM) -> Memory:
+def memory(run: Run, policy: Trainable) -> Memory:
     """Weights in fp32, in bf16 runs but for frozen Linears (as training does, which changes `policy`); AdamW holds two
-    moments per trained number."""
+    moments per trained number. Training from a latent cache holds no encoder."""
+    module = cast(nn.Module, policy)
     if run.train.precision == "bf16":
-        store_frozen_linears(policy, torch.bfloat16)
-    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
-    weights = sum(p.numel() * p.element_size() for p in policy.parameters())
-    kept = activations(policy, meta_batch(run, policy), run.train.precision)
+        store_frozen_linears(module, torch.bfloat16)
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    kept = activations(module, meta_batch(run), run.train.precision)
     return Memory(weights, 4 * trained, 8 * trained, kept)
 
 
-def activations(policy: WAM, batch: Batch, precision: str) -> int:
+def activations(policy: nn.Module, batch: Batch, precision: str) -> int:
     """Bytes that autograd keeps of one batch's forward pass, views counted once; on the meta device without memory."""
     own = {id(p) for p in policy.parameters()}
     kept: dict[int, int] = {}
@@ -92,28 +101,19 @@ def activations(policy: WAM, batch: Batch, precision: str) -> int:
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
         policy.train()
-        policy(batch, torch.Generator().manual_seed(0))
+        policy(batch, Draws.of_step(0, 0, torch.device("cpu"), 0, len(batch.ids), len(batch.ids)))
     return sum(kept.values())
 
 
-def meta_batch(run: Run, policy: WAM) -> Batch:
+def meta_batch(run: Run) -> Batch:
     """What goes through the policy at a time, in the run's shapes, without memory."""
-    b, data, size, codec = run.train.part_size, run.data, run.policy.size, policy.codec
-    height, width = (pixels // codec.spatial for pixels in canvas_size(data))
-    frames = len(data.frame_times)
-    latents = (frames - 1) // codec.temporal
-    rows = run.policy.text.length
+    b, data = run.train.part_size, run.data
     with torch.device("meta"):
         return Batch(
-            inputs=Inputs(
-                present=torch.zeros(b, size.channels, 1, height, width),
-                future=policy.pool(torch.zeros(b, size.channels, latents, height, width)),
-                context=torch.zeros(b, rows, size.text_dim),
-                proprio=torch.zeros(b, data.proprio_dim),
-            ),
+            inputs=run.policy.example_inputs(data, b),
             actions=torch.zeros(b, data.horizon, data.action_dim),
-            action_is_pad=torch.zeros(b, data.horizon, dtype=torch.bool),
-            frame_is_pad=torch.zeros(b, frames, dtype=torch.bool),
-            embodiments=(EMBODIMENT,) * b,
+            valid=torch.ones(b, data.horizon, data.action_dim, dtype=torch.bool),
+            embodiment=torch.zeros(b, dtype=torch.int64),
+            hz=torch.full((b,), data.hz),
             ids=("",) * b,
         )

@@ -20,26 +20,27 @@ from wamkit_client.types import BadInput
 from wamkit.config import (
     PROVENANCE_FILE,
     RUN,
-    WAM,
     Run,
     acting_precision,
+    build_encoder,
     build_policy,
     inference_overrides,
     load_engine,
     load_engine_as,
+    load_normalizer,
     load_provenance,
     load_run,
     save_normalizer,
     save_run,
     to_json,
 )
-from wamkit.data.cache import Cache
-from wamkit.data.cache import encode as fill_cache
-from wamkit.data.canvas import canvas_size
-from wamkit.data.clips import Clips, trained_episodes
+from wamkit.data.cache import Cache, fill
+from wamkit.data.clips import Clips
 from wamkit.data.joined import AnyDataset, open_datasets
 from wamkit.data.normalize import Normalizer, dataset_stats
 from wamkit.data.official_statistics import read_statistics, window_stats
+from wamkit.data.samples import Fresh, Mixture, Samples
+from wamkit.data.statistics import Stats
 from wamkit.eval.evaluate import RESULTS, differences, like, read_results
 from wamkit.eval.evaluate import evaluate as measure
 from wamkit.io.files import replace_text, sha256
@@ -49,6 +50,7 @@ from wamkit.stages.collect import FACTS as COLLECTION
 from wamkit.stages.plan import parts
 from wamkit.train.checkpoint import WEIGHTS
 from wamkit.train.loop import train as fit
+from wamkit.types import Encoder, Trainable
 
 NO_FILE = Path()
 CODE_VERSION = "1"  # of what encoding means; raise it when cached latents of older code must not be used
@@ -64,48 +66,95 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def fingerprint(run: Run, policy: WAM, dataset: AnyDataset) -> dict[str, str]:
+def open_clips(run: Run, datasets: Sequence[Path]) -> list[Clips]:
+    """The datasets as training samples, one entry per source. Raises BadInput where they do not fit the run."""
+    if not run.sources:
+        return [Clips(open_datasets(datasets), run.data, run.actions)]
+    if len(datasets) != len(run.sources):
+        raise BadInput(
+            f"{len(datasets)} datasets for the {len(run.sources)} sources of run {run.recipe}; give one --dataset for "
+            f"each, in order: {', '.join(source.name for source in run.sources)}"
+        )
+    return [
+        Clips(open_datasets([path]), source.data, source.actions, run.data.views)
+        for source, path in zip(run.sources, datasets, strict=True)
+    ]
+
+
+def cache_folders(run: Run, cache_path: Path) -> list[Path]:
+    """Where the latents of each source lie."""
+    return [cache_path / source.name for source in run.sources] or [cache_path]
+
+
+def fingerprint(encoder: Encoder, clips: Clips) -> dict[str, str]:
     """Everything the latents of a dataset depend on, by name."""
-    spec, pool = run.data, run.policy.video_pool
-    height, width = canvas_size(spec)
+    spec, space = clips.spec, clips.space
     return {
         "code": CODE_VERSION,
-        "codec": policy.codec.fingerprint,
-        "text": policy.text.fingerprint,
-        "canvas": f"{spec.canvas} {height}x{width} of {', '.join(spec.views)} at {spec.view_height}x{spec.view_width}",
+        **encoder.fingerprint,
         "window": f"frames {','.join(map(str, spec.frame_offsets))}; actions {spec.horizon}"
         + ("; whole windows" if spec.whole_windows else ""),
-        "actions": " ".join(f"{n}:{k}" for n, k in zip(run.actions.names, run.actions.kinds, strict=True)),
-        "pooling": f"present whole, future {pool}x{pool}",
-        "dataset": dataset.fingerprint(),
+        "actions": " ".join(f"{n}:{k}" for n, k in zip(space.names, space.kinds, strict=True)),
+        "dataset": clips.dataset.fingerprint(),
     } | ({"held out": f"{spec.held_out:g} of the episodes"} if spec.held_out else {})
 
 
-def fit_normalizer(run: Run, dataset: AnyDataset, released: Path = NO_FILE) -> Normalizer:
-    """The run's statistics of what is trained on, under the robot's name; released: the file, where it says "file"."""
-    episodes = trained_episodes(dataset, run.data)
+def fit_normalizer(run: Run, sources: Sequence[Clips], released: Path = NO_FILE) -> Normalizer:
+    """The run's statistics of what is trained on, by the robots' names; released: the file, where it says "file".
+
+    Raises BadInput where the robots of two sources have one name.
+    """
+    stats: dict[str, dict[str, Stats]] = {}
+    for clips in sources:
+        robot = clips.dataset.robot_type
+        if robot in stats:
+            raise BadInput(
+                f"{clips.dataset.where}: robot_type {robot!r} is that of an earlier source too; every source has "
+                "statistics of its own, so name the robot differently, or give both folders to one source"
+            )
+        stats[robot] = _statistics(run, clips, released)
+    return Normalizer.fit(stats, run.normalization.modes)
+
+
+def _statistics(run: Run, clips: Clips, released: Path) -> dict[str, Stats]:
     match run.normalization.statistics:
         case "frames":
-            stats = dataset_stats(dataset, episodes)
+            return dataset_stats(clips.dataset, clips.episodes)
         case "published_windows":
-            stats = window_stats(dataset, episodes, run.data)
+            return window_stats(clips.dataset, clips.episodes, clips.spec)
         case "file":
             if released == NO_FILE:
                 raise BadInput(
                     "normalization.statistics is file: name it, with `wamkit train ... --stats FILE`"
                 )
-            stats = read_statistics(released, run.data).fields
-    return Normalizer.fit({dataset.robot_type: stats}, run.normalization.modes)
+            return read_statistics(released, clips.spec).fields
 
 
 def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.device) -> None:
     """Datasets -> latent cache. Raises BadInput where they do not fit the run, or the cache is another's."""
-    dataset = open_datasets(datasets)
-    clips = Clips(dataset, run.data, run.actions)
-    policy = build_policy(run, fit_normalizer(run, dataset))
-    policy.load_frozen_encoders()
-    policy.to(device).eval()
-    fill_cache(clips, policy, cache_path, fingerprint(run, policy, dataset), device=device)
+    sources = open_clips(run, datasets)
+    encoder = build_encoder(run)
+    if encoder.augments:
+        raise BadInput(
+            f"run {run.recipe} augments its images, so latents cannot be computed beforehand; train without --cache"
+        )
+    encoder.to(device)
+    for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
+        fill(Fresh(clips, encoder), folder, fingerprint(encoder, clips))
+
+
+def training_samples(run: Run, sources: Sequence[Clips], encoder: Encoder, cache_path: Path) -> Samples:
+    """What training reads: cached latents, or clips that are encoded now where no cache is named (NO_FILE)."""
+    own: list[Samples] = []
+    for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
+        if cache_path == NO_FILE:
+            own.append(Fresh(clips, encoder))
+        else:
+            own.append(Cache.open(folder, fingerprint(encoder, clips), clips.spec.hz))
+    if not run.sources:
+        return own[0]
+    weights = tuple(source.weight for source in run.sources)
+    return Mixture(tuple(own), weights, run.data.horizon, run.data.action_dim, run.data.proprio_dim)
 
 
 def train(
@@ -116,42 +165,54 @@ def train(
     device: torch.device,
     released: Path = NO_FILE,
 ) -> None:
-    """Latent cache -> run directory. Raises BadInput where the cache or the directory belongs to another run.
+    """Latent cache, or the datasets themselves (cache_path NO_FILE), -> run directory.
 
+    Raises BadInput where a dataset, the cache or the directory belongs to another run.
     released: a file with the statistics of a released run, which then stand in for those of the dataset.
     """
     if released != NO_FILE:
         run = replace(run, normalization=replace(run.normalization, statistics="file"))
-    dataset = open_datasets(datasets)
-    Clips(dataset, run.data, run.actions)  # a dataset that does not fit is refused here, by name
-    policy = build_policy(run, fit_normalizer(run, dataset, released))
-    policy.load_frozen_encoders()
-    source = Cache.open(cache_path, fingerprint(run, policy, dataset), policy.inputs_type)
-    policy.load_frozen_backbone()
+    sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
+    normalizer = fit_normalizer(run, sources, released)
+    encoder = build_encoder(run)
+    samples = training_samples(run, sources, encoder, cache_path)
+    if cache_path == NO_FILE:
+        encoder.to(device)
+    policy = build_policy(run, normalizer)
     policy.initialize()
     save_run(run, run_dir)
-    save_normalizer(policy.normalizer, run_dir)
+    save_normalizer(normalizer, run_dir)
     if not (run_dir / PROVENANCE_FILE).exists():  # where a run began, not where it was looked at again
-        facts = _provenance(run, policy, dataset, device)
+        facts = _provenance(run, policy, sources, device)
         if released != NO_FILE:
             facts["statistics"] = read_statistics(released, run.data).origin
         replace_text(run_dir / PROVENANCE_FILE, json.dumps(facts, indent=1, allow_nan=False))
-    fit(policy, source, run.train, run_dir, device)
+    fit(policy, samples, run.train, run_dir, device)
 
 
-def _provenance(run: Run, policy: WAM, dataset: AnyDataset, device: torch.device) -> dict[str, Any]:
-    kept = {episode.index for episode in trained_episodes(dataset, run.data)}
+def _provenance(
+    run: Run, policy: Trainable, sources: Sequence[Clips], device: torch.device
+) -> dict[str, Any]:
+    datasets = [clips.dataset for clips in sources]
+    held_out = [
+        dataset.label(episode.index)
+        for clips, dataset in zip(sources, datasets, strict=True)
+        for episode in dataset.episodes
+        if episode.index not in {kept.index for kept in clips.episodes}
+    ]
+    prints = [dataset.fingerprint() for dataset in datasets]
     about = {
-        "fingerprint": dataset.fingerprint(),
-        "folders": [part.root.name for part in dataset.parts],
-        "robot": dataset.robot_type,
-        "episodes": len(dataset.episodes),
-        "steps": dataset.total_steps,
-        "fps": dataset.fps,
-        "held_out": [dataset.label(e.index) for e in dataset.episodes if e.index not in kept],
+        "fingerprint": prints[0] if len(prints) == 1 else prints,
+        "folders": [part.root.name for dataset in datasets for part in dataset.parts],
+        "robot": ", ".join(dataset.robot_type for dataset in datasets),
+        "episodes": sum(len(dataset.episodes) for dataset in datasets),
+        "steps": sum(dataset.total_steps for dataset in datasets),
+        "fps": datasets[0].fps if len(datasets) == 1 else [dataset.fps for dataset in datasets],
+        "held_out": held_out,
     }
-    parameters = {part.name: part.parameters for part in parts(policy)}
-    return record(device_name(device), parameters, about, initial_states(dataset))
+    parameters = {part.name: part.parameters for part in parts(run, policy)}
+    states = [state for dataset in datasets for state in initial_states(dataset)]
+    return record(device_name(device), parameters, about, states)
 
 
 def initial_states(dataset: AnyDataset) -> list[dict[str, Any]]:
@@ -224,15 +285,15 @@ def report(
 
     run, facts = load_run(run_dir), load_provenance(run_dir)
     results = read_results(results_dir / RESULTS)
-    policy = load_engine(run_dir, best_device()).policy
-    sections = [name for name in ALL if name not in policy.unsupported_sections]
+    engine = load_engine(run_dir, best_device())
+    sections = [name for name in ALL if name not in engine.policy.unsupported_sections]
     shown = RunPage(
         title=run.recipe,
         results=results,
         results_folder=results_dir,
         run_dir=run_dir,
-        policy=policy,
-        distributions=distributions_of(open_datasets(datasets), policy.normalizer),
+        engine=engine,
+        distributions=distributions_of(open_datasets(datasets), load_normalizer(run_dir)),
         facts=Facts(
             groups={
                 "policy": {"parameters": facts["parameters"], **run.policy.identity},

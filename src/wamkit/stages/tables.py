@@ -85,7 +85,7 @@ def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
         data["held out"] += f": {out} of {len(found.episodes)}"
     else:
         data["dataset"] = f"{missing[0]} does not exist yet"
-    tables = [parameter_table(run.recipe, parts(policy)), estimate, _facts("data", data)]
+    tables = [parameter_table(run.recipe, parts(run, policy)), estimate, _facts("data", data)]
     return tables + deviation_tables(run.recipe)
 
 
@@ -133,7 +133,7 @@ def run_tables(directory: Path) -> list[Table]:
         "machine": facts["machine"]["cpu"],
         "results": ", ".join(str(path) for path in results) or "none; run `wamkit eval`",
     }
-    return [_facts(str(directory), about), parameter_table(run.recipe, parts(meta_policy(run)))]
+    return [_facts(str(directory), about), parameter_table(run.recipe, parts(run, meta_policy(run)))]
 
 
 def results_table(results: Mapping[str, Any]) -> Table:

@@ -1,7 +1,7 @@
 """The training loop: batches in, losses down, a run directory out. Plain torch, one process.
 
 A step is a function of (weights, optimizer state, seed, step number) and nothing else, so a resumed run
-repeats the uninterrupted one bit for bit. Does not know the policy (`policy(batch, generator)` returns losses
+repeats the uninterrupted one bit for bit. Does not know the policy (`policy(batch, draws)` returns losses
 by name) nor whether batches come from a cache.
 """
 
@@ -15,13 +15,14 @@ from pathlib import Path
 from threading import Event
 from typing import Literal, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, DECAY, FRACTION, NOT_NEGATIVE, POSITIVE, Bound, check, each
-from wamkit.data.loader import Source, batches
+from wamkit.data.loader import batches
+from wamkit.data.samples import Samples
+from wamkit.draws import Draws
 from wamkit.io.files import NO_SPACE, disk_full, only_writer
 from wamkit.io.interrupt import stop_request, stopped
 from wamkit.io.progress import bar, warn
@@ -29,7 +30,7 @@ from wamkit.nn.frozen import store_frozen_linears
 from wamkit.train import checkpoint
 from wamkit.train.checkpoint import Progress, State
 from wamkit.train.metrics import FILE, Metrics, Row, Stopwatch, Window, read_rows, sentence
-from wamkit.train.optim import MovingAverage, clip_gradients, learning_rate, parameter_groups
+from wamkit.train.optim import MovingAverage, Schedule, Shape, clip_gradients, optimizer_groups
 from wamkit.types import Batch, Trainable
 
 
@@ -40,7 +41,7 @@ class TrainConfig:
     steps, batch_size: optimizer steps and samples in each.
     accumulation: equal parts that a batch goes through the policy in, for memory; gradients and losses are averaged.
     seed: of the data order and of the noise; two runs with one seed see the same batches.
-    learning_rate: the peak; linear warm-up from `warmup_start` of it, then cosine to `final_fraction` of it.
+    learning_rate: the peak; linear warm-up from `warmup_start` of it, then `schedule` down to `final_fraction` of it.
     decayed: what weight decay acts on: "matrices" (neither norms and biases nor parameters whose name ends in
         one of `undecayed_names`) or "all".
     clip_norm: gradients of a larger total norm are scaled down to it; "none": they are not.
@@ -49,6 +50,7 @@ class TrainConfig:
     compile: torch.compile the policy (worth its minutes on a GPU).
     log_every, save_every: steps. keep_last: checkpoints kept.
     prefetch: batches read ahead; 0: each is read when it is due.
+    workers: processes that read and prepare samples; 0: a thread of this one does.
     """
 
     steps: int = 150_000
@@ -57,6 +59,7 @@ class TrainConfig:
     seed: int = 42
     learning_rate: float = 1e-4
     warmup_steps: int = 1000
+    schedule: Shape = "cosine"
     warmup_start: float = 1e-3
     final_fraction: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
@@ -72,6 +75,7 @@ class TrainConfig:
     save_every: int = 500
     keep_last: int = 2
     prefetch: int = 2
+    workers: int = 0
 
     def __post_init__(self) -> None:
         check("train", self, BOUNDS)
@@ -86,12 +90,24 @@ class TrainConfig:
         """Samples that go through the policy at a time."""
         return self.batch_size // self.accumulation
 
+    @property
+    def rates(self) -> Schedule:
+        """The learning rate of every step."""
+        return Schedule(
+            self.learning_rate,
+            self.warmup_steps,
+            self.steps,
+            self.warmup_start,
+            self.final_fraction,
+            self.schedule,
+        )
+
 
 BOUNDS = {
     **dict.fromkeys(
         ("steps", "batch_size", "accumulation", "log_every", "save_every", "keep_last"), AT_LEAST_1
     ),
-    **dict.fromkeys(("seed", "warmup_steps", "prefetch"), AT_LEAST_0),
+    **dict.fromkeys(("seed", "warmup_steps", "prefetch", "workers"), AT_LEAST_0),
     **dict.fromkeys(("learning_rate", "eps"), POSITIVE),
     **dict.fromkeys(("warmup_start", "final_fraction"), FRACTION),
     "betas": each(DECAY),
@@ -105,11 +121,11 @@ BOUNDS = {
 KEPT = "the newest checkpoint is kept"
 
 # A run may be resumed with other values of these; all else would make it another run.
-FREE_TO_CHANGE = ("log_every", "save_every", "keep_last", "prefetch")
+FREE_TO_CHANGE = ("log_every", "save_every", "keep_last", "prefetch", "workers")
 
 
 def train(
-    policy: Trainable, source: Source, config: TrainConfig, run_dir: Path, device: torch.device
+    policy: Trainable, samples: Samples, config: TrainConfig, run_dir: Path, device: torch.device
 ) -> None:
     """Train `policy` (an nn.Module, moved to `device` and changed in place) and write `run_dir`.
 
@@ -122,10 +138,17 @@ def train(
     cast(nn.Module, policy).to(device)
     state = initial_state(policy, config)
     with only_writer(run_dir, "trains"), _full_disk_explained(run_dir, state):
-        start, rows = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(source)))
+        start, rows = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
         if start.step < config.steps:
             stream = batches(
-                source, config.batch_size, config.seed, start.step, device=device, prefetch=config.prefetch
+                samples,
+                policy.embodiment,
+                config.batch_size,
+                config.seed,
+                start.step,
+                device=device,
+                prefetch=config.prefetch,
+                workers=config.workers,
             )
             with (
                 closing(stream),
@@ -141,7 +164,9 @@ def initial_state(policy: Trainable, config: TrainConfig) -> State:
     module = cast(nn.Module, policy).train()
     if config.precision == "bf16":
         store_frozen_linears(module, torch.bfloat16)
-    groups = parameter_groups(module, config.weight_decay, config.decayed, config.undecayed_names)
+    groups = optimizer_groups(
+        module, policy.parameter_groups(), config.weight_decay, config.decayed, config.undecayed_names
+    )
     optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, fused=True)
     return State(policy, optimizer, MovingAverage(module, config.average_decay))
 
@@ -184,7 +209,7 @@ def _run_steps(
 
 
 def optimize(
-    forward: Callable[[Batch, torch.Generator], dict[str, Tensor]],
+    forward: Callable[[Batch, Draws], dict[str, Tensor]],
     batch: Batch,
     step: int,
     state: State,
@@ -195,22 +220,16 @@ def optimize(
     Returns scalars on the device: "loss", "loss/<name>" and "grad_norm" (before clipping).
     """
     device, weights = batch.actions.device, state.policy.loss_weights
-    generator = torch.Generator(device).manual_seed(noise_seed(config.seed, step))
-    rate = learning_rate(
-        step,
-        config.learning_rate,
-        config.warmup_steps,
-        config.steps,
-        first=config.warmup_start,
-        final=config.final_fraction,
-    )
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group["lr_scale"] * config.rates.rate(step)
     state.optimizer.zero_grad()
     seen: list[Tensor] = []  # per part: the total and the losses by name
-    for part in divided(batch, config.accumulation):
+    size = config.part_size
+    for first in range(0, len(batch.ids), size):
+        part = batch.rows(torch.arange(first, first + size))
+        draws = Draws.of_step(config.seed, step, device, first, size, len(batch.ids))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            losses = forward(part, generator)
+            losses = forward(part, draws)
         if losses.keys() != weights.keys():
             raise ValueError(f"losses: expected {sorted(weights)} (loss_weights), got {sorted(losses)}")
         total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
@@ -225,18 +244,6 @@ def optimize(
         **{f"loss/{name}": value for name, value in zip(weights, named, strict=True)},
         "grad_norm": norm,
     }
-
-
-def divided(batch: Batch, parts: int) -> Iterator[Batch]:
-    """The batch in `parts` equal parts, in order."""
-    size = len(batch.ids) // parts
-    for start in range(0, len(batch.ids), size):
-        yield batch.rows(torch.arange(start, start + size))
-
-
-def noise_seed(seed: int, step: int) -> int:
-    """The seed of step `step`'s noise; what came before has no say, so that a resumed run draws the same."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _resume(run_dir: Path, state: State, start: Progress) -> tuple[Progress, list[Row]]:

@@ -6,11 +6,14 @@ Does not know which model it trains: parameters are told apart by shape and by t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from wamkit.types import Group
 
 
 def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -18,30 +21,43 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def parameter_groups(
-    module: nn.Module, weight_decay: float, decayed: str, undecayed_names: Sequence[str]
-) -> list[dict[str, object]]:
-    """AdamW's groups; every trained parameter is in exactly one.
+def optimizer_groups(
+    module: nn.Module,
+    wanted: Sequence[Group],
+    weight_decay: float,
+    decayed: str,
+    undecayed_names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """AdamW's groups, with the `lr_scale` of each; every trained parameter of `module` is in exactly one.
 
-    decayed: "matrices": parameters of two or more dimensions, except those whose name ends in one of
-    `undecayed_names` (query tokens, modulation tables); "all": one group (the recipe of official Light-WAM).
+    wanted: what the policy asks for, by factors. decayed: "matrices": parameters of two or more dimensions, except
+    those whose name ends in one of `undecayed_names` (query tokens, modulation tables); "all": all of them (the recipe
+    of official Light-WAM). ValueError naming parameters that are in no group or in several.
     """
-    parameters = trained_parameters(module)
-    if decayed == "all":
-        groups = [{"params": list(parameters.values()), "weight_decay": weight_decay}]
-    else:
-        matrices = [
-            name
-            for name, parameter in parameters.items()
-            if parameter.ndim >= 2 and name.rpartition(".")[2] not in undecayed_names
-        ]
-        others = [name for name in parameters if name not in set(matrices)]
-        groups = [
-            {"params": [parameters[name] for name in matrices], "weight_decay": weight_decay},
-            {"params": [parameters[name] for name in others], "weight_decay": 0.0},
-        ]
+    groups = [
+        part | {"lr_scale": group.learning_rate}
+        for group in wanted
+        for part in _decayed(group.parameters, weight_decay * group.decay, decayed, undecayed_names)
+    ]
     check_groups(module, groups)
     return groups
+
+
+def _decayed(
+    parameters: Mapping[str, nn.Parameter], weight_decay: float, decayed: str, undecayed_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    if decayed == "all":
+        return [{"params": list(parameters.values()), "weight_decay": weight_decay}]
+    matrices = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.ndim >= 2 and name.rpartition(".")[2] not in undecayed_names
+    ]
+    others = [name for name in parameters if name not in set(matrices)]
+    return [
+        {"params": [parameters[name] for name in matrices], "weight_decay": weight_decay},
+        {"params": [parameters[name] for name in others], "weight_decay": 0.0},
+    ]
 
 
 def check_groups(module: nn.Module, groups: Sequence[Mapping[str, object]]) -> None:
@@ -61,14 +77,31 @@ def check_groups(module: nn.Module, groups: Sequence[Mapping[str, object]]) -> N
         raise ValueError(f"parameter groups must hold every trained parameter once: {', '.join(wrong)}")
 
 
-def learning_rate(
-    step: int, peak: float, warmup_steps: int, steps: int, *, first: float, final: float
-) -> float:
-    """The rate of step `step` (from 0): linear from first * peak to peak, then cosine to final * peak."""
-    if step < warmup_steps:
-        return peak * (first + (1 - first) * step / warmup_steps)
-    progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return peak * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)
+Shape = Literal["cosine", "constant"]
+SHAPES: Mapping[Shape, Callable[[float], float]] = {
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "constant": lambda progress: 1.0,
+}
+"""Share of the way from `final` to 1 that the rate is at, by progress in [0, 1] after warm-up."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rates: linear warm-up from `first` to 1 times `peak`, then `shape` down to `final` times it."""
+
+    peak: float
+    warmup_steps: int
+    steps: int
+    first: float
+    final: float
+    shape: Shape = "cosine"
+
+    def rate(self, step: int) -> float:
+        """Of step `step`, from 0."""
+        if step < self.warmup_steps:
+            return self.peak * (self.first + (1 - self.first) * step / self.warmup_steps)
+        progress = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        return self.peak * (self.final + (1 - self.final) * SHAPES[self.shape](progress))
 
 
 def clip_gradients(module: nn.Module, clip_norm: float | Literal["none"]) -> Tensor:

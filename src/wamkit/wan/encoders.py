@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, check
 from wamkit.wan.codec import BlockCodec
@@ -98,6 +100,9 @@ class Codec(Protocol):
     def requires_grad_(self, requires_grad: bool) -> nn.Module:
         """Freeze (nn.Module's)."""
 
+    def to(self, device: torch.device) -> nn.Module:
+        """Move (nn.Module's)."""
+
 
 class TextEncoder(Protocol):
     """Instructions -> context rows; rows past the words are zero and stay visible."""
@@ -110,7 +115,18 @@ class TextEncoder(Protocol):
         """One context per instruction."""
 
 
-def build_codec(config: CodecConfig) -> Codec:
+def temporal(config: CodecConfig) -> int:
+    """Frames per latent after the first."""
+    return BlockCodec.temporal if config.kind == "block_cosine" else VAE_SIZES[config.size].temporal
+
+
+def check_text_width(text: TextConfig, text_dim: int) -> None:
+    """BadInput where the text encoder's rows do not fit a network that takes rows of `text_dim`."""
+    if text.kind == "hashed" and text.width != text_dim:
+        raise BadInput(f"policy.text.width: expected policy.size.text_dim, {text_dim}, got {text.width}")
+
+
+def build_codec(config: CodecConfig) -> BlockCodec | WanVAE:
     """The codec a config names; the Wan VAE with random weights, to be filled by `WanVAE.load` (wan/vae.py)."""
     return BlockCodec() if config.kind == "block_cosine" else WanVAE(VAE_SIZES[config.size])
 

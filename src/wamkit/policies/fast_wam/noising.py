@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wamkit.flow import TIMES, Shift, TimePrecision, interpolate, noise_like, sample_times
+from wamkit.draws import Draws
+from wamkit.flow import TIMES, Shift, TimePrecision, interpolate, sample_times
 
 
 class Schedule(Protocol):
@@ -51,33 +52,33 @@ def clean(x: Tensor) -> Noised:
     return Noised(x, torch.zeros(len(x), device=x.device), torch.zeros_like(x))
 
 
-def noised_action(x: Tensor, generator: torch.Generator, schedule: Schedule) -> Noised:
+def noised_action(x: Tensor, draws: Draws, schedule: Schedule) -> Noised:
     """Noised at a time of its own per sample."""
-    t = sample_times(len(x), schedule.action_shift.train, generator, x.device)
-    return _at(t, x, generator, schedule)
+    t = sample_times(schedule.action_shift.train, draws, x.device)
+    return _at(t, x, draws, schedule)
 
 
-def noised_video(x: Tensor, generator: torch.Generator, schedule: Schedule) -> Noised:
+def noised_video(x: Tensor, draws: Draws, schedule: Schedule) -> Noised:
     """Noised at a time of its own per sample."""
-    return _at(sample_times(len(x), schedule.video_shift.train, generator, x.device), x, generator, schedule)
+    return _at(sample_times(schedule.video_shift.train, draws, x.device), x, draws, schedule)
 
 
-def clean_or_noised(x: Tensor, generator: torch.Generator, schedule: Schedule) -> Noised:
+def clean_or_noised(x: Tensor, draws: Draws, schedule: Schedule) -> Noised:
     """The condition of IDM: noised with probability `given_noise`, else clean at time 0."""
-    t = sample_times(len(x), schedule.video_shift.train, generator, x.device)
-    noised = torch.rand(len(x), generator=generator, device=generator.device) < schedule.given_noise
-    return _at(torch.where(noised.to(x.device), t, 0.0), x, generator, schedule)
+    t = sample_times(schedule.video_shift.train, draws, x.device)
+    noised = draws.uniform(x.device) < schedule.given_noise
+    return _at(torch.where(noised, t, 0.0), x, draws, schedule)
 
 
-def _at(t: Float[Tensor, " b"], x: Tensor, generator: torch.Generator, schedule: Schedule) -> Noised:
+def _at(t: Float[Tensor, " b"], x: Tensor, draws: Draws, schedule: Schedule) -> Noised:
     t, share = TIMES[schedule.time_precision](t)
-    noisy, velocity = interpolate(x, noise_like(x, generator), share)
+    noisy, velocity = interpolate(x, draws.normal(x), share)
     return Noised(noisy, t, velocity)
 
 
-NOISE: Mapping[str, Callable[[Tensor, torch.Generator, Schedule], Noised]] = {
+NOISE: Mapping[str, Callable[[Tensor, Draws, Schedule], Noised]] = {
     "action": noised_action,
     "future": noised_video,
     "given": clean_or_noised,
-    "present": lambda x, generator, schedule: clean(x),
+    "present": lambda x, draws, schedule: clean(x),
 }

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, FRACTION, NOT_NEGATIVE, check
 from wamkit.data.normalize import Normalizer
+from wamkit.draws import Draws
 from wamkit.flow import (
     Grid,
     Shift,
@@ -31,7 +32,6 @@ from wamkit.flow import (
 )
 from wamkit.nn.attention import only
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
-from wamkit.policies import observing
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
@@ -39,18 +39,20 @@ from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE, Noised
 from wamkit.policies.fast_wam.sampling import DRAWS, Noise, NoiseProtocol, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
-from wamkit.types import Actor, Batch, Clip, DataSpec, Inputs, PartTable
+from wamkit.policies.wan_encoder import WanEncoder, context, example_inputs, proprio_encoder
+from wamkit.tree import Tree
+from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
 from wamkit.wan.block import Stream, TransformerSize, open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT, WanSize
 from wamkit.wan.encoders import (
-    Codec,
     CodecConfig,
     TextConfig,
     UMT5Config,
     WanVAEConfig,
     build_codec,
-    build_text,
+    check_text_width,
+    temporal,
 )
 
 
@@ -136,10 +138,34 @@ class FastWAMConfig:
         modes = {"mode": self.mode} if variant(self.variant).modes else {}
         return {"variant": self.variant, **modes, "sample_steps": str(self.sample_steps)}
 
-    @property
-    def video_pool(self) -> int:
-        """The future is supervised at full resolution."""
-        return 1
+    inference_overrides: ClassVar[tuple[str, ...]] = (
+        "variant",
+        "mode",
+        "sample_steps",
+        "noise",
+        "video_shift.sample",
+        "action_shift.sample",
+    )
+
+    def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> WanEncoder:
+        """The frozen half; the future is supervised at full resolution. Raises BadInput naming a missing file."""
+        return WanEncoder.load(self.codec, self.text, data, 1, preprocessing)
+
+    def encoder_modules(self) -> dict[str, nn.Module]:
+        """Its networks without their released weights, by row of the parameter table."""
+        return {"video codec": build_codec(self.codec)}
+
+    def example_inputs(self, data: DataSpec, batch: int) -> Tree:
+        """Zeros in the shapes of a training batch's inputs."""
+        return example_inputs(self.codec, self.text, self.size.text_dim, data, 1, batch)
+
+    def build(self, data: DataSpec, normalizer: Normalizer) -> FastWAM:
+        """The policy with random weights; without any under `torch.device("meta")`."""
+        return FastWAM(self, data, normalizer)
+
+    def validate_together(self) -> None:
+        """BadInput where values do not go together. Older runs may hold such values, so reading one does not ask."""
+        check_text_width(self.text, self.size.text_dim)
 
     @property
     def action_size(self) -> TransformerSize:
@@ -176,17 +202,12 @@ class States:
 class FastWAM(nn.Module):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
-    inputs_type: type = Inputs
-
     def __init__(self, config: FastWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__()
         self.config, self.data, self.normalizer = config, data, normalizer
-        self.codec: Codec = build_codec(config.codec)
-        self.text = build_text(config.text)
         self.dit = WanDiT(config.size, NO_ADAPTERS)
         self.action = ActionDiT(config.action_size, data.action_dim)
-        self.proprio_encoder = nn.Linear(data.proprio_dim, config.size.text_dim)
-        self.codec.requires_grad_(False)
+        self.proprio_encoder = proprio_encoder(data.proprio_dim, config.size.text_dim)
 
     @property
     def variant(self) -> Variant:
@@ -219,12 +240,8 @@ class FastWAM(nn.Module):
         weights = {"video": self.config.video_weight, "action": self.config.action_weight}
         return weights if self.variant.trains_video else {"action": self.config.action_weight}
 
-    def load_frozen_encoders(self) -> None:
-        """Read the video codec's weights, where it has any. Raises BadInput naming a missing file."""
-        observing.load_codec(self, self.config.codec)
-
-    def load_frozen_backbone(self) -> None:
-        """Nothing: all of it is trained and lies in the run directory."""
+    def load_frozen(self) -> None:
+        """No-op: all of it is trained and lies in the run directory."""
 
     def initialize(self) -> None:
         """Where training starts. Raises BadInput naming a missing file or key of the video model."""
@@ -236,25 +253,25 @@ class FastWAM(nn.Module):
                 open_gates(self.dit.blocks)
                 open_gates(self.action.blocks)
 
-    # the frozen half
+    def embodiment(self, names: Sequence[str]) -> Int[Tensor, " b"]:
+        """Rows of the normaliser. BadInput for a robot it was not trained for."""
+        return self.normalizer.index(names)
 
-    def encode(self, clip: Clip) -> Inputs:
-        """Pixels and words -> latents and context; training sends whole clips, acting clips of one frame."""
-        return observing.encode(self, clip)
+    def parameter_groups(self) -> list[Group]:
+        """All trained parameters alike."""
+        return [Group({name: p for name, p in self.named_parameters() if p.requires_grad})]
 
-    # the learned half
-
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Float[Tensor, ""]]:
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
         """Unweighted losses by name."""
-        noised = self.add_noise(batch, generator)
-        context = self.context(batch.inputs, batch.embodiments)
+        noised = self.add_noise(batch, draws)
+        context = self.context(batch.inputs, batch.embodiment)
         if not self.variant.sometimes:
             return self.losses(noised, context, batch)
-        whole = torch.rand(len(context), generator=generator, device=generator.device) < self.config.idm_share
+        whole = draws.uniform(context.device) < self.config.idm_share
         always = {group: x for group, x in noised.items() if group not in self.variant.sometimes}
         total = dict.fromkeys(self.loss_weights, torch.zeros((), device=context.device))
         for groups, chosen in ((noised, whole), (always, ~whole)):
-            rows = chosen.nonzero()[:, 0].to(context.device)
+            rows = chosen.nonzero()[:, 0]
             if len(rows):
                 some = {group: x.rows(rows) for group, x in groups.items()}
                 found = self.losses(some, context[rows], batch.rows(rows))
@@ -268,47 +285,41 @@ class FastWAM(nn.Module):
         states = self.look(noised, context)
         return {name: LOSSES[name](self, states, noised, batch) for name in self.loss_weights}
 
-    def act(
-        self, inputs: Inputs, embodiments: tuple[str, ...], generators: Sequence[torch.Generator]
-    ) -> Float[Tensor, "b k a"]:
+    def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One sampled chunk per row, physical units; each row draws its noise from its own generator."""
-        return self._act(
-            partial(sample, self, steps=self.config.sample_steps), inputs, embodiments, generators
-        )
+        return self._act(partial(sample, self, steps=self.config.sample_steps), query)
 
-    def actor(self) -> Actor:
-        """`act` by the fast sampler. Made again whenever the weights changed (policies/fast_wam/fused.py)."""
-        return partial(self._act, FusedSampler(self, self.config.sample_steps).sample)
+    def presets(self) -> Mapping[str, Callable[[], Actor]]:
+        """Ways of acting that an engine may choose: "plain", or "fast" (policies/fast_wam/fused.py)."""
+        return {
+            "plain": lambda: self.act,
+            "fast": lambda: partial(self._act, FusedSampler(self, self.config.sample_steps).sample),
+        }
 
     @torch.no_grad()
     def _act(
-        self,
-        sampler: Callable[[Tensor, Tensor, Noise], Sample],
-        inputs: Inputs,
-        embodiments: tuple[str, ...],
-        generators: Sequence[torch.Generator],
+        self, sampler: Callable[[Tensor, Tensor, Noise], Sample], query: Query
     ) -> Float[Tensor, "b k a"]:
-        noise = self.draw_noise(inputs.present, generators)
-        unit = sampler(inputs.present, self.context(inputs, embodiments), noise).action
-        return self.normalizer.to_physical("action", unit, embodiments)
+        present = query.inputs["present"]
+        noise = self.draw_noise(present, query.generators)
+        unit = sampler(present, self.context(query.inputs, query.embodiment), noise).action
+        return self.normalizer.to_physical("action", unit, query.embodiment)
 
-    def context(self, inputs: Inputs, embodiments: tuple[str, ...]) -> Float[Tensor, "b rows text"]:
+    def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""
-        return observing.context(self, inputs, embodiments)
+        return context(inputs, embodiment, self.normalizer, self.proprio_encoder)
 
-    def add_noise(self, batch: Batch, generator: torch.Generator) -> dict[str, Noised]:
+    def add_noise(self, batch: Batch, draws: Draws) -> dict[str, Noised]:
         """Every group of the variant's sequence; the actions' noise is drawn first, so that variants share it."""
         inputs = batch.inputs
         known = {
-            "action": self.normalizer.to_unit("action", batch.actions, batch.embodiments),
-            "future": inputs.future,
-            "given": inputs.future,
-            "present": inputs.present,
+            "action": self.normalizer.to_unit("action", batch.actions, batch.embodiment),
+            "future": inputs["future"],
+            "given": inputs["future"],
+            "present": inputs["present"],
         }
         groups = self.variant.groups
-        return {
-            group: NOISE[group](x, generator, self.config) for group, x in known.items() if group in groups
-        }
+        return {group: NOISE[group](x, draws, self.config) for group, x in known.items() if group in groups}
 
     def look(self, noised: Mapping[str, Noised], context: Float[Tensor, "b l text"]) -> States:
         """One pass of both networks over the groups of the variant's sequence that `noised` has."""
@@ -328,42 +339,32 @@ class FastWAM(nn.Module):
     def draw_noise(self, present: Float[Tensor, "b c 1 h w"], generators: Sequence[torch.Generator]) -> Noise:
         """Where sampling begins: of the chunk and, for variants that imagine, of the future."""
         _, c, _, h, w = present.shape
-        latents = (len(self.data.frame_times) - 1) // self.codec.temporal
+        latents = (len(self.data.frame_times) - 1) // temporal(self.config.codec)
         video = (c, 0 if self.acting.imagines == "nothing" else latents, h, w)
         action = (self.data.horizon, self.data.action_dim)
         return DRAWS[self.config.noise](action, video, generators, present.device)
 
     # for reports
 
-    def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f hp wp"]:
-        """Latents at the resolution of the video loss: all of them."""
-        return latents
-
     @torch.no_grad()
     def imagine(
-        self,
-        inputs: Inputs,
-        embodiments: tuple[str, ...],
-        frames: int,
-        steps: int,
-        generator: torch.Generator,
-    ) -> Float[Tensor, "b 3 t H W"]:
-        """Sample `frames` future latents and decode present + future, in [-1, 1].
+        self, query: Query, frames: int, steps: int, generator: torch.Generator
+    ) -> Float[Tensor, "b c f h w"]:
+        """Sample `frames` future latents; with the present before them.
 
         Raises BadInput for a policy trained without video.
         """
         if not self.variant.trains_video:
             raise BadInput(f"{self.variant.title}: was trained without video and cannot imagine any")
-        context = self.context(inputs, embodiments)
-        noise = noise_like(inputs.present.expand(-1, -1, frames, -1, -1), generator)
-        future = imagine(self, inputs.present, context, noise, steps)
-        return self.codec.decode(torch.cat([inputs.present, future], dim=2)).clamp(-1, 1)
+        context, present = self.context(query.inputs, query.embodiment), query.inputs["present"]
+        noise = noise_like(present.expand(-1, -1, frames, -1, -1), generator)
+        return torch.cat([present, imagine(self, present, context, noise, steps)], dim=2)
 
 
 def _video_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], batch: Batch) -> Tensor:
     future = noised["future"]
     predicted = policy.dit.head(states.video, states.stream)[:, :, 1 : 1 + future.x.shape[2]]
-    is_pad = latent_is_pad(batch.frame_is_pad, policy.codec.temporal)
+    is_pad = latent_is_pad(batch.inputs["frame_is_pad"], future.x.shape[2])
     return video_loss(predicted, future.velocity, future.t, is_pad, policy.config.video_shift.train)
 
 
@@ -371,7 +372,7 @@ def _action_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], 
     action = noised["action"]
     predicted = policy.action.head(states.action)
     every = torch.ones(action.x.shape[1], device=action.x.device)
-    error = action_loss_per_sample(predicted, action.velocity, batch.action_is_pad, every)
+    error = action_loss_per_sample(predicted, action.velocity, batch.valid, every)
     return (loss_weight(action.t, policy.config.action_shift.train) * error).mean()
 
 
@@ -385,5 +386,4 @@ PARTS: PartTable = (
     ("video DiT", lambda name: name.startswith("dit.")),
     ("action DiT", lambda name: name.startswith("action.")),
     ("proprio encoder", lambda name: name.startswith("proprio_encoder.")),
-    ("video codec", lambda name: name.startswith("codec.")),
 )

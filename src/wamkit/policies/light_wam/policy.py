@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, FINITE, NOT_NEGATIVE, POSITIVE, Bound, check
 from wamkit.data.normalize import Normalizer
+from wamkit.draws import Draws
 from wamkit.flow import (
     TIMES,
     Shift,
@@ -31,21 +32,21 @@ from wamkit.flow import (
     sample_times,
 )
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
-from wamkit.nn.lora import add_lora
+from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
-from wamkit.policies import observing
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
-from wamkit.types import Actor, Batch, Clip, DataSpec, Inputs, PartTable
+from wamkit.policies.wan_encoder import WanEncoder, context, example_inputs, pooled, proprio_encoder
+from wamkit.tree import Tree
+from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
 from wamkit.wan.encoders import (
-    Codec,
     CodecConfig,
     TextConfig,
     UMT5Config,
     WanVAEConfig,
     build_codec,
-    build_text,
+    check_text_width,
 )
 
 LORA_LAYERS = (
@@ -129,8 +130,30 @@ class LightWAMConfig:
         """The released video model that a run is built on and does not contain; "" for none."""
         return self.tuning.base if isinstance(self.tuning, LoRATuning) else ""
 
+    inference_overrides: ClassVar[tuple[str, ...]] = ()
+
+    def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> WanEncoder:
+        """The frozen half. Raises BadInput naming a missing file."""
+        return WanEncoder.load(self.codec, self.text, data, self.video_pool, preprocessing)
+
+    def encoder_modules(self) -> dict[str, nn.Module]:
+        """Its networks without their released weights, by row of the parameter table."""
+        return {"video codec": build_codec(self.codec)}
+
+    def example_inputs(self, data: DataSpec, batch: int) -> Tree:
+        """Zeros in the shapes of a training batch's inputs."""
+        return example_inputs(self.codec, self.text, self.size.text_dim, data, self.video_pool, batch)
+
+    def build(self, data: DataSpec, normalizer: Normalizer) -> LightWAM:
+        """The policy with random weights; without any under `torch.device("meta")`."""
+        return LightWAM(self, data, normalizer)
+
     def validate(self, trained: object) -> None:
-        """Whatever was trained acts in the one way there is."""
+        """No-op: whatever was trained acts in the one way there is."""
+
+    def validate_together(self) -> None:
+        """BadInput where values do not go together. Older runs may hold such values, so reading one does not ask."""
+        check_text_width(self.text, self.size.text_dim)
 
     def __post_init__(self) -> None:
         check("policy", self, BOUNDS)
@@ -181,19 +204,14 @@ class NoisyClip:
 class LightWAM(nn.Module):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
-    inputs_type: type = Inputs
-
     def __init__(self, config: LightWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__()
         self.config, self.data, self.normalizer = config, data, normalizer
-        self.codec: Codec = build_codec(config.codec)
-        self.text = build_text(config.text)
         self.dit = WanDiT(config.size, config.adapters)
         self.expert = StateFusionActionExpert(
             config.expert, config.size.width, len(config.adapters.layers), data.action_dim
         )
-        self.proprio_encoder = nn.Linear(data.proprio_dim, config.size.text_dim)
-        self.codec.requires_grad_(False)
+        self.proprio_encoder = proprio_encoder(data.proprio_dim, config.size.text_dim)
         if config.tuning.kind == "lora":
             self.dit.requires_grad_(False)
             self.dit.head.requires_grad_(True)
@@ -218,51 +236,50 @@ class LightWAM(nn.Module):
             return {"action": self.config.action_weight}
         return {"video": self.config.video_weight, "action": self.config.action_weight}
 
-    def load_frozen_encoders(self) -> None:
-        """Read the video codec's weights, where it has any. Raises BadInput naming a missing file."""
-        observing.load_codec(self, self.config.codec)
-
     def initialize(self) -> None:
-        """No-op: what is trained starts from its random weights."""
+        """What is trained keeps its random weights; the frozen video model is read."""
+        self.load_frozen()
 
-    def load_frozen_backbone(self) -> None:
+    def load_frozen(self) -> None:
         """Read the video model a LoRA run stands on. Raises BadInput naming a missing file or key."""
         match self.config.tuning:
             case LoRATuning(base=base):
                 load_wan(self.dit, Path(base))
 
-    # the frozen half
+    def embodiment(self, names: Sequence[str]) -> Int[Tensor, " b"]:
+        """Rows of the normaliser. BadInput for a robot it was not trained for."""
+        return self.normalizer.index(names)
 
-    def encode(self, clip: Clip) -> Inputs:
-        """Pixels and words -> latents and context; training sends whole clips, acting clips of one frame."""
-        return observing.encode(self, clip)
+    def parameter_groups(self) -> list[Group]:
+        """All trained parameters alike."""
+        return [Group({name: p for name, p in self.named_parameters() if p.requires_grad})]
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses by name."""
+        return OBJECTIVES[self.config.objective](self, batch, draws)
+
+    @torch.no_grad()
+    def act(self, query: Query) -> Float[Tensor, "b k a"]:
+        """One chunk per row, physical units. Deterministic: the generators are not used."""
+        states = self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
+        unit = self.expert(states, self.data.horizon)
+        return self.normalizer.to_physical("action", unit.float(), query.embodiment)
+
+    def presets(self) -> Mapping[str, Callable[[], Actor]]:
+        """Ways of acting that an engine may choose: "plain", or "fast" on a copy with merged LoRA weights.
+
+        The copy shares all tensors but the merged ones. In float32 chunks agree to about 1e-6 of their size; in
+        bfloat16 the sum is rounded once and not twice, which moves chunks by as much as bfloat16 itself does.
+        """
+        return {"plain": lambda: self.act, "fast": lambda: merge_lora(self).act}
+
+    def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
+        """Text rows and, last, the proprio token. All rows stay visible, padding too."""
+        return context(inputs, embodiment, self.normalizer, self.proprio_encoder)
 
     def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f hp wp"]:
         """Latents at the resolution of the video loss."""
-        pool = self.config.video_pool
-        return latents.unflatten(4, (-1, pool)).unflatten(3, (-1, pool)).mean(dim=(4, 6))
-
-    # the learned half
-
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Float[Tensor, ""]]:
-        """Unweighted losses by name."""
-        return OBJECTIVES[self.config.objective](self, batch, generator)
-
-    @torch.no_grad()
-    def act(
-        self, inputs: Inputs, embodiments: tuple[str, ...], generators: Sequence[torch.Generator]
-    ) -> Float[Tensor, "b k a"]:
-        """One chunk per row, physical units. Deterministic: the generators are not used."""
-        unit = self.expert(self.look(inputs.present, self.context(inputs, embodiments)), self.data.horizon)
-        return self.normalizer.to_physical("action", unit.float(), embodiments)
-
-    def actor(self) -> Actor:
-        """`act` as it is."""
-        return self.act
-
-    def context(self, inputs: Inputs, embodiments: tuple[str, ...]) -> Float[Tensor, "b rows text"]:
-        """Text rows and, last, the proprio token. All rows stay visible, padding too."""
-        return observing.context(self, inputs, embodiments)
+        return pooled(latents, self.config.video_pool)
 
     def look(
         self, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"]
@@ -272,19 +289,17 @@ class LightWAM(nn.Module):
         taps = self.config.adapters.layers
         return self.dit.features(present, now, context, (PRESENT,), FIRST_FRAME_CAUSAL, taps)
 
-    def add_noise(
-        self, inputs: Inputs, t: Float[Tensor, " b"], noise: Float[Tensor, "b c f h w"]
-    ) -> NoisyClip:
+    def add_noise(self, inputs: Tree, t: Float[Tensor, " b"], noise: Float[Tensor, "b c f h w"]) -> NoisyClip:
         """The clip of the video pass: pooled clean present, noised future."""
         t, share = TIMES[self.config.time_precision](t)
-        noisy, velocity = interpolate(inputs.future, noise, share)
-        return NoisyClip(torch.cat([self.pool(inputs.present), noisy], dim=2), velocity, t)
+        noisy, velocity = interpolate(inputs["future"], noise, share)
+        return NoisyClip(torch.cat([self.pool(inputs["present"]), noisy], dim=2), velocity, t)
 
-    def draw_noise(self, inputs: Inputs, generator: torch.Generator) -> NoisyClip:
+    def draw_noise(self, inputs: Tree, draws: Draws) -> NoisyClip:
         """`add_noise` at a random time per sample."""
-        by, device = self.config.video_shift.train, inputs.present.device
-        t = sample_times(len(inputs.present), by, generator, device)
-        return self.add_noise(inputs, t, noise_like(inputs.future, generator))
+        future = inputs["future"]
+        t = sample_times(self.config.video_shift.train, draws, future.device)
+        return self.add_noise(inputs, t, draws.normal(future))
 
     def predict(self, clip: NoisyClip, context: Float[Tensor, "b l text"]) -> Float[Tensor, "b c f h w"]:
         """Velocity of the future frames."""
@@ -295,34 +310,29 @@ class LightWAM(nn.Module):
         self, predicted: Float[Tensor, "b c f h w"], clip: NoisyClip, batch: Batch
     ) -> Float[Tensor, ""]:
         """Masked squared error of the future's velocity, weighted by time."""
-        is_pad = latent_is_pad(batch.frame_is_pad, self.codec.temporal)
+        is_pad = latent_is_pad(batch.inputs["frame_is_pad"], batch.inputs["future"].shape[2])
         return video_loss(predicted, clip.velocity, clip.t, is_pad, self.config.video_shift.train)
 
     def action_loss(self, taps: tuple[Float[Tensor, "b s d"], ...], batch: Batch) -> Float[Tensor, ""]:
         """Weighted masked squared error of the chunk in unit range."""
-        target = self.normalizer.to_unit("action", batch.actions, batch.embodiments)
+        target = self.normalizer.to_unit("action", batch.actions, batch.embodiment)
         predicted = self.expert(taps, self.data.horizon)
         steps = self.config.step_weights
         weights = prefix_weights(self.data.horizon, steps.prefix, steps.weight, steps.tail).to(target.device)
-        return action_loss_per_sample(predicted, target, batch.action_is_pad, weights).mean()
+        return action_loss_per_sample(predicted, target, batch.valid, weights).mean()
 
     # for reports
 
     @torch.no_grad()
     def imagine(
-        self,
-        inputs: Inputs,
-        embodiments: tuple[str, ...],
-        frames: int,
-        steps: int,
-        generator: torch.Generator,
-    ) -> Float[Tensor, "b 3 t H W"]:
-        """Sample `frames` future latents in the space of the video loss and decode present + future, in [-1, 1].
+        self, query: Query, frames: int, steps: int, generator: torch.Generator
+    ) -> Float[Tensor, "b c f h w"]:
+        """Sample `frames` future latents in the space of the video loss; with the present before them.
 
-        Pictures are video_pool times smaller than the canvas.
+        Decoded images are video_pool times smaller than the canvas.
         """
-        context = self.context(inputs, embodiments)
-        present = self.pool(inputs.present)
+        context = self.context(query.inputs, query.embodiment)
+        present = self.pool(query.inputs["present"])
         noise = noise_like(present.expand(-1, -1, frames, -1, -1), generator)
 
         def velocity(future: Tensor, t: Tensor) -> Tensor:
@@ -330,15 +340,14 @@ class LightWAM(nn.Module):
             return self.predict(clip, context)
 
         future = integrate(noise, velocity, euler_grid(steps, self.config.video_shift.sample))
-        return self.codec.decode(torch.cat([present, future], dim=2)).clamp(-1, 1)
+        return torch.cat([present, future], dim=2)
 
     @torch.no_grad()
-    def attention_maps(
-        self, inputs: Inputs, embodiments: tuple[str, ...]
-    ) -> dict[int, Float[Tensor, "b rows columns"]]:
+    def attention_maps(self, query: Query) -> dict[int, Float[Tensor, "b rows columns"]]:
         """Where the learned queries of each tapped block look, on the token grid; each map sums to 1."""
-        maps = self.expert.attention_maps(self.look(inputs.present, self.context(inputs, embodiments)))
-        rows = inputs.present.shape[3] // 2
+        present = query.inputs["present"]
+        maps = self.expert.attention_maps(self.look(present, self.context(query.inputs, query.embodiment)))
+        rows = present.shape[3] // 2
         return {
             layer: tokens.unflatten(1, (rows, -1))
             for layer, tokens in zip(self.config.adapters.layers, maps, strict=True)
@@ -353,28 +362,27 @@ PARTS: PartTable = (
     ("video DiT", lambda name: name.startswith("dit.")),
     ("action expert", lambda name: name.startswith("expert.")),
     ("proprio encoder", lambda name: name.startswith("proprio_encoder.")),
-    ("video codec", lambda name: name.startswith("codec.")),
 )
 
-Objective = Callable[[LightWAM, Batch, torch.Generator], dict[str, Tensor]]
+Objective = Callable[[LightWAM, Batch, Draws], dict[str, Tensor]]
 
 
-def cotrain(policy: LightWAM, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+def cotrain(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
     """The published objective: one look at the present for the actions, one at the noised pooled clip."""
-    context = policy.context(batch.inputs, batch.embodiments)
-    clip = policy.draw_noise(batch.inputs, generator)
+    context = policy.context(batch.inputs, batch.embodiment)
+    clip = policy.draw_noise(batch.inputs, draws)
     predicted = policy.predict(clip, context)
-    taps = policy.look(batch.inputs.present, context)
+    taps = policy.look(batch.inputs["present"], context)
     return {
         "video": policy.video_loss(predicted, clip, batch),
         "action": policy.action_loss(taps, batch),
     }
 
 
-def cotrain_one_pass(policy: LightWAM, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+def cotrain_one_pass(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
     """`cotrain` without pooling: the clip's first-frame tokens are the action pass, token for token (spec 6.4)."""
-    context = policy.context(batch.inputs, batch.embodiments)
-    clip = policy.draw_noise(batch.inputs, generator)
+    context = policy.context(batch.inputs, batch.embodiment)
+    clip = policy.draw_noise(batch.inputs, draws)
     taps = policy.config.adapters.layers
     out = policy.dit(clip.latents, clip.times, context, clip.groups, FIRST_FRAME_CAUSAL, taps)
     tokens = out.taps[0].shape[1] // clip.latents.shape[2]
@@ -384,9 +392,9 @@ def cotrain_one_pass(policy: LightWAM, batch: Batch, generator: torch.Generator)
     }
 
 
-def action_only(policy: LightWAM, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+def action_only(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
     """No video co-training: the controlled comparison's other arm."""
-    taps = policy.look(batch.inputs.present, policy.context(batch.inputs, batch.embodiments))
+    taps = policy.look(batch.inputs["present"], policy.context(batch.inputs, batch.embodiment))
     return {"action": policy.action_loss(taps, batch)}
 
 

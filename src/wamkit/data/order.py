@@ -1,0 +1,62 @@
+"""Which sample stands at which place of the endless stream that training reads.
+
+A pure function of (seed, place): two runs with one seed see the same samples in the same order whatever the policy, the
+workers and the ranks, and a resumed run needs no state.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Order:
+    """The endless stream of samples of one or several sources, numbered one source after the other.
+
+    sizes: samples of each source. weights: of a source's samples against those of the others; equal weights read every
+    sample once per epoch, in a fresh permutation. In a mixture, a block of sum(sizes) samples has size * weight of each
+    source in proportion, read off that source's own stream of permutations, and is shuffled.
+    """
+
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...]
+    seed: int = 0
+
+    @property
+    def quotas(self) -> tuple[int, ...]:
+        """Samples of each source in a block: shares of it, rounded by largest remainder."""
+        shares = np.multiply(self.sizes, self.weights)
+        exact = shares / shares.sum() * sum(self.sizes)
+        counts = np.floor(exact + 1e-9).astype(int)
+        for source in np.argsort(counts - exact, kind="stable")[: sum(self.sizes) - counts.sum()]:
+            counts[source] += 1
+        return tuple(map(int, counts))
+
+    def at(self, place: int) -> int:
+        """The number of the sample at a place of the stream."""
+        total = sum(self.sizes)
+        block, rest = divmod(place, total)
+        slot = int(_permutation(total, (self.seed, block))[rest])
+        ends = list(accumulate(self.quotas))
+        source = bisect_right(ends, slot)
+        quota, size = self.quotas[source], self.sizes[source]
+        number = slot - (ends[source] - quota)
+        if quota != size:
+            epoch, number = divmod(block * quota + number, size)
+            number = int(_permutation(size, (self.seed, epoch, 1 + source))[number])
+        return sum(self.sizes[:source]) + number
+
+
+@lru_cache(maxsize=32)
+def _permutation(count: int, seed: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(count)
+
+
+def augmentation_seed(seed: int, place: int) -> int:
+    """Of the sample at a place of the stream."""
+    return int(np.random.SeedSequence([seed, place, 1]).generate_state(1, np.uint64)[0] >> 1)

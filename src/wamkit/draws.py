@@ -1,0 +1,69 @@
+"""Random numbers of a training step.
+
+A sample's noise is a function of (seed, step, position in the global batch). It does not depend on how the batch is
+divided into parts of an accumulation, or among ranks: rows are drawn in blocks of the global batch, every block from a
+generator of its own, and a part takes its rows of the blocks it overlaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws for rows `first` to `first + count - 1` of a global batch of `total`.
+
+    generators: of the blocks that these rows overlap, in order.
+    """
+
+    generators: tuple[torch.Generator, ...]
+    first: int
+    count: int
+    total: int
+
+    @classmethod
+    def of_step(cls, seed: int, step: int, device: torch.device, first: int, count: int, total: int) -> Draws:
+        """Those of optimizer step `step` (from 0), drawn on `device`."""
+        blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
+        generators = (torch.Generator(device).manual_seed(block_seed(seed, step, block)) for block in blocks)
+        return cls(tuple(generators), first, count, total)
+
+    @classmethod
+    def of(cls, generator: torch.Generator, count: int) -> Draws:
+        """Draws of a batch of up to BLOCK rows from one generator."""
+        if count > BLOCK:
+            raise ValueError(f"one generator draws at most {BLOCK} rows, got {count}")
+        return cls((generator,), 0, count, count)
+
+    @torch.compiler.disable  # it cannot trace a generator
+    def uniform(self, device: torch.device) -> Float[Tensor, " b"]:
+        """One number in [0, 1) per row."""
+        return self._rows((), torch.rand).to(device)
+
+    @torch.compiler.disable
+    def normal(self, like: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
+        """Standard normal noise of the shape, dtype and device of `like`."""
+        return self._rows(tuple(like.shape[1:]), torch.randn).to(like)
+
+    def _rows(self, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
+        start = self.first // BLOCK * BLOCK
+        blocks = []
+        for number, generator in enumerate(self.generators):
+            rows = min(BLOCK, self.total - (start + number * BLOCK))
+            blocks.append(draw((rows, *shape), generator=generator, device=generator.device))
+        return torch.cat(blocks)[self.first - start : self.first - start + self.count]
+
+
+def block_seed(seed: int, step: int, block: int) -> int:
+    """The seed of a block's noise; earlier steps do not matter, so that a resumed run draws the same."""
+    words = [seed, step] if block == 0 else [seed, step, block]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,168 @@
+"""The frozen half of Wan-based systems: views -> latents by a video codec, instruction -> context by a text encoder.
+
+Light-WAM and Fast-WAM share it (Fast-WAM spec 1.6, 10.1), and the proprio token that their learned halves add to the
+context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wamkit.data.canvas import canvas_size, tile
+from wamkit.data.normalize import Normalizer
+from wamkit.tree import Tree
+from wamkit.types import DataSpec, Preprocessing
+from wamkit.wan.encoders import (
+    BlockCodecConfig,
+    Codec,
+    CodecConfig,
+    TextConfig,
+    TextEncoder,
+    WanVAEConfig,
+    build_codec,
+    build_text,
+)
+from wamkit.wan.vae import VAE_SIZES, WanVAE
+
+
+class WanEncoder:
+    """Tiles the views, encodes the canvas and the instruction.
+
+    pool: average pooling of the latents after the present frame. preprocessing: how views come to the canvas.
+    """
+
+    augments = False
+
+    def __init__(
+        self,
+        codec: Codec,
+        text: TextEncoder,
+        data: DataSpec,
+        pool: int = 1,
+        preprocessing: Preprocessing = "training",
+    ) -> None:
+        self.codec, self._text = codec, text
+        self.data, self.pool, self.preprocessing = data, pool, preprocessing
+        self.device = torch.device("cpu")
+        self._contexts: dict[str, Tensor] = {}
+        codec.requires_grad_(False)
+
+    @classmethod
+    def load(
+        cls, codec: CodecConfig, text: TextConfig, data: DataSpec, pool: int, preprocessing: Preprocessing
+    ) -> WanEncoder:
+        """With the weights that the configs name, on the CPU. Raises BadInput naming a missing file."""
+        return cls(load_codec(codec), build_text(text), data, pool, preprocessing)
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """Names codec, text encoder, canvas and pooling."""
+        spec, (height, width) = self.data, canvas_size(self.data)
+        size = f"{spec.view_height}x{spec.view_width}"
+        return {
+            "codec": self.codec.fingerprint,
+            "text": self._text.fingerprint,
+            "canvas": f"{spec.canvas} {height}x{width} of {', '.join(spec.views)} at {size}",
+            "pooling": f"present whole, future {self.pool}x{self.pool}",
+        }
+
+    @staticmethod
+    def prepare(views: Tree, generator: torch.Generator) -> Tree:
+        """Views as they are: they are resized where the codec runs, and nothing is augmented."""
+        return views
+
+    @torch.no_grad()
+    def frames(self, prepared: Tree) -> Tree:
+        """Views uint8 [b t h w 3] -> "present" [b c 1 h w] and "future" [b c f h/pool w/pool] (f = 0 for t = 1)."""
+        views = {view: frames.to(self.device) for view, frames in prepared.items()}
+        latents = self.codec.encode(tile(views, self.data, self.preprocessing))
+        return {"present": latents[:, :, :1], "future": pooled(latents[:, :, 1:], self.pool)}
+
+    @torch.no_grad()
+    def text(self, instructions: Sequence[str]) -> Tree:
+        """Instructions -> "context" [b l d]; rows past the prompt are zero and stay visible."""
+        new = [text for text in dict.fromkeys(instructions) if text not in self._contexts]
+        if new:
+            self._contexts |= dict(zip(new, self._text.encode(new).to(self.device), strict=True))
+        return {"context": torch.stack([self._contexts[text] for text in instructions])}
+
+    def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
+        """Latents -> images in [-1, 1]."""
+        return self.codec.decode(latents).clamp(-1, 1)
+
+    def to(self, device: torch.device) -> WanEncoder:
+        """On `device`, in place."""
+        self.codec.to(device)
+        self.device = device
+        self._contexts = {text: rows.to(device) for text, rows in self._contexts.items()}
+        return self
+
+
+def pooled(latents: Float[Tensor, "b c f h w"], by: int) -> Float[Tensor, "b c f hp wp"]:
+    """Average over squares of `by` x `by` latent pixels."""
+    return latents.unflatten(4, (-1, by)).unflatten(3, (-1, by)).mean(dim=(4, 6)) if by > 1 else latents
+
+
+def load_codec(config: CodecConfig) -> Codec:
+    """The video codec with its weights, on the CPU. Raises BadInput naming a missing file."""
+    match config:
+        case WanVAEConfig(path=path, size=size):
+            return WanVAE.load(Path(path), VAE_SIZES[size])
+        case BlockCodecConfig():
+            return build_codec(config)
+
+
+def example_inputs(
+    codec: CodecConfig, text: TextConfig, text_dim: int, data: DataSpec, pool: int, batch: int
+) -> Tree:
+    """Zeros in the shapes of a training batch's inputs."""
+    with torch.device("meta"):
+        made = build_codec(codec)
+    height, width = (pixels // made.spatial for pixels in canvas_size(data))
+    frames = (len(data.frame_times) - 1) // made.temporal
+    return {
+        "present": torch.zeros(batch, made.channels, 1, height, width),
+        "future": torch.zeros(batch, made.channels, frames, height // pool, width // pool),
+        "context": torch.zeros(batch, text.length, text_dim),
+        "proprio": torch.zeros(batch, data.proprio_dim),
+        "frame_is_pad": torch.zeros(batch, len(data.frame_times), dtype=torch.bool),
+    }
+
+
+class ProprioEncoder(nn.Linear):
+    """Unit-range proprio [b p] -> one token beside the text rows [b 1 text]."""
+
+    def forward(self, proprio: Float[Tensor, "b p"]) -> Float[Tensor, "b 1 text"]:
+        """See above."""
+        return super().forward(proprio.to(self.weight.dtype))[:, None]
+
+
+class NoProprio(nn.Module):
+    """Of a policy without proprio: no token, [b 0 text]."""
+
+    def __init__(self, text_dim: int) -> None:
+        super().__init__()
+        self.text_dim = text_dim
+
+    def forward(self, proprio: Float[Tensor, "b 0"]) -> Float[Tensor, "b 0 text"]:
+        """See above."""
+        return proprio.new_zeros(len(proprio), 0, self.text_dim)
+
+
+def proprio_encoder(proprio_dim: int, text_dim: int) -> nn.Module:
+    """The one that fits; proprio_dim 0: the robot's own state is not used."""
+    return ProprioEncoder(proprio_dim, text_dim) if proprio_dim else NoProprio(text_dim)
+
+
+def context(
+    inputs: Tree, embodiment: Tensor, normalizer: Normalizer, proprio_encoder: nn.Module
+) -> Float[Tensor, "b rows text"]:
+    """Text rows and, last, the proprio token. All rows stay visible, padding too."""
+    proprio = normalizer.to_unit("proprio", inputs["proprio"], embodiment)
+    token = proprio_encoder(proprio)
+    return torch.cat([inputs["context"].to(token.dtype), token], dim=1)
