@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from wamkit_client.types import BadInput
 
-from wamkit.data.lerobot.disk import RESTORE, Broken
+from wamkit.data.lerobot.disk import RESTORE, Broken, expect, inside
 
 NO_INDEX = f"{RESTORE} (an unfinished recording has no index)"
 TOLERANCE = 1e-4
@@ -117,12 +117,10 @@ def _time(frame: av.VideoFrame) -> float:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
+    with inside(path.parent):
+        expect(path.parent, path.name)
     try:
         container = av.open(str(path), options={"format_whitelist": CONTAINERS})
-    except FileNotFoundError as error:
-        raise _broken(path, "is missing") from error
-    except PermissionError as error:
-        raise _broken(path, "cannot be read (permission denied)") from error
     except av.FFmpegError as error:
         raise _broken(path, f"is truncated or no video ({error.strerror})") from error
     except UnicodeDecodeError as error:
