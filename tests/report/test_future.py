@@ -21,10 +21,10 @@ from wamkit.report.future import (
     join,
     look_ahead,
     moments,
-    psnr,
     shown_frames,
     shown_moment,
 )
+from wamkit.report.images import psnr
 from wamkit.report.recordings import Recording, read_recording
 
 CONFIG = FutureConfig(steps=2, samples=3, batch=2)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from wamkit.data.canvas import canvas_size, tile, view_boxes
 from wamkit.infer.engine import Engine
-from wamkit.report.future import join, pixels
+from wamkit.report.future import join
+from wamkit.report.images import pixels
 from wamkit.report.page import Section
 from wamkit.report.recordings import NONE, Recording
 from wamkit.types import DataSpec, Policy, Query

@@ -18,8 +18,6 @@ from wamkit.data.normalize import SOURCES, Normalizer, field_rows
 from wamkit.report.page import Section
 from wamkit.report.plots import histogram
 
-MODES = {"min_max": "the smallest and largest value", "z_score": "mean ± one standard deviation"}
-
 
 @dataclass(frozen=True)
 class Distribution:
@@ -31,11 +29,6 @@ class Distribution:
     low: np.ndarray
     high: np.ndarray
     mode: str
-
-    @property
-    def lines_at(self) -> str:
-        """What becomes -1 and 1, in words."""
-        return MODES[self.mode]
 
     @property
     def plots(self) -> list[Markup]:

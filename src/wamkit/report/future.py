@@ -20,6 +20,7 @@ from torch import Tensor
 
 from wamkit.data.canvas import tile
 from wamkit.infer.engine import Engine
+from wamkit.report.images import pixels, psnr
 from wamkit.report.page import Section
 from wamkit.report.recordings import NONE, Recording
 from wamkit.types import Clip, Encoder, Policy, Query
@@ -159,11 +160,6 @@ def _enlarged(
     return large.unflatten(0, (len(video), -1)).transpose(1, 2).clamp(-1, 1)
 
 
-def psnr(squared_error: float) -> str:
-    """In dB, for pixels in [-1, 1]."""
-    return "∞" if squared_error == 0 else f"{10 * np.log10(4 / squared_error):.1f}"
-
-
 @dataclass(frozen=True)
 class Strip:
     """A moment. recorded, imagined: uint8 frames, the present first; psnrs: of each guess, in dB, by shown frame."""
@@ -233,8 +229,3 @@ def future(engine: Engine[ImaginingPolicy], recordings: Sequence[Recording], con
 def shown_frames(frames: int, shown: int) -> list[int]:
     """Indices that divide a window of `frames` (the present first) into `shown` equal parts, the last included."""
     return sorted({round((frames - 1) * (i + 1) / shown) for i in range(shown)} - {0})
-
-
-def pixels(frame: Float[Tensor, "3 h w"]) -> np.ndarray:
-    """[-1, 1] -> uint8 RGB [h, w, 3]."""
-    return ((frame + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()

@@ -6,21 +6,18 @@ whatever it says. It does not know what the sections hold.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from wamkit.io.differences import flatten
 from wamkit.io.files import replace_file
+from wamkit.report.images import jpeg, mp4, pixels, png, png_or_jpeg, psnr
 
 
 @dataclass(frozen=True)
@@ -64,34 +61,10 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (png, jpeg, mp4, percent, points, duration, significant, grouped, flatten, readable)
-    environment.filters |= {filter.__name__: filter for filter in filters}
+    drawn = (pixels, psnr, png, jpeg, png_or_jpeg, mp4)
+    written = (percent, points, duration, significant, grouped, flatten, readable)
+    environment.filters |= {filter.__name__: filter for filter in (*drawn, *written)}
     return environment
-
-
-def png(pixels: np.ndarray) -> str:
-    """uint8 RGB [h, w, 3] as a data URI, without loss."""
-    return _image_uri(pixels, "png")
-
-
-def jpeg(pixels: np.ndarray, quality: int = 88) -> str:
-    """uint8 RGB [h, w, 3] as a data URI, compressed."""
-    return _image_uri(pixels, "jpeg", quality=quality)
-
-
-def mp4(data: bytes) -> str:
-    """A video file as a data URI."""
-    return _uri("video/mp4", data)
-
-
-def _image_uri(pixels: np.ndarray, format: str, **options: int) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format, **options)
-    return _uri(f"image/{format}", file.getvalue())
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def percent(share: float) -> str:

@@ -5,16 +5,14 @@ Measured by stages/inspection.py, judged by stages/findings.py, drawn by report/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wamkit.data.actions import ActionSpace
-from wamkit.data.canvas import view_boxes
 from wamkit.data.statistics import STILL, Stats
 from wamkit.types import DataSpec
 from wamkit.wan.prompts import Prompt
@@ -36,6 +34,30 @@ class Look:
     canvas: Float[Tensor, "3 t H W"]
     decoded: Float[Tensor, "3 _ H W"]
     is_pad: Bool[Tensor, " t"]
+
+    @property
+    def errors(self) -> Float[Tensor, " t"]:
+        """Mean squared error of each decoded frame."""
+        return (self.decoded - self.canvas).square().mean(dim=(0, 2, 3))
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera. source: height and width as recorded. box: top, left, height and width on the canvas.
+
+    frames: of all looks, cut out of the canvas.
+    """
+
+    name: str
+    source: tuple[int, int]
+    box: tuple[int, int, int, int]
+    frames: Float[Tensor, "n 3 h w"]
+
+    @property
+    def colour(self) -> list[int]:
+        """Mean RGB, 0..255."""
+        mean: list[int] = ((self.frames.mean(dim=(0, 2, 3)) + 1) / PIXEL_STEP).round().int().tolist()
+        return mean
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,10 @@ class Field:
     def moves(self, i: int) -> bool:
         """Whether dimension i is more than a constant."""
         return bool(self.stats.max[i] - self.stats.min[i] >= STILL)
+
+    def beyond(self, i: int, limit: float) -> float:
+        """Share of the steps whose dimension i is at least `limit` from 0 in unit range."""
+        return float((np.abs(self.unit[:, i]) >= limit).mean())
 
 
 @dataclass(frozen=True)
@@ -94,7 +120,7 @@ class Seen:
     """Everything.
 
     trained: the normaliser and the policy are a run's; else the normaliser was fitted on this dataset.
-    robot: the dataset's; known: the normaliser's. sources: height and width of every view as recorded.
+    robot: the dataset's; known: the normaliser's. canvas: height and width.
     padded_actions: share of all chunks' actions that lie past an episode's end.
     broken: what is wrong with the numbers of the run's weights; "" where nothing is.
     no_codec, no_tokens, no_policy: why images are not decoded, tokens not known, nothing predicted; "" where not.
@@ -105,7 +131,8 @@ class Seen:
     trained: bool
     robot: str
     known: tuple[str, ...]
-    sources: Mapping[str, tuple[int, int]]
+    canvas: tuple[int, int]
+    views: tuple[View, ...]
     looks: tuple[Look, ...]
     fields: tuple[Field, ...]
     prompts: tuple[Prompt, ...]
@@ -120,12 +147,6 @@ class Seen:
     def field(self, name: str) -> Field:
         """ "action" or "proprio"."""
         return next(field for field in self.fields if field.field == name)
-
-    def frames_of(self, view: str) -> Float[Tensor, "n 3 h w"]:
-        """All frames of all looks, cut out of the canvas."""
-        top, left, height, width = view_boxes(self.spec)[view]
-        canvas = torch.cat([look.canvas.transpose(0, 1) for look in self.looks])
-        return canvas[:, :, top : top + height, left : left + width]
 
 
 def open_loop(chunks: Sequence[Chunk], scale: np.ndarray) -> OpenLoop:

@@ -13,7 +13,6 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from wamkit.data.canvas import view_boxes
 from wamkit.data.normalize import LIMIT
 from wamkit.report.seen import PIXEL_STEP, Field, Prompt, Seen
 
@@ -76,13 +75,12 @@ COPIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def _images(seen: Seen) -> Iterator[str]:
     small = {}
-    for view in view_boxes(seen.spec):
-        images = seen.frames_of(view)
-        wrong = next((text for rule, text in VIEW_RULES if rule(images)), "")
+    for view in seen.views:
+        wrong = next((text for rule, text in VIEW_RULES if rule(view.frames)), "")
         if wrong:
-            yield f"view {view!r} {wrong}"
+            yield f"view {view.name!r} {wrong}"
         else:
-            small[view] = F.adaptive_avg_pool2d(images, 16)
+            small[view.name] = F.adaptive_avg_pool2d(view.frames, 16)
     for one, other in combinations(small, 2):
         for how, changed in COPIES.items():
             if float((changed(small[one]) - small[other]).abs().mean()) < ALIKE:
@@ -173,7 +171,7 @@ def _far(field: Field, i: int, seen: Seen) -> str:
     if not seen.trained or not len(field.unit):
         return ""
     unit, stats = field.unit[:, i], field.stats
-    clamped, outside = (100 * float((np.abs(unit) >= limit).mean()) for limit in (LIMIT, FAR))
+    clamped, outside = 100 * field.beyond(i, LIMIT), 100 * field.beyond(i, FAR)
     here, there = f"{stats.min[i]:.4g} .. {stats.max[i]:.4g}", f"{field.low[i]:.4g} .. {field.high[i]:.4g}"
     ranges = f"(here {here}; the run's -1 .. 1 is {there})"
     if clamped:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from wamkit.config import Run, inference_overrides, load_engine_as, load_normalizer, load_run, to_json
-from wamkit.data.canvas import tile
+from wamkit.data.canvas import canvas_size, tile, view_boxes
 from wamkit.data.clips import Clips, ClipSample
 from wamkit.data.joined import AnyDataset, dataset_flags, open_datasets
 from wamkit.data.lerobot.dataset import Episode
@@ -25,7 +25,7 @@ from wamkit.data.statistics import Stats
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import Advance, bar, command
 from wamkit.io.tensors import not_finite
-from wamkit.report.seen import Chunk, Field, Look, Seen, open_loop
+from wamkit.report.seen import Chunk, Field, Look, Seen, View, open_loop
 from wamkit.stages.findings import findings
 from wamkit.stages.run import best_device, fit_normalizer
 from wamkit.train.checkpoint import run_weights, told_not_finite
@@ -88,14 +88,14 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
         looks = tuple(_look(clips.sample(i), run.data, codecs, device, advance) for i in looked)
         chunks = chunks_of(clips, sorted({*shown, *predicted}), engines, advance)
     fields = tuple(_field(name, run, dataset, normalizer) for name in SOURCES)
-    cameras = dataset.info.cameras
     return Seen(
         spec=run.data,
         space=run.actions,
         trained=run_dir != Path(),
         robot=dataset.robot_type,
         known=tuple(normalizer.stats),
-        sources={view: image_size(dataset.features[cameras[view]]) for view in run.data.views},
+        canvas=canvas_size(run.data),
+        views=tuple(_view(name, dataset, run.data, looks) for name in run.data.views),
         looks=looks,
         fields=fields,
         prompts=prompts,
@@ -144,6 +144,13 @@ def _look(
         decoded=decoded[0].cpu(),
         is_pad=sample.frame_is_pad[0],
     )
+
+
+def _view(name: str, dataset: AnyDataset, spec: DataSpec, looks: Sequence[Look]) -> View:
+    top, left, height, width = box = view_boxes(spec)[name]
+    canvas = torch.cat([look.canvas.transpose(0, 1) for look in looks])  # [n, 3, H, W]
+    source = image_size(dataset.features[dataset.info.cameras[name]])
+    return View(name, source, box, canvas[:, :, top : top + height, left : left + width])
 
 
 def chunks_of(
