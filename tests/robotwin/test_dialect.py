@@ -100,8 +100,8 @@ def test_an_episode(server: Server, dialect: XPolicyLab, policy: Echo) -> None:
         assert policy.seen[query].embodiment == "aloha" and policy.seen[query].instruction == "lift"
     assert asked.ask("heartbeat", {})["ok"] is True
     asked.ask("trial_end", {"task_name": "place_fan", "success": True})
-    (trial,) = dialect.trials["place_fan"]
-    assert (trial.seed, trial.outcome, trial.calls, trial.error) == (4, "success", [0, 1], "")
+    (attempt,) = dialect.attempts["place_fan"]
+    assert (attempt.seed, attempt.outcome, attempt.calls, attempt.error) == (4, "success", [0, 1], "")
     assert set(policy.seen[0].images) == {"cam_high", "cam_left_wrist", "cam_right_wrist"}
     assert policy.seen[0].noise_seed != policy.seen[1].noise_seed
 
@@ -210,7 +210,7 @@ def test_errors_say_what_is_wrong_and_the_next_query_is_answered(
     asked = client(server)
     with pytest.raises(CLIENT.Refused, match=code) as caught:
         asked.infer(observation)
-    assert said in str(caught.value) and said in dialect.trials["place_fan"][0].error
+    assert said in str(caught.value) and said in dialect.attempts["place_fan"][0].error
     assert len(asked.infer(seen())) == 3
 
 
@@ -260,9 +260,9 @@ def test_the_end_of_another_trial_is_not_that_of_this_one(server: Server, dialec
     asked = client(server)
     with pytest.raises(CLIENT.Refused, match="trial_end of seed 5, but the last reset was of seed 4"):
         asked.ask("trial_end", {"seed": 5, "success": True})
-    assert dialect.trials["place_fan"][0].outcome == ""
+    assert dialect.attempts["place_fan"][0].outcome == ""
     asked.ask("trial_end", {"seed": 4, "success": True})
-    assert dialect.trials["place_fan"][0].outcome == "success"
+    assert dialect.attempts["place_fan"][0].outcome == "success"
 
 
 def test_close(server: Server) -> None:
@@ -287,8 +287,8 @@ def test_xpolicylabs_folder(server: Server, dialect: XPolicyLab) -> None:
     with pytest.raises(BadInput, match="2 were observed"):
         model.get_action_batch([0])
     model.on_trial_end({"success": False})
-    (trial,) = dialect.trials["place_fan"]
-    assert (trial.seed, trial.outcome, len(trial.calls)) == (11, "failure", 3)
+    (attempt,) = dialect.attempts["place_fan"]
+    assert (attempt.seed, attempt.outcome, len(attempt.calls)) == (11, "failure", 3)
     with pytest.raises(WireError, match="the policy acts by 'joint'"):
         Model({**config, "action_type": "ee"}).reset()
     with pytest.raises(BadInput, match="has no 'server'"):

@@ -1,4 +1,4 @@
-"""XPolicyLab's protocol, which RoboTwin's evaluator speaks, in front of a policy; it keeps a record of every trial.
+"""XPolicyLab's protocol, which RoboTwin's evaluator speaks, in front of a policy; it keeps a record of every attempt.
 
 Of every chunk the first `replan_steps` actions are sent, because the evaluator executes whatever it gets.
 Knows nothing about connections, processes and results.
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Trial:
+class Attempt:
     """What happened between two resets, as the server saw it.
 
     told: which episode the evaluator said it is: {"seed": the simulator's}, {"episode": counted from 0}, {} = neither.
     seed: of the sampler's noise: the seed or episode that was told, else the number of the reset.
-    calls, milliseconds: of the queries; calls are numbered over all trials.
+    calls, milliseconds: of the queries; calls are numbered over all attempts.
     error: what went wrong in a query, which the evaluator may count as a failure.
     outcome: as told ("" = not told).  steps: executed actions as told (0 = not told).
     """
@@ -52,13 +52,13 @@ class Trial:
 
 
 class XPolicyLab:
-    """A Dialect (wamkit/serve/server.py). trials: one for every reset, by task name, in order."""
+    """A Dialect (wamkit/serve/server.py). attempts: one for every reset, by task name, in order."""
 
     def __init__(self, policy: Policy, layout: Layout, embodiment: str, replan_steps: int) -> None:
         self.layout, self.embodiment, self.replan_steps = layout, embodiment, replan_steps
-        self.trials: dict[str, list[Trial]] = defaultdict(list)
+        self.attempts: dict[str, list[Attempt]] = defaultdict(list)
         self._policy, self._calls = policy, 0
-        self._current: dict[str, Trial] = {}  # by evaluation: a connection may break and come back
+        self._current: dict[str, Attempt] = {}  # by evaluation: a connection may break and come back
         self._handlers: dict[str, Callable[[Frame], dict[str, Any]]] = {
             "reset": self._reset,
             "infer": self._infer,
@@ -118,21 +118,21 @@ class XPolicyLab:
             if type(number) is not int or number < 0:
                 raise BadInput(f"the episode's {key} is {number!r}, expected an integer from 0")
         self._policy.reset()
-        number = next(iter(told.values()), len(self.trials[task]))
-        trial = Trial(number, told, instruction)
-        self.trials[task].append(trial)
-        self._current[frame.evaluation_id] = trial
+        number = next(iter(told.values()), len(self.attempts[task]))
+        attempt = Attempt(number, told, instruction)
+        self.attempts[task].append(attempt)
+        self._current[frame.evaluation_id] = attempt
         return {}
 
     def _infer(self, frame: Frame) -> dict[str, Any]:
-        trial, seen = self._trial(frame), frame.payload.get("observation")
+        attempt, seen = self._attempt(frame), frame.payload.get("observation")
         if not isinstance(seen, dict):
             wrong = f"infer's payload needs 'observation', a map; got {type(seen).__name__}"
             raise WireError("invalid_frame", wrong)
         try:
-            seed = noise_seed(trial.seed, len(trial.calls))
+            seed = noise_seed(attempt.seed, len(attempt.calls))
             observation = to_observation(seen, self.layout, self.embodiment, seed)
-            trial.instruction = observation.instruction
+            attempt.instruction = observation.instruction
             begin = time.perf_counter()
             chunk = self._policy.act([observation])[0]
         except BadInput as error:  # the client's fault, not the policy's
@@ -140,24 +140,24 @@ class XPolicyLab:
         milliseconds = round(1000 * (time.perf_counter() - begin), 3)
         executed = checked(chunk, self.replan_steps)[: self.replan_steps]
         actions = [self.layout.action(action) for action in executed]
-        trial.calls.append(self._calls)
-        trial.milliseconds.append(milliseconds)
+        attempt.calls.append(self._calls)
+        attempt.milliseconds.append(milliseconds)
         self._calls += 1
         return {"actions": actions, "latency_ms": milliseconds}
 
     def _trial_end(self, frame: Frame) -> dict[str, Any]:
-        trial, payload = self._trial(frame), frame.payload
-        for key, number in trial.told.items():
+        attempt, payload = self._attempt(frame), frame.payload
+        for key, number in attempt.told.items():
             if payload.get(key, number) != number:
                 raise BadInput(
                     f"trial_end of {key} {payload[key]!r}, but the last reset was of {key} {number}"
                 )
         steps = payload.get("steps", 0)
-        trial.outcome = "success" if payload.get("success") is True else "failure"
-        trial.steps = steps if isinstance(steps, int) else 0
+        attempt.outcome = "success" if payload.get("success") is True else "failure"
+        attempt.steps = steps if isinstance(steps, int) else 0
         return {}
 
-    def _trial(self, frame: Frame) -> Trial:
+    def _attempt(self, frame: Frame) -> Attempt:
         if frame.evaluation_id not in self._current:
             raise BadInput(f"{frame.message_type} before reset: an episode begins with reset")
         return self._current[frame.evaluation_id]

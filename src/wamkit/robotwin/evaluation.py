@@ -4,7 +4,7 @@ The folder of one evaluation is that of wamkit/eval/evaluate.py, with the evalua
 recordings (RoboTwin keeps its own videos). results.partial.jsonl holds the rows of whole tasks, because the evaluator
 cannot begin in the middle of one. results.json has besides: simulator.step_limits {task: control steps} and
 `instruction` per episode; `vector` is empty; `steps` count whole chunks where the evaluator does not report them.
-Outcome and seed of an episode are what the evaluator printed, the rest is of the matching trial (matching.py).
+Outcome and seed of an episode are what the evaluator printed, the rest is of the matching attempt (matching.py).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from wamkit_client.envs.robotwin.conventions import CAMERAS, RoboTwinConfig, lay
 from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 
-from wamkit.config import Run, inference_overrides, load_engine_as, load_normalizer, load_run
+from wamkit.config import Run, check_together, inference_overrides, load_engine_as, load_normalizer, load_run
 from wamkit.eval.evaluate import PARTIAL, begin_partial, finished_results, write_partial, write_results
 from wamkit.eval.scores import Row
 from wamkit.io.files import AGAIN, only_writer
 from wamkit.io.interrupt import stop_request, stopped
 from wamkit.io.progress import Advance, bar
 from wamkit.robotwin.checkout import Checkout, find_checkout
-from wamkit.robotwin.dialect import Trial, XPolicyLab
+from wamkit.robotwin.dialect import Attempt, XPolicyLab
 from wamkit.robotwin.evaluator import Evaluator, Printed
 from wamkit.robotwin.matching import match
 from wamkit.serve.server import Server
@@ -56,17 +56,12 @@ def serve(run_dir: Path, asked: Run, host: str, port: int, token: str = "") -> S
 def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
     layout = layout_of(asked.actions.names)
     inference_overrides(load_run(run_dir), asked)
+    check_together(asked, asked)
     unknown = [view for view in asked.data.views if view not in CAMERAS]
     if unknown:
         raise BadInput(
             f"{run_dir}: the policy needs camera {unknown[0]!r}, RoboTwin has {', '.join(CAMERAS)}; "
             "train it on a dataset with these names"
-        )
-    replan_steps, horizon = asked.eval.replan_steps, asked.data.horizon
-    if replan_steps > horizon:
-        raise BadInput(
-            f"{run_dir}: {replan_steps} actions are to be executed of every chunk, which has {horizon}; "
-            "set --eval.replan-steps to that or less"
         )
     if asked.eval.executor != "sync" or asked.eval.delay_steps:
         raise BadInput(
@@ -74,7 +69,9 @@ def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
             "eval.delay_steps 0"
         )
     embodiment = _embodiment(run_dir)
-    return XPolicyLab(load_engine_as(asked, run_dir, stages.best_device()), layout, embodiment, replan_steps)
+    return XPolicyLab(
+        load_engine_as(asked, run_dir, stages.best_device()), layout, embodiment, asked.eval.replan_steps
+    )
 
 
 def _embodiment(run_dir: Path) -> str:
@@ -192,8 +189,8 @@ class _Evaluators:
             raise BadInput(
                 f"{task} {ended} after {len(episodes)} of {wanted} episodes. {log}:\n{transcript.tail()}"
             )
-        trials = match(episodes, self.dialect.trials[task])
-        return [self._row(task, *both) for both in zip(episodes, trials, strict=True)]
+        attempts = match(episodes, self.dialect.attempts[task])
+        return [self._row(task, *both) for both in zip(episodes, attempts, strict=True)]
 
     def _over(self, task: str, evaluator: Evaluator, advance: Advance) -> bool:
         """Read what it printed: True where nothing more can be expected of it."""
@@ -204,19 +201,19 @@ class _Evaluators:
         enough = self.checkout.version.episodes > self.suite.episodes <= len(transcript.episodes)
         return ended or enough or transcript.silent_seconds() > SILENT_SECONDS
 
-    def _row(self, task: str, episode: Printed, trial: Trial) -> Row:
+    def _row(self, task: str, episode: Printed, attempt: Attempt) -> Row:
         limit = self.checkout.step_limits.get(task, self.suite.max_steps)
-        error = trial.error or episode.error
+        error = attempt.error or episode.error
         return {
             "task": task,
             "seed": episode.seed,
             "status": "error" if error else episode.outcome,
-            "steps": trial.steps or min(limit, self.dialect.replan_steps * len(trial.calls)),
+            "steps": attempt.steps or min(limit, self.dialect.replan_steps * len(attempt.calls)),
             "vector": [],
-            "query_call": trial.calls,
-            "query_ms": trial.milliseconds,
-            "query_batch": [1] * len(trial.calls),
+            "query_call": attempt.calls,
+            "query_ms": attempt.milliseconds,
+            "query_batch": [1] * len(attempt.calls),
             "error": error,
-            "instruction": trial.instruction,
+            "instruction": attempt.instruction,
             "recording": "",
         }
