@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from tests.official_run import LIBERO, ROBOTWIN, config, put, statistics, write_config
+from wamkit import policies
 from wamkit.config import Run, load_normalizer, load_run
+from wamkit.convert import released as conversion
 from wamkit.convert.released import from_official, to_official
 from wamkit.policies.light_wam import official_config
-from wamkit.policies.light_wam.convert import SECTIONS
+from wamkit.policies.light_wam.convert import FORMAT, SECTIONS
 from wamkit.policies.light_wam.official_config import read_config
 from wamkit.recipes import recipe
 from wamkit.wan.dit import SIZES, WanSize
@@ -167,6 +170,17 @@ def test_a_file_with_other_adapters(folder, published):
     save_base(run, official, torch.bfloat16)
     to_official("light_wam", Path("run"), Path("back.pt"))
     assert same(torch.load("back.pt", weights_only=True), official)
+
+
+def test_a_plug_in_brings_its_released_files(monkeypatch):
+    entry = EntryPoint("my_policy", "wamkit.policies.light_wam.convert:FORMAT", "wamkit.released")
+    monkeypatch.setattr(policies, "entry_points", lambda group: [entry] if group == entry.group else [])
+    assert list(policies.released_formats()) == ["fast_wam", "light_wam", "my_policy"]
+    assert conversion.released("my_policy") is FORMAT
+    broken = EntryPoint("my_policy", "wamkit.nowhere:FORMAT", "wamkit.released")
+    monkeypatch.setattr(policies, "entry_points", lambda group: [broken])
+    with pytest.raises(BadInput, match=r"my_policy = wamkit.nowhere:FORMAT cannot be loaded"):
+        conversion.released("my_policy")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from wamkit.commands.datasets import Datasets
 from wamkit.commands.outputs import CACHE, DATASET, output_folder
 from wamkit.commands.overrides import Overrides, Recipe, changed, refuse, words
 from wamkit.io.progress import command, say
-from wamkit.policies import RELEASED
+from wamkit.policies import released_formats
 from wamkit.recipes import recipe
 
 
@@ -43,8 +43,7 @@ class Released:
 
     def __call__(self, overrides: Overrides) -> int:
         output_folder(self.target.parent)
-        from wamkit.convert.released import from_official, to_official
-        from wamkit.policies.released import released
+        from wamkit.convert.released import from_official, released, to_official
 
         if self.to == "official":
             refuse(overrides)
@@ -166,7 +165,7 @@ class LiberoHDF5:
 
 
 Command: Any = Union[
-    *(_released(kind) for kind in RELEASED),
+    *(_released(kind) for kind in released_formats()),
     Annotated[Latents, subcommand("latents")],
     Annotated[HDF5, subcommand("hdf5")],
     Annotated[LiberoHDF5, subcommand("libero-hdf5")],

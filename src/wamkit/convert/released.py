@@ -32,13 +32,21 @@ from wamkit.data.official_statistics import Statistics, read_statistics
 from wamkit.io.files import replace_text
 from wamkit.io.provenance import record
 from wamkit.io.tensors import digest, load_strict, write_torch
-from wamkit.policies.released import released
+from wamkit.policies import released_formats
+from wamkit.policies.released import Released
 from wamkit.recipes import RECIPES
+from wamkit.registry import load, plug_in_recipes
 from wamkit.stages.plan import meta_policy, parts
 from wamkit.train.checkpoint import WEIGHTS, run_weights, save_weights, trained_tensors
-from wamkit.types import DataSpec, Trainable
+from wamkit.types import Trainable
 
 FACTS = ("step", "torch_dtype")
+
+
+def released(kind: str) -> Released[Any]:
+    """The released files of a kind of policy. Raises BadInput naming a plug-in that cannot be imported."""
+    form: Released[Any] = load(released_formats()[kind])
+    return form
 
 
 def from_official(kind: str, file: Path, run: Run, statistics: Path, robot: str, out: Path) -> Run:
@@ -57,7 +65,11 @@ def from_official(kind: str, file: Path, run: Run, statistics: Path, robot: str,
     form = released(kind)
     official = form.read(file)
     found = form.structure(official, run.policy, str(file))
-    _expect_dims(found.action_dim, found.proprio_dim, run.data, f"{file}: its policy")
+    if (found.action_dim, found.proprio_dim) != (run.data.action_dim, run.data.proprio_dim):
+        raise BadInput(
+            f"{file}: its policy has {found.action_dim} action and {found.proprio_dim} proprio dimensions, the recipe "
+            f"{run.data.action_dim} and {run.data.proprio_dim}; choose the recipe it was trained with"
+        )
     # LeRobot's files do not tell their step; the recipe's then stands.
     train = replace(run.train, steps=official["step"]) if official["step"] else run.train
     normalization = replace(run.normalization, statistics="file")
@@ -115,16 +127,8 @@ def _expect_kind(kind: str, run: Run, what: str) -> None:
         raise BadInput(f"{what} is of {found}, not of {asked}; use `wamkit convert {found}`, or name another")
 
 
-def _expect_dims(action: int, proprio: int, data: DataSpec, what: str) -> None:
-    if (action, proprio) != (data.action_dim, data.proprio_dim):
-        raise BadInput(
-            f"{what} has {action} action and {proprio} proprio dimensions, the recipe {data.action_dim} and "
-            f"{data.proprio_dim}; choose the recipe it was trained with"
-        )
-
-
 def _expect_as_stated(stated: Run, found: Run, file: Path) -> None:
-    if stated.recipe in RECIPES:
+    if stated.recipe in (*RECIPES, *plug_in_recipes()):
         return
     wrong = diff(stated, replace(stated, policy=found.policy))
     if wrong:

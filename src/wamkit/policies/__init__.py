@@ -1,5 +1,7 @@
 """The policies, a package each. Kind -> where it is, as "module:name"."""
 
+from importlib.metadata import EntryPoint, entry_points
+
 KINDS = {
     "light_wam": "wamkit.policies.light_wam.policy:LightWAMConfig",
     "fast_wam": "wamkit.policies.fast_wam.policy:FastWAMConfig",
@@ -11,3 +13,10 @@ RELEASED = {
     "light_wam": "wamkit.policies.light_wam.convert:FORMAT",
 }
 """Its released files, a `policies.released.Released`."""
+
+
+def released_formats() -> dict[str, EntryPoint]:
+    """By kind, not loaded: RELEASED, and the entry points `wamkit.released` of installed plug-ins."""
+    group = "wamkit.released"
+    ours = (EntryPoint(kind, target, group) for kind, target in RELEASED.items())
+    return {entry.name: entry for entry in (*ours, *entry_points(group=group))}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.io.tensors import Envelope, expect_structure, load_strict
-from wamkit.policies import RELEASED
 from wamkit.types import DataSpec
 
 C = TypeVar("C")
@@ -24,7 +22,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Structure(Generic[C]):
-    """What a released file says about its policy: config (codec, text and recipe values as given) and dimensions."""
+    """What a released file says about its policy: config (what no tensor shows as given) and dimensions."""
 
     config: C
     proprio_dim: int
@@ -102,10 +100,3 @@ class Released(Generic[C]):
         tensors = dict(policy.state_dict())
         dtype = str(policy.proprio_encoder.weight.dtype)
         return self.envelope.official(tensors) | {"step": step, "torch_dtype": dtype}
-
-
-def released(kind: str) -> Released[Any]:
-    """The released files of a kind of policy."""
-    module, _, name = RELEASED[kind].partition(":")
-    found: Released[Any] = getattr(import_module(module), name)
-    return found

@@ -1,8 +1,8 @@
 """The released Light-WAM checkpoint <-> this policy, strictly both ways (Light-WAM spec 4.1).
 
 The file is one torch dict {mot, state_fusion_action_expert, proprio_encoder, step, torch_dtype}. It holds the
-frozen video model too, but not the VAE: the codec's tensors are the only ones a policy may have beyond the file.
-What the file does not say (LoRA alpha, adapter gamma, numbers of heads) comes from a recipe.
+frozen video model too, but not the VAE. What the file does not say (LoRA alpha, adapter gamma, numbers of heads) comes
+from a recipe.
 """
 
 from __future__ import annotations
