@@ -1,1 +1,1 @@
-"""Evaluation in closed loop: which episodes, what came of them, what a score is."""
+"""Closed-loop evaluation: which episodes are run, their results, and what a score is."""

@@ -1,21 +1,21 @@
 """Closed-loop success rates: a policy, a suite, and a results file that says everything the score depends on.
 
-Knows of a policy only `act`; environments run in processes (wamkit_client/fleet.py). Episodes are the same for any
+Of a policy it knows only `act`; environments run in processes (wamkit_client/fleet.py). Episodes are the same for any
 number of processes: the initial state follows from task and seed, and the policy is asked about one observation at a
-time (EvalConfig.batched: about several, at the price of the last bits).
+time (with EvalConfig.batched about several, which changes the last bits).
 
 The folder of one evaluation:
 
-results.partial.jsonl   the request, then one line per finished episode; a killed evaluation goes on from here
+results.partial.jsonl   the request, then one line per finished episode; a killed evaluation resumes from it
 episodes/<task>_<seed>.npz   the first `record_episodes` of each task (arrays: wamkit_client/rollout.py, Recording)
-results.json            written at the end, and then the partial file goes:
+results.json            written at the end, when the partial file is removed:
 
   format      "wamkit-results-1"
   suite       the protocol: name, tasks [{name, instruction, group, expert_steps}], env (every render setting),
               max_steps, episodes (per task), first_seed, group_steps -> wamkit_client.suites.suite_from_json
   config      EvalConfig: replan_steps, processes, record_episodes, executor, delay_steps, ...
-  policy      the `facts` given by the caller: checkpoint hash, recipe, device, `run`: every setting of what acted,
-              `asked`: which of them are not as trained (absent: none), `precision`: what its weights acted in ...
+  policy      the caller's `facts`: checkpoint hash, recipe, device, `run`: every setting that it acted with, `asked`:
+              those that are not as trained (absent: none), `precision`: the weights' dtype while acting ...
   simulator   simulator, versions {library: version}, opengl, control_hz, actions, success (conventions in words)
   versions    {library: version};  revision: git commit[-dirty];  machine: {cpu, cores, memory_gb, system}
   started     UTC, ISO 8601;  seconds: wall time of the last run;  resumed: episodes taken over from earlier runs
@@ -61,7 +61,7 @@ from wamkit.types import Preprocessing
 
 FORMAT = "wamkit-results-1"
 RESULTS, PARTIAL, RECORDINGS = "results.json", "results.partial.jsonl", "episodes"
-# What precision was asked for is no part either: policy.precision is what came of it.
+# The precision that was asked for is not part of it either: policy.precision is the resulting one.
 NOT_PART_OF_A_SCORE = ("config.processes", "config.answer_seconds", "config.precision", "config.batched")
 KEPT = "finished episodes are kept"
 
@@ -70,13 +70,13 @@ KEPT = "finished episodes are kept"
 class EvalConfig:
     """replan_steps: actions executed of every chunk.  processes: environments at a time.
 
-    record_episodes: episodes per task kept with pictures, for the report.
-    answer_seconds: an environment that gives no answer for so long is ended and counted as an error.
-    precision: what the policy's weights act in; "stored": what the run directory has them in, as they were published.
-    preset: which of the policy's ways of acting answers: "plain", or "fast", which gives the same chunks sooner.
-    preprocessing: of the cameras' pictures; "training", or "published" as the official evaluations have it.
-    batched: ask the policy about all environments that need a chunk in one call, which a GPU answers sooner. The last
-        bits of a chunk, and with them the end of an episode now and then, then depend on the number of processes.
+    record_episodes: episodes per task that are recorded with images, for the report.
+    answer_seconds: an environment that takes longer for an answer is ended and counted as an error.
+    precision: dtype of the weights while acting; "stored": as in the run directory, which is as published.
+    preset: which implementation of the policy answers: "plain", or "fast", which gives the same chunks sooner.
+    preprocessing: of camera images; "training", or "published" as in the official evaluations.
+    batched: ask the policy about all environments that need a chunk in one call, which is faster on a GPU. The last
+        bits of a chunk, and now and then the end of an episode, then depend on the number of processes.
     executor: "sync", the robot waits while the policy thinks, or "async", it goes on with the present chunk.
     delay_steps: control steps from a query to its answer, to measure what latency costs; 0: the world stands still.
     """
@@ -125,11 +125,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run what is missing of the suite's episodes and return the results that also stand in `folder`/results.json.
 
-    facts: what identifies the policy (checkpoint hash, recipe, device), JSON-able, kept as results["policy"].
+    facts: what identifies the policy (checkpoint hash, recipe, device), as JSON values; kept as results["policy"].
     demonstrated: initial states the policy was trained on.
     Raises BadInput when an episode would begin from a demonstrated state, when the folder holds another evaluation or
-    another process evaluates there, and for malformed chunks; OSError when the disk refuses a file, KeyboardInterrupt
-    after Ctrl-C or SIGTERM: finished episodes are kept, and the same call goes on. A crashed environment raises
+    another process evaluates there, and for malformed chunks; OSError when a file cannot be written, KeyboardInterrupt
+    after Ctrl-C or SIGTERM. Finished episodes are kept, and the same call resumes. A crashed environment raises
     nothing: its episode is an error in the results.
     """
     request = _request(suite, config, facts)
@@ -155,7 +155,7 @@ def evaluate(
 def write_results(
     folder: Path, facts: Mapping[str, Any], suite: Suite, rows: Sequence[Row]
 ) -> dict[str, Any]:
-    """results.json in place of the partial file. facts: the request, and what is known of this run of it."""
+    """Write results.json and remove the partial file. facts: the request, and facts of this run of it."""
     here = {"versions": versions(), "revision": revision(), "machine": machine()}
     results = {"format": FORMAT, **facts, **here, **summary(suite, rows), "episodes": list(rows)}
     replace_file(folder / RESULTS, json.dumps(results, indent=1).encode())
@@ -226,7 +226,7 @@ def _row(result: EpisodeResult, folder: Path) -> Row:
 
 
 def _request(suite: Suite, config: EvalConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes two evaluations the same; the episodes of one may complete the other."""
+    """What makes two evaluations the same, so that episodes of one may complete the other."""
     if suite.episodes < 1 or config.processes < 1:
         raise BadInput(f"episodes ({suite.episodes}) and processes ({config.processes}) must be at least 1")
     simulator, warnings = describe(suite.env)
@@ -242,7 +242,7 @@ def _request(suite: Suite, config: EvalConfig, facts: Mapping[str, Any]) -> dict
 
 
 def check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raises BadInput where the evaluation in `path` is another than the one that is asked for."""
+    """BadInput when the evaluation in `path` is not the requested one."""
     for name, found, value in _changes(there, asked):
         if name not in NOT_PART_OF_A_SCORE:
             raise BadInput(
@@ -252,9 +252,10 @@ def check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Name and both values of everything in the sections of `after` that differs.
+    """Name and both values of everything that differs in the sections of `after`.
 
-    Older versions wrote less (`older`); what of `policy.run` was otherwise than trained, they say in `policy.asked`.
+    Older versions wrote less (see `older`); settings of `policy.run` that were not as trained they name in
+    `policy.asked`.
     """
     said = ({section: evaluation[section] for section in after} for evaluation in (before, after))
     meant = (tree | {name: usual | tree[name] for name, usual in older().items()} for tree in said)
@@ -264,7 +265,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tu
 
 
 def older() -> dict[str, dict[str, Any]]:
-    """What results mean that do not say it: defaults, weights in float32 however they were stored, batched queries."""
+    """What results of older versions mean where they say nothing: defaults, weights in float32, batched queries."""
     return {
         "config": dataclasses.asdict(EvalConfig(precision="fp32", batched=True)),
         "policy": {"precision": "float32"},
@@ -277,7 +278,7 @@ def _short(value: Any) -> str:
 
 
 def finished_results(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The results that are there already, or {}. BadInput where they are of another request."""
+    """The results that exist already, or {}. BadInput when they are of another request."""
     path = folder / RESULTS
     if not path.exists():
         return {}
@@ -287,9 +288,9 @@ def finished_results(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]
 
 
 def begin_partial(folder: Path, request: Mapping[str, Any]) -> list[Row]:
-    """Rows that earlier runs finished; the partial file holds them, and the request, from now on.
+    """Rows that earlier runs finished. From now on the partial file holds the request and these rows.
 
-    Dropped are half of a last line, and episodes that older versions called errors because the disk was full.
+    An incomplete last line is dropped, and so are episodes that older versions called errors because the disk was full.
     """
     path = folder / PARTIAL
     text = path.read_text() if path.exists() else ""
@@ -305,13 +306,13 @@ def begin_partial(folder: Path, request: Mapping[str, Any]) -> list[Row]:
 
 
 def write_partial(folder: Path, request: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """The partial file as it begins: the request, and rows of earlier runs."""
+    """Begin the partial file: the request, and rows of earlier runs."""
     lines = (json.dumps(line) + "\n" for line in (request, *rows))
     replace_file(folder / PARTIAL, "".join(lines).encode())
 
 
 def _not_saved(row: Row) -> bool:
-    """Whether an older version took the disk's error for the environment's."""
+    """Whether an older version took a disk error for an error of the environment."""
     full, refused = "No space left on device" in row["error"], "[Errno " in row["error"]
     return full or (refused and "episode.save(" in row["error"])
 
@@ -330,7 +331,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def like(path: Path) -> tuple[Suite, EvalConfig]:
-    """Protocol and config of a results.json, to repeat it exactly (same tasks, seeds, limits, pictures)."""
+    """Protocol and config of a results.json, to repeat it exactly (same tasks, seeds, limits, images)."""
     results = read_results(path)
     return suite_from_json(results["suite"]), EvalConfig(**older()["config"] | results["config"])
 

@@ -1,5 +1,7 @@
-"""Rows of an evaluation -> success rates with intervals, lengths and latency; what the numbers mean stands in
-wamkit/eval/evaluate.py. It knows neither files nor policies."""
+"""Rows of an evaluation -> success rates with intervals, lengths and latency.
+
+wamkit/eval/evaluate.py documents the numbers. Knows neither files nor policies.
+"""
 
 from __future__ import annotations
 

@@ -1,25 +1,26 @@
 """Demonstrations: one episode of a scripted expert, seen as a policy will see it.
 
-Knows the environment contract; where demonstrations are kept is the collector's business.
+Knows the environment contract; where demonstrations are stored is up to the collector.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Dict, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Dict, Sequence, Tuple
 
 import numpy as np
 
 from wamkit_client.envs.base import Env, InitialState, Task
 from wamkit_client.envs.vector import Host
+from wamkit_client.types import Observation
 
 
 @dataclass(frozen=True)
 class ExpertConfig:
     """max_steps: control steps within which the expert must succeed.  steps_after_success: recorded beyond it.
 
-    noise: standard deviation added to what the expert executes, in action units; the clean action is recorded
-    (as in DART), so that the data shows how to come back. 0 = none.
+    noise: standard deviation of what is added to the executed actions, in action units; the clean action is recorded
+        (as in DART), so that the data shows how to recover. 0 = none.
     """
 
     max_steps: int
@@ -35,17 +36,17 @@ class Demonstration:
     """
 
     initial_state: InitialState
-    success_step: int
-    proprio: np.ndarray
-    actions: np.ndarray
-    views: Dict[str, np.ndarray]
+    success_step: int = 0
+    proprio: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    actions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    views: Dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def demonstrate(env: Env, seed: int, config: ExpertConfig) -> Demonstration:
-    """Try the episode without pictures; where the expert succeeds, repeat it with them."""
+    """Try the episode without rendering; where the expert succeeds, repeat it with images."""
     initial_state, success_step = _rehearse(env, seed, config)
     if success_step == 0:
-        return Demonstration(initial_state, 0, np.zeros((0, 0)), np.zeros((0, 0)), {})
+        return Demonstration(initial_state)
     env.reset(seed)
     rng = np.random.default_rng(seed)
     observations, actions = [], []
@@ -53,9 +54,16 @@ def demonstrate(env: Env, seed: int, config: ExpertConfig) -> Demonstration:
         observations.append(env.observe())
         actions.append(env.expert_action())
         env.step(_disturbed(actions[-1], config.noise, rng))
-    views = {name: np.stack([seen.images[name] for seen in observations]) for name in env.view_names}
+    return demonstration(initial_state, success_step, observations, np.stack(actions))
+
+
+def demonstration(
+    initial_state: InitialState, success_step: int, observations: Sequence[Observation], actions: np.ndarray
+) -> Demonstration:
+    """One row per observation."""
+    views = {name: np.stack([seen.images[name] for seen in observations]) for name in observations[0].images}
     proprio = np.stack([seen.proprio for seen in observations])
-    return Demonstration(initial_state, success_step, proprio, np.stack(actions), views)
+    return Demonstration(initial_state, success_step, proprio, actions, views)
 
 
 def demonstrate_on(host: Host, task: Task, seed: int, config: ExpertConfig) -> Demonstration:

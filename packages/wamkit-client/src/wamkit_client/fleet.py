@@ -1,10 +1,10 @@
-"""Many episodes at once: environments in processes, policy calls for those whose query is due.
+"""Many episodes at once: environments in processes, and policy calls for the queries that are due.
 
-Whichever environment is ready is served, so that a slow one delays no other. Each is asked about by itself, and an
-episode is the same whatever runs beside it. Or all are asked about in one batched call: then every environment is
-waited for and batches keep the order of the lanes, so that they do not depend on timing. Several episodes share the
-policy, which is reset once at the beginning: a policy with a memory needs one process. An environment that crashes
-gives its episode the status "error" and is replaced; the others go on.
+Environments are served as they become ready, so that a slow one delays no other. The policy is asked about one
+observation at a time, so that an episode does not depend on what else runs. In batched mode it is asked about several
+in one call: then every environment is waited for and observations keep the order of the lanes, so that batches do not
+depend on timing. Episodes share the policy, which is reset once at the beginning: a policy with a memory needs one
+process. An environment that crashes gives its episode the status "error" and is replaced; the others go on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wamkit_client.envs.vector import ANSWER_SECONDS, EnvCrashed, EnvProcess, Ho
 from wamkit_client.rollout import Episode, EpisodeConfig, Outcome
 from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
-NEVER = Event()  # nobody sets it
+NEVER = Event()  # is never set
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class _Turn:
-    """What a process answers: the observation to ask about, None at the end; and how far the episode is."""
+    """A process's answer: the observation to ask the policy about, None at the end; how far the episode is."""
 
     observation: Optional[Observation]
     outcome: Outcome
@@ -63,7 +63,7 @@ class _Turn:
 
 @dataclass
 class _Lane:
-    """One process, the episode it runs, and what was asked for it."""
+    """One process, the episode it runs, and the queries made for it."""
 
     process: EnvProcess
     job: EpisodeJob
@@ -74,7 +74,7 @@ class _Lane:
     query_batch: List[int] = field(default_factory=list)
 
     def receive(self, seconds: float, demonstrated: AbstractSet[str]) -> Union[Observation, EpisodeResult]:
-        """What the policy is to be asked about, or how the episode ended."""
+        """The observation to ask the policy about, or how the episode ended."""
         try:
             turn: _Turn = self.process.receive(seconds)
         except EnvCrashed as crash:
@@ -106,11 +106,13 @@ def run_episodes(
     stop: Event = NEVER,
     batched: bool = False,
 ) -> Iterator[EpisodeResult]:
-    """Results as episodes end. `demonstrated`: keys of initial states that no episode may begin from.
+    """Results as episodes end.
 
-    stop: once it is set, no query follows, and the episodes that run have no result.
-    batched: one call of the policy for all episodes that need a chunk at a time, in place of one for each. The last
-    bits of a chunk then depend on which episodes run beside its own.
+    demonstrated: keys of initial states that no episode may begin from.
+    answer_seconds: an environment that takes longer for an answer is ended, and its episode is an error.
+    stop: once it is set, no query follows, and running episodes have no result.
+    batched: one policy call for all episodes that need a chunk, in place of one for each. The last bits of a chunk then
+        depend on which other episodes run.
     Raises BadInput when an episode begins from a demonstrated state and for a policy's malformed chunks, NotSaved when
     the disk refuses a recording.
     """

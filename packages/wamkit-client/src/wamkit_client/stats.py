@@ -1,4 +1,4 @@
-"""What a number of successes says: intervals of one policy, a paired comparison of two.
+"""Confidence intervals of a success rate, and a paired comparison of two policies.
 
 Knows counts only.
 """

@@ -1,4 +1,4 @@
-"""The words both sides of the wire share: Observation, ActionChunk, Policy, BadInput, NotSaved."""
+"""What both sides of the wire share: Observation, ActionChunk, Policy, BadInput, NotSaved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class BadInput(ValueError):
 
 
 class NotSaved(OSError):
-    """A file of an episode that the disk did not take; of the episode it says nothing. Arguments as of OSError."""
+    """A file of an episode could not be written, which is no failure of the episode. Arguments as of OSError."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class ActionChunk:
 
 
 class Policy:
-    """Anything that turns observations into chunks; local engine and remote client alike."""
+    """Anything that turns observations into chunks: an engine in this process or a client of a policy server."""
 
     def act(self, observations: Sequence[Observation]) -> List[ActionChunk]:
         """One chunk per observation; the observations are independent (several robots or environments)."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """A new episode begins. Policies without memory do nothing."""
+        """A new episode begins. No-op for policies without memory."""

@@ -1,7 +1,7 @@
 """The contract of an environment: one robot, one task, actions and observations in physical units.
 
-An environment knows its simulator's conventions (flipped cameras, clipped actions, what success is) and hides
-them. It does not know about policies, chunks, episodes' lengths or statistics.
+An environment hides its simulator's conventions (flipped cameras, clipped actions, what counts as success). It does
+not know about policies, chunks, episode lengths or statistics.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class InitialState:
-    """What an episode began from; `vector` is the simulator's random draw and determines the state for a task."""
+    """What an episode began from. `vector`: the simulator's random draw, which determines the state for a task."""
 
     task: str
     seed: int
     vector: Tuple[float, ...]
 
     def key(self) -> str:
-        """Equal for equal states, however they were seeded: compare demonstrations with evaluation by this."""
+        """Equal for equal states, whatever their seeds: this is how evaluation recognises demonstrated states."""
         return self.task + ":" + ",".join(f"{value + 0.0:.6f}" for value in self.vector)
 
     def to_json(self) -> Dict[str, Any]:
@@ -59,14 +59,14 @@ class InitialState:
 
 @dataclass(frozen=True)
 class StepResult:
-    """success: the task is solved at this very step (it can be lost again). done: no further step is possible."""
+    """success: the task is solved at this step (it can be lost again). done: no further step is possible."""
 
     success: bool
     done: bool
 
 
 class Env:
-    """One simulated (or real) robot. Call order: reset, then observe/step as often as wanted, at last close.
+    """One simulated (or real) robot. Call order: reset, then observe and step as often as needed, finally close.
 
     task: what to do.  embodiment: key of the policy's Normalizer.  control_hz: steps per second.
     max_steps: steps the simulator allows after a reset.  action_names, proprio_names: one word per dimension.
@@ -106,16 +106,16 @@ class Env:
         raise NotImplementedError
 
     def display(self) -> np.ndarray:
-        """A larger picture for people, uint8 RGB [h, w, 3]."""
+        """A larger image for people, uint8 RGB [h, w, 3]."""
         raise NotImplementedError
 
     def cameras(self) -> Dict[str, np.ndarray]:
-        """Matrices [3, 4] by view name and "display": pixel (u right, v down; corner of the picture is 0, 0)
+        """Matrices [3, 4] by view name and "display": pixel (u right, v down; corner of the image is 0, 0)
         times depth = matrix @ (x, y, z, 1) of a world point in metres."""
         raise NotImplementedError
 
     def chunk_path(self, proprio: np.ndarray, chunk: np.ndarray) -> np.ndarray:
-        """Where the hand would go: world points [k, 3] in metres after each action of chunk [k, a]."""
+        """Where the hand would go: its position [k, 3] in metres after each action of a chunk [k, a]."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -124,9 +124,9 @@ class Env:
 
 
 class EnvConfig:
-    """A picklable description of environments that can be made in any process; JSON and back without loss.
+    """A picklable description from which any process can make environments; to JSON and back without loss.
 
-    first_demonstration_seed: demonstrations begin from this seed and those after it.
+    first_demonstration_seed: demonstrations use this seed and those after it.
     """
 
     simulator: str
@@ -134,26 +134,26 @@ class EnvConfig:
     first_demonstration_seed: ClassVar[int] = 0
 
     def check_seeds(self, seeds: range) -> None:
-        """BadInput for seeds that no episode of this simulator can begin from; needs no simulator."""
+        """BadInput for seeds that this simulator has no initial states for; needs no simulator."""
 
     def prepare(self) -> None:
-        """Once in the parent, before processes start. BadInput where the simulator or rendering is missing."""
+        """Called in the parent before processes start. BadInput where the simulator or rendering is missing."""
         raise NotImplementedError
 
     def make(self, task: Task) -> Env:
-        """A fresh environment in this process. BadInput for an unknown task, and as `prepare`."""
+        """A fresh environment in this process. BadInput for an unknown task, and as of `prepare`."""
         raise NotImplementedError
 
     def facts(self) -> Dict[str, Any]:
-        """Simulator, library versions, conventions: everything a score depends on beside this config; JSON-able."""
+        """Simulator, library versions, conventions: what a score depends on besides this config, as JSON values."""
         raise NotImplementedError
 
     def warnings(self) -> List[str]:
-        """What a reader of a score must know about this installation beforehand, in words."""
+        """What a reader of a score must know about this installation."""
         return []
 
     def to_json(self) -> Dict[str, Any]:
-        """Every field, settings within them too."""
+        """Every field, nested settings included."""
         data: Dict[str, Any] = json.loads(json.dumps(vars(self), default=vars))
         return data
 

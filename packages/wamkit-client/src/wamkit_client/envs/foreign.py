@@ -1,8 +1,8 @@
-"""A process with another Python: a simulator whose packages cannot be installed beside the policy's.
+"""A process with another Python, for a simulator whose packages conflict with the policy's.
 
-The other interpreter runs this file. Both sides talk over a socket that is its standard input, so no other process can
-connect, wrappers that start a Python pass it on, and either side notices at once that the other has gone. It knows
-nothing about environments but where they are served (envs/vector.py).
+The other interpreter runs this file. Both sides talk over a socket that is its standard input: no other process can
+connect, wrapper scripts pass it on, and either side notices at once when the other is gone. Of environments it knows
+only where they are served (envs/vector.py).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from wamkit_client.types import BadInput
 
 PYTHON_VARIABLE = "WAMKIT_SIMULATOR_PYTHON"
 START_SECONDS = 60.0
-END_SECONDS = 10.0  # for its last words, once it has ended
+END_SECONDS = 10.0  # for the rest of its stderr, once it has ended
 READY = b"ready"
 _KEPT = 4000  # bytes of its stderr
 _STDERR = 2
 
 
 class ForeignProcess:
-    """A subprocess with the few methods of a multiprocessing process that its owner uses.
+    """A subprocess with those methods of a multiprocessing process that EnvProcess uses.
 
-    What it writes to stderr goes to ours, and the last of it is kept. OSError where it cannot be started.
+    Its stderr is copied to ours, and the end of it is kept. OSError where it cannot be started.
     """
 
     def __init__(self, python: str, channel: Connection) -> None:
@@ -58,7 +58,7 @@ class ForeignProcess:
             return
 
     def last_line(self) -> str:
-        """Of its stderr, once it has ended."""
+        """The last line of its stderr, once it has ended."""
         self._relay.join(END_SECONDS)
         lines = self._said.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it wrote nothing to stderr"
@@ -68,13 +68,15 @@ class ForeignProcess:
         with stream:
             for chunk in iter(lambda: stream.read1(_KEPT), b""):
                 self._said = (self._said + chunk)[-_KEPT:]
-                with suppress(OSError):  # ours is closed or full; its pipe is emptied all the same
+                with suppress(OSError):  # ours is closed or full; the pipe must be emptied all the same
                     os.write(_STDERR, chunk)
 
 
 def start_foreign(python: str) -> Tuple[ForeignProcess, Connection]:
-    """Start `python` as a host of environments. BadInput where it is no Python with this package in it, ends before it
-    is ready, or is not ready after START_SECONDS."""
+    """Start `python` as a host of environments.
+
+    BadInput if it has no wamkit-client, is no Python, ends before it is ready, or takes longer than START_SECONDS.
+    """
     ours, theirs = Pipe()
     try:
         with held_back():
@@ -104,7 +106,7 @@ def _problem(process: ForeignProcess, connection: Connection) -> str:
         process.join(END_SECONDS)
         return f"it ended with status {process.exitcode}: {process.last_line()}"
     except OSError:
-        pass  # longer than it should be
+        pass  # a message longer than READY
     return "it answers, but not as wamkit-client does; is it another version?"
 
 
@@ -116,12 +118,12 @@ def _refusal(python: str, problem: str) -> BadInput:
 
 
 def _environment() -> Dict[str, str]:
-    """Ours, without what would lead another interpreter to our packages."""
+    """Ours, without the variables that would make another interpreter import our packages."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 def _accept_newer_arrays() -> None:
-    """Arrays pickled by NumPy 2 name modules that NumPy 1 has under other names."""
+    """Let NumPy 1 read arrays pickled by NumPy 2, which has renamed its modules."""
     import numpy
 
     if int(numpy.__version__.split(".")[0]) < 2:
@@ -134,9 +136,8 @@ def _accept_newer_arrays() -> None:
 def main() -> None:
     """Serve environments to whoever started this process."""
     connection = Connection(os.dup(sys.stdin.fileno()))
-    os.dup2(
-        os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno()
-    )  # a question of the simulator gets no answer
+    # A simulator that asks a question must not read our messages: its standard input is empty.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     from wamkit_client.envs.vector import serve
 
     _accept_newer_arrays()

@@ -1,4 +1,4 @@
-"""Headless rendering: which OpenGL platform works here, what is missing, and one offscreen picture-taker.
+"""Headless rendering: which OpenGL platform works here, what is missing, and an offscreen renderer.
 
 The only file that reads or sets the rendering environment variables. It knows MuJoCo, but no task and no robot.
 """
@@ -29,7 +29,7 @@ context.free()
 
 @dataclass(frozen=True)
 class Probe:
-    """What was tried: for each OpenGL platform "" when it works, else the reason why not."""
+    """Result of trying every OpenGL platform: "" where it works, else the reason why not."""
 
     failures: Dict[str, str]
 
@@ -49,7 +49,7 @@ class Probe:
 
 
 def probe() -> Probe:
-    """Try every platform in a process of its own (about a second each: a failed import would stay failed here)."""
+    """Try every platform in a subprocess (about a second each), because a failed import cannot be retried here."""
     return Probe({platform: _failure(platform) for platform in PLATFORMS})
 
 
@@ -71,8 +71,8 @@ def choose_platform() -> str:
 
     A value set by the user is kept, if it works. Raises BadInput, naming the packages, where nothing works.
     """
-    # Mesa's software renderer starts a thread per core in every process; simulators side by side then wait for each
-    # other's threads (a fifth slower alone, half as slow again beside another one; the pictures are the same).
+    # Mesa's software renderer starts a thread per core in every process. Simulators that run side by side then compete
+    # for the cores: a fifth slower alone, half as slow again beside another one. The images are the same.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     chosen = os.environ.get("MUJOCO_GL", "")
     if chosen:
@@ -94,19 +94,21 @@ def choose_platform() -> str:
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """Part of an environment's definition: pictures change with it. Shadows and multisampling cost several times
-    more than all the rest in software rendering."""
+    """Part of an environment's definition, because images depend on it.
+
+    In software rendering, shadows and multisampling cost several times more than everything else.
+    """
 
     shadows: bool = False
     reflections: bool = False
     multisampling: int = 0
 
 
-class Painter:
-    """Takes pictures of one MuJoCo model: one graphics context, any size up to (height, width).
+class Renderer:
+    """Renders one MuJoCo model offscreen: one graphics context for every size up to (height, width).
 
-    `mujoco.Renderer` needs a context for each size; an environment takes policy views and larger display
-    pictures. Close it explicitly: a context that dies with the interpreter raises EGL errors.
+    `mujoco.Renderer` needs a context for each size, and an environment renders policy views and larger display images.
+    Close it explicitly: a context that dies with the interpreter raises EGL errors.
     """
 
     def __init__(self, model: Any, height: int, width: int, settings: RenderSettings) -> None:
@@ -127,18 +129,18 @@ class Painter:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
-    def paint(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
-        """uint8 RGB [height, width, 3], first row on top."""
+    def render(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
+        """The view of a fixed camera: uint8 RGB [height, width, 3], first row on top."""
         mujoco = self._mujoco
         self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
         rectangle = mujoco.MjrRect(0, 0, width, height)
-        picture = np.empty((height, width, 3), np.uint8)
+        image = np.empty((height, width, 3), np.uint8)
         mujoco.mjr_render(rectangle, self._scene, self._context)
-        mujoco.mjr_readPixels(picture, None, rectangle, self._context)
-        return picture[::-1]
+        mujoco.mjr_readPixels(image, None, rectangle, self._context)
+        return image[::-1]
 
     def close(self) -> None:
         self._gl.make_current()
@@ -147,7 +149,7 @@ class Painter:
 
 
 def camera_matrix(model: Any, data: Any, camera: str, height: int, width: int) -> np.ndarray:
-    """World point -> pixel times depth, [3, 4], of a fixed MuJoCo camera (looks along its -z, y up)."""
+    """The matrix [3, 4] of a fixed MuJoCo camera (looks along its -z, y up): pixel times depth = matrix @ point."""
     index = model.camera(camera).id
     focal = 0.5 * height / np.tan(np.deg2rad(model.cam_fovy[index]) / 2)
     intrinsic = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM reach a whole group of processes; what they mean is the parent's to decide.
+"""Ctrl-C and SIGTERM reach a whole process group, but only the parent decides what they mean.
 
-A process that is started with the two held back cannot be interrupted while it imports; as soon as it can, it ignores
-them for good. It ends when its parent closes the connection, or is gone.
+A child is started with both signals blocked, so that they cannot interrupt its imports; then it ignores them for good.
+It ends when its parent closes the connection or is gone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """A process started meanwhile inherits that both wait; here they are delivered afterwards."""
+    """Block both signals: a process started meanwhile inherits that; in this one they are delivered afterwards."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -24,7 +24,7 @@ def held_back() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """In the process that was started: drop what came so far, and what will come."""
+    """In the child: drop signals that are pending or will come."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

@@ -1,9 +1,9 @@
 """Environments in processes of their own: several at once, and a crash that stays where it happened.
 
-An EnvProcess hosts one environment at a time and runs functions on it. Processes are spawned, never forked
-(a graphics context does not survive a fork); they ignore Ctrl-C and SIGTERM, which are the parent's to handle, and
-end when the parent is gone. They run this interpreter, or that of WAMKIT_SIMULATOR_PYTHON: a simulator with its own
-environment, in which only this package is installed. Knows nothing about policies or episodes.
+An EnvProcess hosts one environment at a time and runs functions on it. Processes are spawned, never forked (a graphics
+context does not survive a fork); they ignore Ctrl-C and SIGTERM, which the parent handles, and end when the parent is
+gone. They run this interpreter, or that of WAMKIT_SIMULATOR_PYTHON: one in which the simulator and, of wamkit, only
+this package are installed. Knows nothing about policies or episodes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ANSWER_SECONDS = 120.0
 
 
 class EnvCrashed(RuntimeError):
-    """The environment raised or its process died; the message says which. The next job starts a fresh one."""
+    """The environment raised an exception or its process died, as the message says. The next job gets a fresh one."""
 
 
 class Host:
-    """What lives in the process: one environment, and notes that belong to its current episode."""
+    """The state of a process: one environment, and `notes` that jobs leave for later jobs of the same episode."""
 
     def __init__(self, config: EnvConfig) -> None:
         self.config = config
@@ -40,7 +40,7 @@ class Host:
         self.notes: Dict[str, Any] = {}
 
     def env(self, task: Task) -> Env:
-        """The environment of `task`; made when the last job had another task."""
+        """The environment of `task`; a fresh one if the last job had another task."""
         if self._env is None or self._env.task != task:
             self.close()
             self._env = self.config.make(task)
@@ -57,9 +57,9 @@ Job = Callable[..., Any]
 
 
 class EnvProcess:
-    """One spawned process. `send(job, *args)` then `receive()`; job is a module-level function job(host, *args).
+    """One spawned process: `send(job, *args)`, then `receive()`. A job is a module-level function job(host, *args).
 
-    `connection` can be waited for with multiprocessing.connection.wait, and many with `ended`.
+    To wait for several processes, use `ended`, or multiprocessing.connection.wait on `connection`.
     """
 
     def __init__(self, config: EnvConfig) -> None:
@@ -74,21 +74,23 @@ class EnvProcess:
             self._process, self.connection = start_foreign(python)
             self.connection.send(self._config)
             return
-        self._config.prepare()  # once, here: what it chooses the children inherit
+        self._config.prepare()  # in the parent: children inherit the platform it chooses
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, self._config), daemon=True)
-        resource_tracker.ensure_running()  # when it starts, it lets signals through
+        resource_tracker.ensure_running()  # its start would unblock the signals that are held back below
         with held_back():
             process.start()
-        util.Finalize(None, process.kill, exitpriority=0)  # at exit it would be waited for, deaf to SIGTERM
+        util.Finalize(
+            None, process.kill, exitpriority=0
+        )  # else exit would wait for it, and it ignores SIGTERM
         self._process = process
         theirs.close()
 
     def send(self, job: Job, *args: Any) -> None:
-        """Start `job(host, *args)`; a process that died since the last job is replaced first.
+        """Start `job(host, *args)`, after replacing a process that died since the last job.
 
-        A process that dies while it is being sent to is reported by `receive`.
+        If it dies during the call, `receive` says so.
         """
         if not self._process.is_alive():
             self._end()
@@ -136,7 +138,7 @@ class EnvProcess:
 
 
 def ended(processes: Sequence[EnvProcess], seconds: float, block: bool = True) -> List[EnvProcess]:
-    """Those that `receive` answers at once, in the order given: their job is done, they died, or took `seconds`.
+    """Processes whose `receive` will not wait, in the order given: the job is done, the process died, or time is up.
 
     block: wait until there is one.
     """
@@ -147,7 +149,7 @@ def ended(processes: Sequence[EnvProcess], seconds: float, block: bool = True) -
 
 @contextmanager
 def env_processes(config: EnvConfig, count: int) -> Iterator[List[EnvProcess]]:
-    """`count` processes, closed at the end whatever happens."""
+    """`count` processes, which are always closed."""
     processes: List[EnvProcess] = []
     try:
         for _ in range(count):
@@ -159,7 +161,7 @@ def env_processes(config: EnvConfig, count: int) -> Iterator[List[EnvProcess]]:
 
 
 def describe(config: EnvConfig) -> Tuple[Dict[str, Any], List[str]]:
-    """Facts and warnings of the simulator as it is installed where the environments run."""
+    """Facts and warnings of the simulator in the Python that environments run in."""
     if not os.environ.get(PYTHON_VARIABLE, ""):
         return config.facts(), config.warnings()
     with env_processes(config, 1) as (process,):
@@ -173,6 +175,7 @@ def _describe(host: Host) -> Tuple[Dict[str, Any], List[str]]:
 
 
 def serve(connection: Connection, config: EnvConfig) -> None:
+    """Run the jobs that arrive until the other end closes."""
     ignore()
     host = Host(config)
     try:
@@ -195,6 +198,6 @@ def _answer(host: Host, job: Job, args: Any) -> Any:
         return "bad input", str(error)
     except NotSaved as error:
         return "not saved", (error.errno, error.strerror, error.filename)
-    except Exception as error:  # a simulator may raise anything; whatever it is, it is reported as a crash
+    except Exception as error:  # a simulator may raise anything, and all of it is a crash
         host.close()
         return "crash", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"

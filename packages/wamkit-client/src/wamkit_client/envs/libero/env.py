@@ -2,13 +2,13 @@
 
 Actions [7]: hand displacement x, y, z (1 = 5 cm), rotation vector x, y, z (1 = 0.5 rad), both in the world's frame and
 clipped to [-1, 1] by the controller, and the gripper, 1 = open, 0 = closed (the simulator's own is -1 open, 1 closed;
-the nearer end is commanded). Proprio [8]: hand position (metres), its rotation vector (radians), positions of the two
-fingers (metres). Views: "image" (agentview) and "wrist_image", rendered by robosuite as the published data were and
-turned by 180 degrees. Success is LIBERO's own goal check after a step. Light-WAM spec 3.3, 5.3.
+values between are rounded to the nearer end). Proprio [8]: hand position (metres), its rotation vector (radians),
+positions of the two fingers (metres). Views: "image" (agentview) and "wrist_image", rendered by robosuite and turned by
+180 degrees as in the published data. Success is LIBERO's own goal check after a step.
 
 Seeds 0 to 49 begin from the published initial states; from 1000 on the scene is drawn anew from the seed, as LIBERO
-draws it. Where a fixture (cabinet, stove, shelf) stands is no part of a published state: `fixtures` says which draw of
-`scene_seed` it is.
+draws it. Published states do not include where fixtures (cabinet, stove, shelf) stand: `fixtures` says which draw of
+`scene_seed` places them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ FIXTURES = ("fixed", "per_trial")
 
 @dataclass(frozen=True)
 class LiberoConfig(EnvConfig):
-    """Everything that pictures and initial states depend on; sizes in pixels.
+    """Everything that images and initial states depend on; sizes in pixels.
 
     settle_steps: control steps of no motion with an open gripper between reset and the first observation.
     fixtures: "per_trial": trial k (published state k) finds the fixtures where reset k + 1 after seeding a fresh
     environment with scene_seed puts them, as in the published loops, which seed once per task and reset before every
-    trial. "fixed": every trial finds them where the first of these resets does. BadInput for another word.
+    trial. "fixed": every trial finds them where the first of these resets puts them. BadInput for another word.
     """
 
     view_height: int = 256
@@ -125,7 +125,7 @@ class Libero(Env):
     def reset_to(self, state: np.ndarray, seed: int, trial: int = 0) -> InitialState:
         """Begin from a flattened simulator state.
 
-        seed: under which the initial state is reported. trial: where fixtures are per trial, whose places.
+        seed: reported with the initial state.  trial: whose fixture placement to use where `fixtures` is "per_trial".
         """
         self._scenes.reset(self.config.scene_seed, trial if self.config.fixtures == "per_trial" else 0)
         expected = len(self.simulator.get_sim_state())
@@ -147,9 +147,7 @@ class Libero(Env):
 
     def observe(self) -> Observation:
         config = self.config
-        images = {
-            view: self._picture(view, config.view_height, config.view_width) for view in self.view_names
-        }
+        images = {view: self._image(view, config.view_height, config.view_width) for view in self.view_names}
         return Observation(images, proprio(self._sensed), self.task.instruction, self.embodiment)
 
     def step(self, action: np.ndarray) -> StepResult:
@@ -173,17 +171,18 @@ class Libero(Env):
         return self._expert.action(self._sensed)
 
     def display(self) -> np.ndarray:
-        return self._picture("display", self.config.display_height, self.config.display_width)
+        return self._image("display", self.config.display_height, self.config.display_width)
 
-    def _picture(self, view: str, height: int, width: int) -> np.ndarray:
-        """robosuite's rows run from the bottom up; turned by 180 degrees, columns are mirrored and rows upright."""
+    def _image(self, view: str, height: int, width: int) -> np.ndarray:
+        """robosuite's rows run from the bottom up: reversed rows are upright, and the published data's columns are
+        mirrored."""
         sim = self.simulator.sim
         context = sim._render_context_offscreen
-        context.gl_ctx.make_current()  # robosuite draws into whichever context was made last
+        context.gl_ctx.make_current()  # robosuite renders into whichever context was created last
         live, context.data = context.data, self._moment
-        picture = sim.render(camera_name=CAMERAS[view], width=width, height=height)
+        image = sim.render(camera_name=CAMERAS[view], width=width, height=height)
         context.data = live
-        return np.ascontiguousarray(picture[::-1, ::-1])
+        return np.ascontiguousarray(image[::-1, ::-1])
 
     def cameras(self) -> Dict[str, np.ndarray]:
         config = self.config
@@ -198,7 +197,7 @@ class Libero(Env):
         return mirror @ matrix
 
     def chunk_path(self, proprio: np.ndarray, chunk: np.ndarray) -> np.ndarray:
-        """Of the point between the fingertips, as commanded; the arm follows with a lag and stops at obstacles."""
+        """Path of the point between the fingertips as commanded; the arm lags behind and stops at obstacles."""
         moves = np.clip(np.asarray(chunk, dtype=np.float64)[:, :3], -1.0, 1.0) * METRES_PER_UNIT
         return np.asarray(proprio, dtype=np.float64)[:3] + np.cumsum(moves, axis=0)
 
@@ -209,8 +208,8 @@ class Libero(Env):
 class Moment:
     """The simulator's state at the moment at which robosuite reads its sensors: 2 ms before a control step ends.
 
-    Pictures of that moment equal robosuite's own, which would be drawn at every step, needed or not. It is registered
-    as one more sensor; `_data` is the name under which robosuite's renderer looks for the state.
+    Images of that moment equal robosuite's own, which it would render at every step, needed or not. This is registered
+    as one more sensor; `_data` is the name under which robosuite's renderer looks up the state.
     """
 
     def __init__(self, env: Any) -> None:

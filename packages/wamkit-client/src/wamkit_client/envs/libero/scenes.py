@@ -1,8 +1,8 @@
 """The scenes that LIBERO draws, as functions of a seed and of the number of the reset.
 
-LIBERO draws the places of fixtures (cabinets, stoves) and objects at every reset, from NumPy's global generator. Each
-reset also repeats the entries for doors, drawers and knobs in a list that is never emptied, and every entry draws a
-number, so that what a reset draws depends on how many came before. Knows LIBERO's environment, no robot and no task.
+At every reset LIBERO draws the places of fixtures (cabinets, stoves) and objects from NumPy's global generator. Each
+reset also appends the entries for doors, drawers and knobs to a list that is never emptied, and every entry draws a
+number, so what a reset draws depends on how many resets came before. Knows LIBERO's environment, no robot and no task.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ class Scenes:
         self._env = simulator.env
         self._entries = list(self._env.object_property_initializers)
         self._earlier = 0
-        self._draw = self._env._reset_internal  # robosuite's: of a scene that was built, draws what is where
+        self._draw = (
+            self._env._reset_internal
+        )  # robosuite's method that places everything in a newly built scene
         self._env._reset_internal = self._draw_with_earlier
 
     def reset(self, seed: int, number: int = 0) -> Dict[str, np.ndarray]:
-        """The scene of reset `number` (from 0) of a fresh environment that was seeded once; robosuite's readings.
+        """Draw the scene of reset `number` (from 0) after seeding a fresh environment; returns robosuite's readings.
 
-        Costs one reset and, for each of the `number` resets before it, their draws alone (milliseconds).
+        Costs one reset, and for each earlier reset only its draws (milliseconds).
         """
         self._env.object_property_initializers[:] = self._entries
         self._earlier = number
@@ -35,7 +37,7 @@ class Scenes:
         return sensed
 
     def _draw_with_earlier(self) -> None:
-        """Draw in the scene just built what the earlier resets drew, undo it each time, then draw this one's."""
+        """Repeat the draws of the earlier resets in the new scene, undoing each, then draw this reset's."""
         sim = self._env.sim
         places = sim.model.body_pos.copy(), sim.model.body_quat.copy()
         for _ in range(self._earlier):

@@ -1,10 +1,10 @@
 """Meta-World v3: a Sawyer arm at a table, 50 tasks, with the conventions of LeRobot's published data and scores.
 
 Actions [4]: hand displacement x, y, z in units of 1 cm per step, and gripper effort (-1 open .. 1 close), each in
-[-1, 1]; the simulator clips what exceeds the range, and so does this adapter. Proprio [4]: hand x, y, z (metres),
+[-1, 1]; the simulator clips what exceeds that range, and so does this adapter. Proprio [4]: hand x, y, z (metres),
 gripper opening (0 closed .. 1 open). View "corner2" is moved to (0.75, 0.075, 0.7) and turned by 180 degrees
-(the simulator mounts it upside down), "gripperPOV" is as it is. Success is info["success"] at a step.
-The state after a reset is determined by one random vector, which is drawn from the seed.
+(the simulator mounts it upside down); "gripperPOV" is unchanged. Success is info["success"] at a step.
+One random vector, drawn from the seed, determines the state after a reset.
 """
 
 from __future__ import annotations
@@ -18,19 +18,16 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 
 from wamkit_client.envs.base import Env, EnvConfig, InitialState, StepResult, Task, checked_action
-from wamkit_client.envs.rendering import Painter, RenderSettings, camera_matrix, choose_platform
+from wamkit_client.envs.rendering import Renderer, RenderSettings, camera_matrix, choose_platform
 from wamkit_client.types import BadInput, Observation
 
 METRES_PER_UNIT = 0.01
 FINGERTIPS_BELOW_HAND = 0.045
-DISPLAY_SUPERSAMPLING = (
-    2  # rendered twice as large and averaged: cheaper than multisampling, and only for people
-)
 
 
 @dataclass(frozen=True)
 class MetaWorldConfig(EnvConfig):
-    """Everything the pictures depend on. `views` are the simulator's camera names; sizes in pixels."""
+    """Everything that images depend on. `views` are the simulator's camera names; sizes in pixels."""
 
     views: Tuple[str, ...] = ("corner2", "gripperPOV")
     view_height: int = 64
@@ -93,19 +90,15 @@ class MetaWorld(Env):
             raise BadInput(
                 f"Meta-World has no task {task.name!r}; it has: {', '.join(sorted(ENV_POLICY_MAP))}"
             )
-        self.config, self.task, self.embodiment, self.view_names = (
-            config,
-            task,
-            config.embodiment,
-            config.views,
-        )
+        self.config, self.task = config, task
+        self.embodiment, self.view_names = config.embodiment, config.views
         self.simulator = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[task.name + "-goal-observable"](seed=0)
         self._expert = ENV_POLICY_MAP[task.name]()
         self._check_cameras()
         self.simulator.model.cam_pos[self.simulator.model.camera("corner2").id] = config.corner2_position
         height = max(config.view_height, 2 * config.display_height)
         width = max(config.view_width, 2 * config.display_width)
-        self._painter = Painter(self.simulator.model, height, width, config.render)
+        self._renderer = Renderer(self.simulator.model, height, width, config.render)
         self._state = np.zeros(39)
 
     def _check_cameras(self) -> None:
@@ -127,7 +120,7 @@ class MetaWorld(Env):
 
     def observe(self) -> Observation:
         config = self.config
-        images = {view: self._picture(view, config.view_height, config.view_width) for view in config.views}
+        images = {view: self._image(view, config.view_height, config.view_width) for view in config.views}
         proprio = self._state[:4].astype(np.float32)
         return Observation(images, proprio, self.task.instruction, self.embodiment)
 
@@ -152,16 +145,16 @@ class MetaWorld(Env):
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     def display(self) -> np.ndarray:
-        """Rendered twice as large and averaged: for people, without the ragged edges of the policy's views."""
+        """Rendered twice as large and averaged, which costs less than multisampling."""
         config = self.config
-        large = self._picture(config.display_view, 2 * config.display_height, 2 * config.display_width)
+        large = self._image(config.display_view, 2 * config.display_height, 2 * config.display_width)
         blocks = large.astype(np.uint16)
         rows = blocks[0::2] + blocks[1::2]
         return ((rows[:, 0::2] + rows[:, 1::2] + 2) // 4).astype(np.uint8)
 
-    def _picture(self, view: str, height: int, width: int) -> np.ndarray:
-        picture = self._painter.paint(self.simulator.data, view, height, width)
-        return np.ascontiguousarray(picture[::-1, ::-1] if view in self.config.turned else picture)
+    def _image(self, view: str, height: int, width: int) -> np.ndarray:
+        image = self._renderer.render(self.simulator.data, view, height, width)
+        return np.ascontiguousarray(image[::-1, ::-1] if view in self.config.turned else image)
 
     def cameras(self) -> Dict[str, np.ndarray]:
         config = self.config
@@ -175,12 +168,12 @@ class MetaWorld(Env):
         return turn @ matrix if view in self.config.turned else matrix
 
     def chunk_path(self, proprio: np.ndarray, chunk: np.ndarray) -> np.ndarray:
-        """Of the point between the fingertips, as commanded; the arm follows with a lag and stops at obstacles."""
+        """Path of the point between the fingertips as commanded; the arm lags behind and stops at obstacles."""
         moves = np.clip(np.asarray(chunk, dtype=np.float64)[:, :3], -1.0, 1.0) * METRES_PER_UNIT
         hand = np.asarray(proprio, dtype=np.float64)[:3] + np.cumsum(moves, axis=0)
         hand = np.clip(hand, self.simulator.mocap_low, self.simulator.mocap_high)
         return hand - np.array([0.0, 0.0, FINGERTIPS_BELOW_HAND])
 
     def close(self) -> None:
-        self._painter.close()
+        self._renderer.close()
         self.simulator.close()
