@@ -86,7 +86,7 @@ def _embodiment(run_dir: Path) -> str:
 
 def evaluate(run_dir: Path, asked: Run, suite: Suite, out: Path, root: Path) -> dict[str, Any]:
     """Run what is missing of the suite's tasks and return the results; see `wamkit.robotwin.evaluate`."""
-    env = RoboTwinConfig.from_json({**suite.env.to_json(), "embodiment": _embodiment(run_dir)})
+    env = RoboTwinConfig(**vars(suite.env) | {"embodiment": _embodiment(run_dir)})
     suite = replace(suite, env=env)
     checkout = find_checkout(root, env, suite.episodes)
     request = {

@@ -9,7 +9,6 @@ RoboTwin runs episodes itself, with its own evaluator; nothing here steps a simu
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,13 +78,6 @@ class RoboTwinConfig(EnvConfig):
 
     def facts(self) -> NoReturn:
         self.prepare()
-
-    def to_json(self) -> Dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_json(data: Dict[str, Any]) -> RoboTwinConfig:
-        return RoboTwinConfig(**data)
 
 
 @dataclass(frozen=True)
