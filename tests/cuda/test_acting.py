@@ -1,0 +1,114 @@
+"""Acting on a CUDA device: as on the processor, in bfloat16, by every preset, without waiting for the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.policies import tiny_fast_wam as fast
+from tests.policies import tiny_policy as light
+from tests.policies.tiny_policy import clip, encoder_of, seeded
+from tests.test_precision import observed, saved
+from wamkit.config import load_engine_as, load_run
+from wamkit.infer.engine import Engine
+from wamkit.policies.fast_wam.fused import FusedSampler
+from wamkit.policies.fast_wam.sampling import Noise
+from wamkit.policies.fast_wam.variants import VARIANTS
+from wamkit.policies.light_wam.policy import LoRATuning
+from wamkit.types import Actor, Query
+
+POLICIES = {
+    "light_wam": lambda: light.tiny_policy(light.tiny_config(LoRATuning(rank=3, alpha=6.0))),
+    **{
+        f"fast_wam, {name}": (lambda name=name: fast.tiny_policy(fast.tiny_config(variant=name)))
+        for name in VARIANTS
+    },
+}
+HALF, EXACT = torch.bfloat16, torch.float32
+
+
+def asked(name: str, dtype: torch.dtype, device: torch.device) -> tuple[dict[str, Actor], Query]:
+    """A policy's ways of acting, and a query for three robots."""
+    policy = POLICIES[name]().to(device, dtype).eval()
+    engine = Engine(encoder_of(policy).to(device), policy, device, preset="plain")
+    presets = {preset: make() for preset, make in policy.presets().items()}
+    return presets, engine.query(clip(3, frames=1), seeded(range(3)))
+
+
+def chunk(act: Actor, query: Query) -> torch.Tensor:
+    with torch.inference_mode():
+        return act(replace(query, generators=seeded(range(3)))).float().cpu()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("dtype", "bound"), [(EXACT, 1e-4), (HALF, 0.05)], ids=["fp32", "bf16"])
+def test_every_preset_acts_as_the_plain_policy(
+    name: str, dtype: torch.dtype, bound: float, cuda: torch.device
+) -> None:
+    """bound: of the largest action."""
+    presets, query = asked(name, dtype, cuda)
+    plain = chunk(presets["plain"], query)
+    assert plain.isfinite().all()
+    for preset, act in presets.items():
+        assert (chunk(act, query) - plain).abs().max() <= bound * plain.abs().max(), preset
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("dtype", "bound"), [(EXACT, 1e-4), (HALF, 0.05)], ids=["fp32", "bf16"])
+def test_chunks_are_those_of_the_processor_in_float32(
+    name: str, dtype: torch.dtype, bound: float, cuda: torch.device
+) -> None:
+    there, here = asked(name, dtype, cuda), asked(name, EXACT, torch.device("cpu"))
+    expected = chunk(here[0]["plain"], here[1])
+    assert (chunk(there[0]["plain"], there[1]) - expected).abs().max() <= bound * expected.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["fast_wam", "light_wam"])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("bf16", 0.05)])
+def test_a_run_directory_acts(
+    kind: str, precision: str, bound: float, cuda: torch.device, tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "run", kind, EXACT)
+    run = load_run(folder)
+    run = replace(run, eval=replace(run.eval, precision=precision))
+    on_cuda = load_engine_as(run, folder, cuda)
+    assert all(x.is_cuda for x in (*on_cuda.policy.parameters(), *on_cuda.policy.buffers()))
+    exact = load_engine_as(replace(run, eval=replace(run.eval, precision="fp32")), folder, torch.device("cpu"))
+    found, expected = (
+        np.stack([chunk.actions for chunk in engine.act(observed())]) for engine in (on_cuda, exact)
+    )
+    assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """An error where the host waits for the device, as it does to copy something to or from it."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("preset", ["plain", "fast"])
+def test_light_wam_never_waits(preset: str, cuda: torch.device) -> None:
+    presets, query = asked("light_wam", HALF, cuda)
+    with torch.inference_mode(), without_waiting():
+        presets[preset](query)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_fused_sampler_never_waits(name: str, cuda: torch.device) -> None:
+    policy = POLICIES[f"fast_wam, {name}"]().to(cuda, HALF)
+    sampler = FusedSampler(policy, 3)
+    frames = 0 if policy.acting.imagines == "nothing" else 1
+    present, video = (torch.randn(2, 27, count, 4, 8, device=cuda) for count in (1, frames))
+    context, action = torch.randn(2, 5, 16, device=cuda), torch.randn(2, 6, 2, device=cuda)
+    with without_waiting():
+        sampler.sample(present, context, Noise(action, video))
