@@ -79,7 +79,9 @@ def test_a_run_directory_acts(
     run = replace(run, eval=replace(run.eval, precision=precision))
     on_cuda = load_engine_as(run, folder, cuda)
     assert all(x.is_cuda for x in (*on_cuda.policy.parameters(), *on_cuda.policy.buffers()))
-    exact = load_engine_as(replace(run, eval=replace(run.eval, precision="fp32")), folder, torch.device("cpu"))
+    exact = load_engine_as(
+        replace(run, eval=replace(run.eval, precision="fp32")), folder, torch.device("cpu")
+    )
     found, expected = (
         np.stack([chunk.actions for chunk in engine.act(observed())]) for engine in (on_cuda, exact)
     )

@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 from wamkit_client.types import BadInput
 
-from wamkit.wan import umt5 as umt5_module
 from wamkit.wan.umt5 import StoredText, UMT5Text, clean, config_of, prompt, to_transformers
 
 VOCABULARY, WIDTH, INNER, FFN, HEADS, LAYERS, BUCKETS = 40, 24, 16, 20, 2, 3, 32
@@ -246,19 +245,6 @@ def test_what_an_encoder_leaves_behind(text):
     rows = text.stored.encode(["a view", "a robot"])
     assert torch.equal(rows, text.encode(["a view", "a robot"]))
     assert text.stored.encoder() == text.fingerprint
-
-
-def test_a_file_is_read_once(text, monkeypatch):
-    text.encode(["a robot", "a view", "a point"])
-    stored = StoredText(text.stored.folder, WIDTH, LENGTH)
-    read, files = umt5_module.read_tensors, []
-    monkeypatch.setattr(umt5_module, "read_tensors", lambda file: files.append(file) or read(file))
-    monkeypatch.setattr(umt5_module, "KEPT", 2)
-    first = stored.encode(["a robot", "a view", "a robot"])
-    assert torch.equal(stored.encode(["a robot", "a view", "a robot"]), first)
-    assert files == [stored.file("a robot"), stored.file("a view")]
-    stored.encode(["a point"])  # in place of the oldest
-    assert torch.equal(stored.encode(["a view", "a robot"]), first[1:]) and len(files) == 4
 
 
 PICK = "4d62d857ed8a387ad3e034d231123ee981a29e7de390e59d95521dc30421c42c"

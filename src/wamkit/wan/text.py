@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -64,7 +63,6 @@ def words_of(instruction: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", instruction.lower())
 
 
-@lru_cache(maxsize=4096)  # words recur, in every query
 def _hashed(name: str, width: int) -> np.ndarray:
     """Uniform numbers of mean 0 and variance 1, float64 [width]."""
     numbers = np.frombuffer(hashlib.shake_256(name.encode()).digest(4 * width), "<u4")

@@ -1,9 +1,9 @@
 """The text encoder UMT5-XXL, and the folder of stored rows that it fills and that replaces it.
 
-A prompt is encoded once in the life of such a folder, and read from it once in a process; the 5.7 B encoder is loaded
-only for a prompt that is not there. The prompt, its cleaning, padding and file names are those of the released weights
-and caches (Light-WAM spec 1.9, 3.4; Fast-WAM spec 4.1). Same interface as `text.py`: `fingerprint` and
-`encode(instructions) -> [b, length, width]` float32; rows past the prompt are zero and stay visible to the network.
+A prompt is encoded once in the life of such a folder; the 5.7 B encoder is loaded only for a prompt that is not there.
+The prompt, its cleaning, padding and file names are those of the released weights and caches (Light-WAM spec 1.9, 3.4;
+Fast-WAM spec 4.1). Same interface as `text.py`: `fingerprint` and `encode(instructions) -> [b, length, width]` float32;
+rows past the prompt are zero and stay visible to the network.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ LENGTH = 128
 OFFICIAL_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
 TOKENIZER_FOLDER = "google/umt5-xxl"
 DOWNLOADS = ("wan21t2v13b", "wan22ti2v5b")  # in names of stored rows: which download the encoder came with
-KEPT = 256  # prompts in memory, 1 MB each at full size: more than a suite has, few of a set of paraphrases
 
 
 def prompt(instruction: str) -> str:
@@ -147,7 +146,6 @@ class StoredText:
         self.folder = Path(folder)
         self.width = width
         self.length = length
-        self._recent: dict[str, Tensor] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -162,11 +160,12 @@ class StoredText:
 
     def has(self, instruction: str) -> bool:
         """Whether its rows are here."""
-        return instruction in self._recent or self.file(instruction).is_file()
+        return self.file(instruction).is_file()
 
     def encode(self, instructions: Sequence[str]) -> Float[Tensor, "b l d"]:
         """Stored rows on the CPU, those past the prompt zeroed. BadInput for a missing or foreign file."""
-        return torch.stack([self._rows(instruction) for instruction in instructions]).float()
+        rows = {instruction: self._read(instruction) for instruction in dict.fromkeys(instructions)}
+        return torch.stack([rows[instruction] for instruction in instructions])
 
     def write(self, instruction: str, context: Float[Tensor, "l d"], mask: Bool[Tensor, " l"]) -> None:
         """Store an instruction's raw encoder states, and True where a row belongs to its prompt."""
@@ -201,14 +200,6 @@ class StoredText:
                 f"{path}: cannot be written ({error.strerror}); name another folder as policy.text.stored"
             ) from error
 
-    def _rows(self, instruction: str) -> Float[Tensor, "l d"]:
-        if instruction not in self._recent:
-            rows = self._read(instruction)
-            if len(self._recent) == KEPT:
-                del self._recent[next(iter(self._recent))]  # the oldest
-            self._recent[instruction] = rows
-        return self._recent[instruction]
-
     def _read(self, instruction: str) -> Float[Tensor, "l d"]:
         file = self.file(instruction)
         if not file.is_file():
@@ -221,7 +212,7 @@ class StoredText:
         expected = {"context": [self.length, self.width], "mask": [self.length]}
         if shapes != expected:
             raise BadInput(f"{file}: expected {expected}, got {shapes}; it belongs to another encoder")
-        return entry["context"] * entry["mask"][:, None]
+        return entry["context"].float() * entry["mask"][:, None]
 
 
 _NAMES = {
