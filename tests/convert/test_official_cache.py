@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,17 @@ from wamkit_client.types import BadInput
 from tests import tiny_dataset
 from tests.policies.tiny_policy import SPEC
 from tests.tiny_dataset import RUN
-from wamkit.config import build_policy, load_normalizer
+from wamkit.config import build_encoder, load_normalizer
 from wamkit.convert import official_cache
 from wamkit.convert.official_cache import import_latents
 from wamkit.data.cache import Cache, read_fingerprint
 from wamkit.data.canvas import tile
 from wamkit.data.clips import Clips
 from wamkit.data.lerobot.dataset import Dataset
+from wamkit.data.samples import read_all
 from wamkit.io.progress import console
-from wamkit.stages.run import encode, fit_normalizer, train
+from wamkit.stages.run import encode, train
 from wamkit.stages.tables import plan_tables
-from wamkit.types import Inputs
 
 CPU = torch.device("cpu")
 LENGTHS = (21, 30, 17, 25)
@@ -52,16 +52,16 @@ def encoded(dataset: Path) -> Cache:
 
 
 def opened(folder: Path) -> Cache:
-    return Cache.open(folder, read_fingerprint(folder), Inputs)
+    return Cache.open(folder, read_fingerprint(folder), SPEC.hz)
 
 
 @pytest.fixture(scope="module")
 def latents(dataset: Path) -> Tensor:
     """Every sample's latents as the released code stores them: whole, in bfloat16, in our order."""
     source = Dataset.open(dataset)
-    policy = build_policy(RUN, fit_normalizer(RUN, source))
+    codec = build_encoder(RUN).codec
     clips = Clips(source, RUN.data, RUN.actions)
-    stored = [policy.codec.encode(tile(clips.sample(i).clip.views, SPEC)) for i in range(len(clips))]
+    stored = [codec.encode(tile(clips.sample(i).clip.views, SPEC)) for i in range(len(clips))]
     return torch.cat(stored).bfloat16()
 
 
@@ -117,16 +117,17 @@ def test_an_import_is_the_cache_that_encoding_gives(write: Write, dataset, encod
         encoded.folder / "fingerprint.json"
     ).read_text()
     assert imported.ids == encoded.ids and imported.embodiments == encoded.embodiments
-    one, two = (cache.batch(range(len(encoded))) for cache in (imported, encoded))
-    for name in ("actions", "action_is_pad", "frame_is_pad"):
+    one, two = (read_all(cache, range(len(encoded))) for cache in (imported, encoded))
+    for name in ("actions", "valid", "frame_is_pad"):
         assert torch.equal(getattr(one, name), getattr(two, name))
-    assert torch.equal(one.inputs.context, two.inputs.context)
-    assert torch.equal(one.inputs.proprio, two.inputs.proprio)
-    assert torch.equal(one.inputs.present, latents[:, :, :1].float())
+    assert torch.equal(one.inputs["context"], two.inputs["context"])
+    assert torch.equal(one.inputs["proprio"], two.inputs["proprio"])
+    assert torch.equal(one.inputs["present"], latents[:, :, :1].float())
     pooled = latents[:, :, 1:].float().unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).mean(dim=(4, 6))
-    assert torch.equal(one.inputs.future, pooled)
-    for field in fields(Inputs):
-        a, b = getattr(one.inputs, field.name), getattr(two.inputs, field.name)
+    assert torch.equal(one.inputs["future"], pooled)
+    assert one.inputs.keys() == two.inputs.keys()
+    for name, a in one.inputs.items():
+        b = two.inputs[name]
         assert a.dtype == b.dtype and a.shape == b.shape
         assert (a - b).norm() <= 2**-8 * b.norm()
 
@@ -214,9 +215,9 @@ def test_a_cache_of_a_split_dataset(dataset, encoded, latents, tmp_path, whole):
     imported = opened(tmp_path / "cache")
     assert imported.ids == tuple(encoded.ids[i] for i in numbers)
     some = [0, len(numbers) - 1]
-    one, two = imported.batch(some), encoded.batch([numbers[i] for i in some])
+    one, two = read_all(imported, some), read_all(encoded, [numbers[i] for i in some])
     assert torch.equal(one.actions, two.actions)
-    assert torch.equal(one.inputs.present, two.inputs.present.bfloat16().float())
+    assert torch.equal(one.inputs["present"], two.inputs["present"].bfloat16().float())
     encode(run, [dataset], tmp_path / "fresh", CPU)
     assert opened(tmp_path / "fresh").ids == imported.ids
     assert read_fingerprint(tmp_path / "fresh") == read_fingerprint(tmp_path / "cache")
@@ -228,7 +229,7 @@ def test_a_cache_of_several_datasets_in_a_row(dataset, latents, tmp_path):
     other = tiny_dataset.write(tmp_path / "other", (9, 6), seed=1)
     two = Dataset.open(other)
     clips = Clips(two, SPEC, RUN.actions)
-    codec = build_policy(RUN, fit_normalizer(RUN, two)).codec
+    codec = build_encoder(RUN).codec
     more = torch.cat([codec.encode(tile(clips.sample(i).clip.views, SPEC)) for i in range(len(clips))])
     sharded(tmp_path / "official", torch.cat([latents, more.bfloat16()]))
     import_latents(RUN, [dataset, other], tmp_path / "official", tmp_path / "cache", CPU)
@@ -247,12 +248,12 @@ def test_a_cache_of_recordings_with_a_last_look(tmp_path):
     clips = Clips(source, long_chunk, RUN.actions)
     counts = [min(n - 16, (n - 1) - 15) for n in lengths]  # n states, n - 1 actions
     assert len(clips) == sum(counts) == 5 + 2
-    codec = build_policy(run, fit_normalizer(run, source)).codec
+    codec = build_encoder(run).codec
     stored = torch.cat([codec.encode(tile(clips.sample(i).clip.views, SPEC)) for i in range(len(clips))])
     episode_packed(tmp_path / "official", stored.bfloat16(), tuple(counts))
     import_latents(run, [dataset], tmp_path / "official", tmp_path / "cache", CPU)
     assert opened(tmp_path / "cache").ids[-1] == "1:1"
-    assert not opened(tmp_path / "cache").batch(range(len(clips))).action_is_pad.any()
+    assert read_all(opened(tmp_path / "cache"), range(len(clips))).valid.all()
 
 
 def test_what_is_held_out_is_neither_trained_on_nor_counted(dataset, tmp_path):
@@ -290,7 +291,7 @@ def test_a_cache_of_whole_windows(dataset, encoded, latents, tmp_path):
     assert [WHOLE.starts(n, n) for n in (18, 16, 17)] == [2, 0, 1]
     assert read_fingerprint(tmp_path / "cache")["window"].endswith("; whole windows")
     assert imported.ids == tuple(encoded.ids[i] for i in kept)
-    assert not imported.batch(range(len(kept))).action_is_pad.any()
+    assert read_all(imported, range(len(kept))).valid.all()
     with pytest.raises(BadInput, match=rf"expected {len(latents)} samples.*--data.whole-windows True"):
         import_latents(RUN, [dataset], tmp_path / "official", tmp_path / "other", CPU)
 

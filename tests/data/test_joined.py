@@ -27,7 +27,6 @@ from wamkit.report.distributions import distributions_of
 from wamkit.stages.inspection import inspect
 from wamkit.stages.run import encode, train
 from wamkit.stages.tables import plan_tables
-from wamkit.types import Inputs
 
 CPU = torch.device("cpu")
 LENGTHS = {"spatial": (20, 9), "goal": (7, 18, 11)}
@@ -87,7 +86,7 @@ def test_every_folder_holds_out_its_share(folders: list[Path]) -> None:
 def test_from_folders_to_a_run(folders: list[Path], tmp_path: Path) -> None:
     encode(RUN, folders, tmp_path / "cache", CPU)
     found = read_fingerprint(tmp_path / "cache")
-    cache = Cache.open(tmp_path / "cache", found, Inputs)
+    cache = Cache.open(tmp_path / "cache", found, SPEC.hz)
     assert cache.ids[0] == "spatial/0:0" and cache.ids[-1] == "goal/2:10"
     train(RUN, folders, tmp_path / "cache", tmp_path / "run", CPU)
     assert load_normalizer(tmp_path / "run").stats["robot"]["action"].count == 65

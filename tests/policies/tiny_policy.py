@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wamkit.data.normalize import Normalizer, Stats
 from wamkit.draws import Draws
+from wamkit.infer.engine import Engine
 from wamkit.policies.light_wam.policy import FullTuning, LightWAM, LightWAMConfig, LoRATuning, StepWeights
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.policies.wan_encoder import WanEncoder
@@ -102,6 +103,11 @@ def clip(batch: int = 3, frames: int = 5) -> Clip:
 def encoder_of(policy: nn.Module) -> WanEncoder:
     """The encoder of a tiny policy."""
     return policy.config.encoder(policy.data)
+
+
+def engine_of(policy: nn.Module) -> Engine[Any]:
+    """A tiny policy and its encoder, on the CPU."""
+    return Engine(encoder_of(policy), policy.eval(), torch.device("cpu"))
 
 
 def query_of(policy: nn.Module, batch: int = 3, generators: Sequence[torch.Generator] = ()) -> Query:

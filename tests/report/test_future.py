@@ -10,9 +10,10 @@ import pytest
 import torch
 from wamkit_client.envs.base import Task
 
-from tests.policies.tiny_policy import SPEC, tiny_config, tiny_policy
+from tests.policies.tiny_policy import SPEC, engine_of, tiny_config, tiny_policy
 from tests.report.slider import LENGTH, record, still
 from wamkit.data.canvas import tile
+from wamkit.infer.engine import Engine
 from wamkit.policies.light_wam.policy import LightWAM
 from wamkit.report.future import (
     FutureConfig,
@@ -32,8 +33,8 @@ ONE, MEAN = "one sample", "mean of 3"
 
 
 @pytest.fixture(scope="module")
-def policy() -> LightWAM:
-    return tiny_policy(tiny_config())
+def engine() -> Engine[LightWAM]:
+    return engine_of(tiny_policy(tiny_config()))
 
 
 @pytest.fixture
@@ -56,57 +57,60 @@ def test_moments_have_their_whole_window_recorded(recording: Recording) -> None:
     assert moments(recording, LENGTH + 1) == []
 
 
-def test_pixels_and_references(policy: LightWAM, recording: Recording) -> None:
+def test_pixels_and_references(engine: Engine[LightWAM], recording: Recording) -> None:
     """The recorded frames, the present repeated and the codec's copy are exactly what they are called."""
     found = moments(recording, 16)
-    futures = look_ahead(policy, found, CONFIG)
+    futures = look_ahead(engine, found, CONFIG)
     clip = join([m.recording.clip(m.step, SPEC.frame_offsets, SPEC.views) for m in found])
     canvas = tile(clip.views, SPEC)
     assert torch.equal(futures.recorded, canvas) and futures.size == (32, 64)
     errors = futures.squared_errors()
     assert list(errors) == [ONE, MEAN, "present repeated", "recorded, through the codec"]
     assert torch.equal(errors["present repeated"], (canvas[:, :, :1] - canvas).square().mean(dim=(1, 3, 4)))
-    coded = policy.codec.decode(policy.codec.encode(canvas)).clamp(-1, 1)
+    coded = engine.encoder.decode(engine.encoder.codec.encode(canvas))
     assert torch.allclose(
         errors["recorded, through the codec"], (coded - canvas).square().mean(dim=(1, 3, 4)), atol=1e-6
     )
     assert torch.allclose(futures.imagined[ONE][:, :, 0], coded[:, :, 0], atol=1e-5)
 
 
-def test_the_future_is_imagined_without_seeing_it(policy: LightWAM, recording: Recording) -> None:
+def test_the_future_is_imagined_without_seeing_it(engine: Engine[LightWAM], recording: Recording) -> None:
     found = moments(recording, 16)[:1]
     blank = {
         view: np.concatenate([frames[:1], np.zeros_like(frames[1:])])
         for view, frames in recording.views.items()
     }
     other = [Moment(replace(recording, views=blank), 0)]
-    mine, theirs = look_ahead(policy, found, CONFIG), look_ahead(policy, other, CONFIG)
+    mine, theirs = look_ahead(engine, found, CONFIG), look_ahead(engine, other, CONFIG)
     assert torch.equal(mine.imagined[ONE], theirs.imagined[ONE])
     assert not torch.equal(mine.recorded, theirs.recorded)
 
 
-def test_the_seed_decides(policy: LightWAM, recording: Recording) -> None:
+def test_the_seed_decides(engine: Engine[LightWAM], recording: Recording) -> None:
     found = moments(recording, 16)
     first, again, other = (
-        look_ahead(policy, found, replace(CONFIG, seed=seed)).imagined[ONE] for seed in (0, 0, 1)
+        look_ahead(engine, found, replace(CONFIG, seed=seed)).imagined[ONE] for seed in (0, 0, 1)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_the_mean_is_over_samples_that_begin_from_other_noise(policy: LightWAM, recording: Recording) -> None:
+def test_the_mean_is_over_samples_that_begin_from_other_noise(
+    engine: Engine[LightWAM], recording: Recording
+) -> None:
     found = moments(recording, 16)[:1]
     window = found[0].recording.clip(0, (0,), SPEC.views)
-    inputs, generator = policy.encode(window), torch.Generator().manual_seed(0)
-    samples = torch.stack([policy.imagine(inputs, ("robot",), 1, 2, generator) for _ in range(3)])
-    imagined = look_ahead(policy, found, CONFIG).imagined
+    query, generator = engine.query(window), torch.Generator().manual_seed(0)
+    latents = [engine.policy.imagine(query, 1, 2, generator) for _ in range(3)]
+    samples = torch.stack([engine.encoder.decode(each) for each in latents])
+    imagined = look_ahead(engine, found, CONFIG).imagined
     assert torch.allclose(imagined[ONE], samples[0], atol=1e-6)
     assert torch.allclose(imagined[MEAN], samples.mean(dim=0), atol=1e-6)
     assert not torch.allclose(samples[0], samples[1], atol=1e-2)
-    assert list(look_ahead(policy, found, replace(CONFIG, samples=1)).imagined) == [ONE]
+    assert list(look_ahead(engine, found, replace(CONFIG, samples=1)).imagined) == [ONE]
 
 
 def test_pooled_images_are_enlarged_and_the_page_says_so(recording: Recording) -> None:
-    pooled = tiny_policy(tiny_config(video_pool=2))
+    pooled = engine_of(tiny_policy(tiny_config(video_pool=2)))
     futures = look_ahead(pooled, moments(recording, 16), CONFIG)
     assert futures.size == (16, 32) and futures.imagined[ONE].shape == futures.recorded.shape
     assert float(futures.imagined[ONE].abs().max()) <= 1
@@ -114,9 +118,11 @@ def test_pooled_images_are_enlarged_and_the_page_says_so(recording: Recording) -
     assert "16×32 pixels, enlarged here to the canvas of 32×64" in body
 
 
-def test_a_still_world_is_predicted_perfectly_by_repeating_it(policy: LightWAM, tmp_path: Path) -> None:
+def test_a_still_world_is_predicted_perfectly_by_repeating_it(
+    engine: Engine[LightWAM], tmp_path: Path
+) -> None:
     recording = read_recording(still(tmp_path), "still", 0, "wait", "robot")
-    body = future(policy, [recording], CONFIG).body
+    body = future(engine, [recording], CONFIG).body
     row = body[body.index('<th scope="row">present repeated') :]
     assert row[: row.index("</tr>")].count("∞") == 4
 
@@ -126,12 +132,12 @@ def test_psnr() -> None:
 
 
 def test_an_episode_shorter_than_the_window_is_named(
-    policy: LightWAM, tmp_path: Path, recording: Recording
+    engine: Engine[LightWAM], tmp_path: Path, recording: Recording
 ) -> None:
     path = tmp_path / record(tmp_path, Task("short", "slide it"), 1, max_steps=8)["recording"]
     short = read_recording(path, "short", 1, "slide it", "robot")
-    body = future(policy, [recording, short], CONFIG).body
+    body = future(engine, [recording, short], CONFIG).body
     assert "short, seed 1: the episode has 8 steps, fewer than the window of 16" in body
     assert body.count('class="strip"') == 1
-    alone = future(policy, [short], CONFIG).body
+    alone = future(engine, [short], CONFIG).body
     assert "fewer than the window" in alone and "strip" not in alone

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from wamkit_client.types import BadInput
 
-from tests.policies.tiny_policy import tiny_config, tiny_policy
+from tests.policies.tiny_policy import engine_of, tiny_config, tiny_policy
 from tests.report.slider import evaluation
 from wamkit.report.distributions import Distribution
 from wamkit.report.facts import Facts
@@ -66,7 +66,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> RunPage:
         results=evaluation(folder, "slide", "stuck"),
         results_folder=folder,
         run_dir=folder,
-        policy=tiny_policy(tiny_config()).eval(),
+        engine=engine_of(tiny_policy(tiny_config())),
         distributions=[
             Distribution(
                 "action", ("right", "grip"), values, values.min(axis=0), values.max(axis=0), "min_max"
@@ -123,15 +123,9 @@ def test_the_same_run_gives_the_same_page(page: RunPage, html: str, tmp_path: Pa
     assert (tmp_path / "again.html").read_text() == html
 
 
-class Blind:
-    """A policy that neither imagines nor attends."""
-
-    data = tiny_policy(tiny_config()).data
-
-
 def test_a_page_has_the_sections_it_is_asked_for(page: RunPage, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    write_run_page(out, replace(page, policy=Blind()), ("facts", "success"))
+    write_run_page(out, page, ("facts", "success"))
     assert re.findall(r'<section id="(\w+)"', out.read_text()) == ["facts", "success"]
     with pytest.raises(BadInput, match="no section 'futur'; expected some of success, rollouts"):
         write_run_page(out, page, ("futur",))

@@ -301,7 +301,7 @@ LIGHT, PLAIN, FAST, NO_VIDEO = (
         ),
         (
             replace(FAST, policy=replace(FAST.policy, text=replace(FAST.policy.text, length=3))),
-            "policy.text.length is 3, expected 16",
+            "encoder.text is hashed-text:shake256:64x3:0.2, expected hashed-text:shake256:64x16:0.2",
         ),
         (
             replace(FAST, normalization=replace(FAST.normalization, action="z_score")),
@@ -317,7 +317,7 @@ def test_recipes_that_do_not_fit_each_other(other, message):
 
 def test_a_policy_of_another_cache_does_not_fit():
     pooled = replace(LIGHT, policy=replace(LIGHT.policy, objective="cotrain", video_pool=2))
-    with pytest.raises(BadInput, match=r"policy\.video_pool is 1, expected 2"):
+    with pytest.raises(BadInput, match=r"encoder\.pooling is present whole, future 1x1, expected present whole, future 2x2"):
         check(asked(pooled, FAST))
     check(asked(LIGHT, PLAIN, FAST, replace(NO_VIDEO, train=replace(NO_VIDEO.train, learning_rate=1e-3))))
 

@@ -24,7 +24,7 @@ from wamkit.data.lerobot.dataset import Dataset, Episode, Writer
 from wamkit.data.windows import window
 from wamkit.stages.findings import findings
 from wamkit.stages.inspection import inspect, padded_share, see
-from wamkit.stages.run import fit_normalizer
+from wamkit.stages.run import fit_normalizer, open_clips
 from wamkit.train.checkpoint import WEIGHTS, trained_tensors
 from wamkit.types import DataSpec
 from wamkit.wan.encoders import HashedTextConfig, StoredTextConfig, UMT5Config, WanVAEConfig
@@ -108,7 +108,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_dir(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose policy has random weights."""
     folder = tmp_path_factory.mktemp("run")
-    normalizer = fit_normalizer(RECIPE, Dataset.open(sound))
+    normalizer = fit_normalizer(RECIPE, open_clips(RECIPE, [sound]))
     policy = shaken(build_policy(RECIPE, normalizer))
     save_run(RECIPE, folder)
     save_normalizer(normalizer, folder)
@@ -125,9 +125,8 @@ def page(sound: Path, run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def suspicions(path: Path, run_dir: Path = Path()) -> list[str]:
     """What `inspect` returns, without drawing."""
-    dataset = Dataset.open(path)
-    clips = Clips(dataset, RECIPE.data, RECIPE.actions)
-    normalizer = fit_normalizer(RECIPE, dataset) if run_dir == Path() else load_normalizer(run_dir)
+    clips = Clips(Dataset.open(path), RECIPE.data, RECIPE.actions)
+    normalizer = fit_normalizer(RECIPE, [clips]) if run_dir == Path() else load_normalizer(run_dir)
     return findings(see(RECIPE, clips, normalizer, run_dir))
 
 
@@ -290,9 +289,7 @@ def test_the_page_shows_chunks_and_their_error(page: str, run_dir: Path, sound: 
     for i in np.unique(np.linspace(0, len(clips) - 1, 24).round()).astype(int).tolist():
         sample = clips.sample(i)
         clip = replace(sample.clip, views={name: view[:, :1] for name, view in sample.clip.views.items()})
-        inputs = engine.policy.encode(clip)
-        with torch.no_grad():
-            predicted = engine.policy.act(inputs, clip.embodiments, [torch.Generator()])
+        predicted = engine.policy.act(engine.query(clip, [torch.Generator()]))
         errors.append((predicted - sample.actions)[~sample.action_is_pad].abs())
     seen = text_of(page)
     assert "Open-loop error is not success." in seen and "Nothing is predicted" not in seen
@@ -412,7 +409,7 @@ def test_whole_windows_are_looked_at_as_they_are_trained_on(sound: Path, tmp_pat
     """Chunks of 1.2 s end inside the episodes of 14 and 20 steps; the one of 9 begins no sample."""
     run = replace(RECIPE, data=replace(RECIPE.data, whole_windows=True, chunk_seconds=1.2))
     clips = Clips(Dataset.open(sound), run.data, run.actions)
-    seen = see(run, clips, fit_normalizer(run, clips.dataset), Path())
+    seen = see(run, clips, fit_normalizer(run, [clips]), Path())
     assert {look.id for look in seen.looks} == {"0:0", "0:1", "0:2", "2:0", "2:4", "2:8"}
     assert not any(chunk.is_pad.any() for chunk in seen.chunks) and seen.padded_actions == 0
     inspect(run, [sound], Path(), tmp_path / "page.html")

@@ -114,10 +114,10 @@ class BlockCodec(Tables):
         b, _, t, height, width = video.shape
         blocks = video.reshape(b, 3, t // frames, frames, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
         blocks = blocks.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)  # b g h w (colour frame row column)
-        return (blocks @ basis.T).permute(0, 4, 1, 2, 3)
+        return (blocks @ basis.T.to(blocks.dtype)).permute(0, 4, 1, 2, 3)
 
     def _synthesise(self, latents: Tensor, basis: Tensor, frames: int) -> Tensor:
-        blocks = latents.permute(0, 2, 3, 4, 1) @ basis  # b g h w n
+        blocks = latents.permute(0, 2, 3, 4, 1) @ basis.to(latents.dtype)  # b g h w n
         blocks = blocks.unflatten(-1, (3, frames, BLOCK, BLOCK)).permute(0, 4, 1, 5, 2, 6, 3, 7)
         return blocks.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
