@@ -143,20 +143,20 @@ def test_an_interrupted_import_goes_on(dataset, latents, tmp_path, monkeypatch):
     episode_packed(tmp_path / "official", latents)
     monkeypatch.setattr(official_cache, "fill", small_shards)
     taken: list[int] = []
-    original = official_cache.Imported.batch
+    original = official_cache.Imported.collate
 
-    def stopping(self: official_cache.Imported, indices: Any) -> Any:
-        taken.extend(indices)
+    def stopping(self: official_cache.Imported, read: Any) -> Any:
+        taken.extend(range(len(taken), len(taken) + len(read)))
         if len(taken) > 40:
             raise KeyboardInterrupt
-        return original(self, indices)
+        return original(self, read)
 
-    monkeypatch.setattr(official_cache.Imported, "batch", stopping)
+    monkeypatch.setattr(official_cache.Imported, "collate", stopping)
     with pytest.raises(KeyboardInterrupt):
         import_latents(RUN, [dataset], tmp_path / "official", tmp_path / "cache", CPU)
     finished = sorted((tmp_path / "cache").glob("shard-*.json"))
     assert len(finished) == 2 and taken[-1] > 32
-    monkeypatch.setattr(official_cache.Imported, "batch", original)
+    monkeypatch.setattr(official_cache.Imported, "collate", original)
     before = [path.stat().st_mtime_ns for path in finished]
     import_latents(RUN, [dataset], tmp_path / "official", tmp_path / "cache", CPU)
     assert [path.stat().st_mtime_ns for path in finished] == before

@@ -317,7 +317,8 @@ def test_recipes_that_do_not_fit_each_other(other, message):
 
 def test_a_policy_of_another_cache_does_not_fit():
     pooled = replace(LIGHT, policy=replace(LIGHT.policy, objective="cotrain", video_pool=2))
-    with pytest.raises(BadInput, match=r"encoder\.pooling is present whole, future 1x1, expected present whole, future 2x2"):
+    differing = r"encoder\.pooling is present whole, future 1x1, expected present whole, future 2x2"
+    with pytest.raises(BadInput, match=differing):
         check(asked(pooled, FAST))
     check(asked(LIGHT, PLAIN, FAST, replace(NO_VIDEO, train=replace(NO_VIDEO.train, learning_rate=1e-3))))
 
