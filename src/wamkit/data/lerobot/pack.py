@@ -42,7 +42,7 @@ Row = dict[str, Any]
 class Plan:
     """What is recorded. features: name -> {"dtype", "shape", "names"}, without the index features."""
 
-    fps: float
+    fps: int | float  # a resumed recording must write 10 as 10, not as 10.0
     robot_type: str
     features: Mapping[str, Mapping[str, Any]]
     codec: VideoCodec

@@ -19,7 +19,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,8 @@ from wamkit_client.types import BadInput
 from wamkit.data.lerobot.files import CAMERA_PREFIX, STAGING
 from wamkit.data.lerobot.pack import INDEX_FEATURES, Plan, Staged, column_type, pack
 from wamkit.data.lerobot.video import VideoCodec, write_video
-from wamkit.io.files import LOCK, replace_text, sync
-from wamkit.io.records import read_record
+from wamkit.io.files import LOCK, sync
+from wamkit.io.records import read_record, write_record
 
 PLAN, RECORD, COLUMNS = "plan.json", "episode.json", "columns.parquet"
 NO_EXTRA: Mapping[str, Any] = {}
@@ -76,7 +75,7 @@ class Writer:
         plan = Plan(fps, robot_type, {name: dict(feature) for name, feature in features.items()}, codec)
         shutil.rmtree(root / STAGING, ignore_errors=True)
         (root / STAGING).mkdir(parents=True)
-        replace_text(root / STAGING / PLAN, json.dumps(asdict(plan), indent=2))
+        write_record(root / STAGING / PLAN, plan)
         return cls(root, plan)
 
     @classmethod
@@ -89,8 +88,7 @@ class Writer:
         root = Path(path)
         if not cls.unfinished(root):
             raise BadInput(f"{root} holds no unfinished recording; begin one with Writer.create")
-        plan = read_record(root / STAGING / PLAN, dict, "remove the folder and record again")
-        writer = cls(root, Plan(**plan | {"codec": VideoCodec(**plan["codec"])}))
+        writer = cls(root, read_record(root / STAGING / PLAN, Plan, "remove the folder and record again"))
         if repeatable:
             writer._drop_after_gap()
         return writer
