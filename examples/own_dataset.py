@@ -19,7 +19,7 @@ from own_robot import SIZE, Table
 from wamkit.config import Run
 from wamkit.data.actions import ActionSpace
 from wamkit.data.check import check
-from wamkit.data.lerobot.dataset import Writer
+from wamkit.data.lerobot.writer import Writer
 from wamkit.eval.evaluate import EvalConfig
 from wamkit.policies.light_wam.policy import StepWeights
 from wamkit.recipes import recipe

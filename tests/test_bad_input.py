@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wamkit.cli import run_command
-from wamkit.data.lerobot.dataset import Writer
+from wamkit.data.lerobot.writer import Writer
 
 CAMERAS = ("corner2", "gripperPOV")
 STEPS = 24

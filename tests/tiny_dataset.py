@@ -12,7 +12,7 @@ import numpy as np
 from tests.policies.tiny_policy import SPEC, tiny_config
 from wamkit.config import Run
 from wamkit.data.actions import ActionSpace
-from wamkit.data.lerobot.dataset import Writer
+from wamkit.data.lerobot.writer import Writer
 from wamkit.eval.evaluate import EvalConfig
 from wamkit.train.loop import TrainConfig
 

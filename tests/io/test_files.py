@@ -23,7 +23,6 @@ from wamkit.io.files import (
     replace_text,
     sha256,
     try_lock,
-    writable_folder,
 )
 
 HOLD = "import sys, time; from pathlib import Path; from wamkit.io.files import only_writer\n"
@@ -58,8 +57,8 @@ def test_a_claim_is_one_processs_however_many_ask(tmp_path: Path) -> None:
 def test_a_place_that_is_no_folder_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("mine")
     place = tmp_path / name
-    with pytest.raises(BadInput, match=str(place)):
-        writable_folder(place)
+    with pytest.raises(BadInput, match=str(place)), only_writer(place, "writes"):
+        pass
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -12,7 +12,8 @@ import pytest
 from wamkit_client.types import BadInput
 
 from tests.policies.tiny_policy import tiny_config, tiny_policy
-from wamkit.data.lerobot.dataset import Dataset, Writer
+from wamkit.data.lerobot.dataset import Dataset
+from wamkit.data.lerobot.writer import Writer
 from wamkit.data.normalize import Normalizer, dataset_stats
 from wamkit.report.distributions import distributions, distributions_of
 from wamkit.report.plots import VARIABLES, histogram, lines, running_mean

@@ -20,7 +20,8 @@ from tests.wan.test_umt5 import save_tokenizer
 from wamkit.config import Run, build_policy, load_engine, load_normalizer, save_normalizer, save_run
 from wamkit.data.actions import ActionSpace
 from wamkit.data.clips import Clips
-from wamkit.data.lerobot.dataset import Dataset, Episode, Writer
+from wamkit.data.lerobot.dataset import Dataset, Episode
+from wamkit.data.lerobot.writer import Writer
 from wamkit.data.windows import window
 from wamkit.stages.findings import findings
 from wamkit.stages.inspection import inspect, padded_share, see

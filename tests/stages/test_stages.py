@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wamkit.cli import run_command
-from wamkit.data.lerobot.dataset import Writer
+from wamkit.data.lerobot.writer import Writer
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 Break = Callable[[Path], None]

@@ -122,22 +122,18 @@ def expect_writable(folder: Path) -> None:
         raise explained(OSError(error.errno, error.strerror, str(existing))) from error
 
 
-def writable_folder(folder: Path) -> None:
-    """Create `folder` and its parents. BadInput where it is a file or cannot be written to."""
+@contextmanager
+def only_writer(folder: Path, work: str) -> Iterator[None]:
+    """Create `folder` and its parents and lock it. BadInput while another process holds it, where it is a file, and
+    where it cannot be written to.
+
+    work: what a writer does there, for the message "another process {work} here".
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explained(error, folder) from error
     expect_writable(folder)
-
-
-@contextmanager
-def only_writer(folder: Path, work: str) -> Iterator[None]:
-    """Create `folder` and lock it. BadInput while another process holds it, and as `writable_folder`.
-
-    work: what a writer does there, for the message "another process {work} here".
-    """
-    writable_folder(folder)
     with try_lock(folder / LOCK) as mine:
         if not mine:
             raise BadInput(f"{folder}: another process {work} here; wait for it or choose another folder")

@@ -48,9 +48,8 @@ from wamkit.data.lerobot.files import (
     read_tasks,
 )
 from wamkit.data.lerobot.video import read_frames
-from wamkit.data.lerobot.writer import Writer
 
-__all__ = ["Dataset", "Episode", "Writer"]
+__all__ = ["Dataset", "Episode"]
 
 COLUMN_BYTES = 512 * 2**20
 FRAME_BYTES = 256 * 2**20
