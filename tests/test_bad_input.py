@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.data.lerobot.writer import Writer
 
 CAMERAS = ("corner2", "gripperPOV")
@@ -47,8 +47,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a dataset, its cache and a run of two steps; do not change it."""
     folder = tmp_path_factory.mktemp("trained")
     record(folder / "dataset")
-    assert run_command(["encode", "metaworld3", *where(folder)[:4]]) == 0
-    assert run_command(["train", "metaworld3", *where(folder), *SMALL]) == 0
+    assert main(["encode", "metaworld3", *where(folder)[:4]]) == 0
+    assert main(["train", "metaworld3", *where(folder), *SMALL]) == 0
     return folder
 
 
@@ -72,7 +72,7 @@ def where(folder: Path) -> list[str]:
 def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
     """The one error of a command that must be refused, on one line."""
     capsys.readouterr()
-    assert run_command(words) == 2
+    assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "Traceback" not in error
     return " ".join(error.split())
@@ -151,7 +151,7 @@ def test_a_run_directory_of_another_run(copy, capsys):
 def test_a_finished_run_is_left_alone(copy):
     files = [copy / "run" / name for name in ("weights.safetensors", "metrics.jsonl", "run.json")]
     before = [path.read_bytes() for path in files]
-    assert run_command(["train", "metaworld3", *where(copy), *SMALL]) == 0
+    assert main(["train", "metaworld3", *where(copy), *SMALL]) == 0
     assert [path.read_bytes() for path in files] == before
 
 
@@ -177,16 +177,14 @@ def test_a_full_size_run_without_its_weights(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from wamkit_client.types import BadInput
 
-    from wamkit.policies.light_wam.policy import LightWAM
     from wamkit.recipes import recipe
     from wamkit.stages.plan import meta_policy
 
-    policy = meta_policy(recipe("libero_spatial"))
-    assert isinstance(policy, LightWAM)
+    run = recipe("libero_spatial")
     with pytest.raises(BadInput, match=r"weights/Wan2.1-T2V-1.3B.*hf download"):
-        policy.load_frozen_encoders()
+        run.policy.encoder(run.data, "training")
     with pytest.raises(BadInput, match=r"weights/Wan2.1-T2V-1.3B"):
-        policy.load_frozen_backbone()
+        meta_policy(run).load_frozen()
 
 
 @pytest.mark.parametrize(
@@ -229,6 +227,6 @@ def test_weights_of_a_light_wam_under_the_name_of_a_fast_wam(copy, capsys):
 def test_what_a_trained_policy_cannot_be_asked_for(copy, capsys, asked, says):
     run = str(copy / "blind")
     words = ["train", "metaworld3_fast_wam_no_video", *where(copy)[:4], "--out", run, *SMALL]
-    assert run_command(words) == 0
+    assert main(words) == 0
     assert says in refused(capsys, ["eval", run, "--episodes", "1", *asked])
     assert not (copy / "blind" / "eval").exists()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from wamkit_client.types import BadInput
 
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.config import from_json, to_json
 from wamkit.recipes import recipe
 
@@ -62,7 +62,7 @@ CASES = [[part.strip() for part in line.split("  ", 1)] for line in WRONG.strip(
 @pytest.mark.parametrize(("flags", "says"), CASES, ids=[flags for flags, _ in CASES])
 def test_a_wrong_value_is_refused_by_name_before_anything_is_written(tmp_path, capsys, flags, says):
     words = ["train", "metaworld3", "--out", str(tmp_path / "run"), *flags.split()]
-    assert run_command(words) == 2
+    assert main(words) == 2
     assert capsys.readouterr().err.startswith(f"error: {says}")
     assert not list(tmp_path.iterdir())
 
@@ -78,20 +78,20 @@ def test_a_wrong_value_is_refused_by_name_before_anything_is_written(tmp_path, c
     ],
 )
 def test_a_wrong_flag_is_refused_before_anything_is_written(tmp_path, capsys, words, says):
-    assert run_command([*words.split(), "--out", str(tmp_path / "new")]) == 2
+    assert main([*words.split(), "--out", str(tmp_path / "new")]) == 2
     assert capsys.readouterr().err.startswith(f"error: {says}")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_times_of_another_rate_are_named(capsys):
-    assert run_command(["train", "real_robot", "--plan", "--data.hz", "30"]) == 2
+    assert main(["train", "real_robot", "--plan", "--data.hz", "30"]) == 2
     assert capsys.readouterr().err == (
         "error: data.frame_times: 0.08 s is 2.4 control steps at data.hz 30, expected a whole number; "
         "give 0.06666667 or 0.1 s (multiples of 0.03333333 s), or another data.hz\n"
     )
     times = [str(step * 4 / 30) for step in range(9)]
     fitting = ["--data.hz", "30", "--data.chunk-seconds", str(32 / 30), "--data.frame-times", *times]
-    assert run_command(["train", "--plan", *fitting[:4], "real_robot", *fitting[4:]]) == 0
+    assert main(["train", "--plan", *fitting[:4], "real_robot", *fitting[4:]]) == 0
 
 
 def test_a_wrong_value_in_a_saved_run_is_named():

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.test_bad_input import record
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.config import to_json
 from wamkit.io.progress import MESSAGE_LENGTH, shortened
 from wamkit.recipes import recipe
@@ -89,7 +89,7 @@ def test_a_reader_who_leaves(words, variables):
 
 
 def test_a_huge_message_is_cut(capsys):
-    assert run_command(["convert", "hdf5", "word " * 200_000, "dataset"]) == 2
+    assert main(["convert", "hdf5", "word " * 200_000, "dataset"]) == 2
     error = capsys.readouterr().err
     assert len(error) < MESSAGE_LENGTH + 100 and "more characters" in error
     assert error.startswith("error: word word")
@@ -101,8 +101,8 @@ def test_a_short_message_is_left_alone():
 
 
 def test_a_huge_instruction_and_one_with_brackets(tmp_path, capsys):
-    assert run_command(["data", "info", str(record(tmp_path / "huge", task="word " * 200_000))]) == 0
+    assert main(["data", "info", str(record(tmp_path / "huge", task="word " * 200_000))]) == 0
     assert len(capsys.readouterr().out) < 4 * MESSAGE_LENGTH
-    assert run_command(["data", "info", str(record(tmp_path / "[red]", task="press [/b] twice"))]) == 0
+    assert main(["data", "info", str(record(tmp_path / "[red]", task="press [/b] twice"))]) == 0
     out = capsys.readouterr().out
     assert "press [/b] twice" in out and "[red]" in out

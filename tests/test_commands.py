@@ -10,7 +10,7 @@ import pytest
 from wamkit_client.suites import suite
 
 from wamkit import robotwin
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.config import load_run
 from wamkit.stages import collect, tables
 from wamkit.stages import run as stages
@@ -39,7 +39,7 @@ def asked(monkeypatch):
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert run_command(list(words)) == 2
+    assert main(list(words)) == 2
     return " ".join(capsys.readouterr().err.split())
 
 
@@ -47,7 +47,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_some_tasks_of_a_suite_are_evaluated(asked, tmp_path, word):
     words = ["eval", str(PRETRAINED), "--tasks", "1-2", word, "5", "--out", str(tmp_path)]
     with pytest.raises(Reached):
-        run_command([*words, "--eval.replan-steps", "4"])
+        main([*words, "--eval.replan-steps", "4"])
     _, chosen, config, out, *_ = asked[0]
     assert [task.name for task in chosen.tasks] == TASKS
     assert (chosen.episodes, config.replan_steps, out) == (5, 4, tmp_path)
@@ -55,7 +55,7 @@ def test_some_tasks_of_a_suite_are_evaluated(asked, tmp_path, word):
 
 def test_all_tasks_of_a_suite_are_evaluated(asked, tmp_path):
     with pytest.raises(Reached):
-        run_command(["eval", str(PRETRAINED), "--out", str(tmp_path)])
+        main(["eval", str(PRETRAINED), "--out", str(tmp_path)])
     assert asked[0][1] == suite("metaworld3")
 
 
@@ -63,7 +63,7 @@ def test_results_say_what_the_policy_acted_as(asked, tmp_path):
     words = ["eval", str(PRETRAINED), "--out", str(tmp_path)]
     for more in ([], ["--data.chunk-seconds", "0.1"]):
         with pytest.raises(Reached):
-            run_command([*words, *more])
+            main([*words, *more])
     trained, shorter = (facts for _, _, _, _, facts, _ in asked)
     assert "asked" not in trained and shorter["asked"] == ["data.chunk_seconds: 0.2 -> 0.1"]
     assert set(trained["run"]) == {"policy", "data", "actions", "normalization"}
@@ -73,14 +73,14 @@ def test_results_say_what_the_policy_acted_as(asked, tmp_path):
 def test_datasets_are_named_one_by_one_before_and_after_the_recipe(asked, tmp_path):
     out = str(tmp_path / "run")
     with pytest.raises(Reached):
-        run_command(["train", "--dataset", "goal", "libero_fast_wam", "--dataset", "object", "--out", out])
+        main(["train", "--dataset", "goal", "libero_fast_wam", "--dataset", "object", "--out", out])
     run, datasets, *_ = asked[0]
     assert (run.recipe, datasets) == ("libero_fast_wam", (Path("goal"), Path("object")))
 
 
 def test_some_tasks_of_a_suite_are_demonstrated(asked, tmp_path):
     with pytest.raises(Reached):
-        run_command(["collect", "metaworld3", "--tasks", "2", TASKS[0], "--out", str(tmp_path)])
+        main(["collect", "metaworld3", "--tasks", "2", TASKS[0], "--out", str(tmp_path)])
     chosen, out, config = asked[0]
     assert [task.name for task in chosen.tasks] == TASKS
     assert (out, config.episodes) == (tmp_path, 40)
@@ -102,10 +102,10 @@ def test_liberos_assets_are_named_to_every_process(asked, tmp_path, monkeypatch,
     monkeypatch.setenv("WAMKIT_LIBERO_ASSETS", "elsewhere")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Reached):
-        run_command([*words, "--out", "new"])
+        main([*words, "--out", "new"])
     assert os.environ["WAMKIT_LIBERO_ASSETS"] == "elsewhere"
     with pytest.raises(Reached):
-        run_command([*words, "--out", "new", "--libero-assets", "assets"])
+        main([*words, "--out", "new", "--libero-assets", "assets"])
     assert os.environ["WAMKIT_LIBERO_ASSETS"] == str(tmp_path / "assets")
 
 
@@ -115,11 +115,8 @@ def test_robotwins_suites_are_measured_in_its_checkout(tmp_path, monkeypatch, ca
     monkeypatch.setattr(tables, "results_table", str)
     words = ["eval", str(PRETRAINED), "--robotwin", "../RoboTwin", "--out", str(tmp_path)]
     assert "none of RoboTwin's" in refused(capsys, *words)
-    assert run_command([*words, "--suite", "robotwin_clean", "--trials", "3"]) == 0
-    assert (
-        run_command([*words, "--suite", "robotwin_randomized", "--tasks", "0-1", "--eval.processes", "1"])
-        == 0
-    )
+    assert main([*words, "--suite", "robotwin_clean", "--trials", "3"]) == 0
+    assert main([*words, "--suite", "robotwin_randomized", "--tasks", "0-1", "--eval.processes", "1"]) == 0
     run = load_run(PRETRAINED)
     one = replace(run, eval=replace(run.eval, processes=1))
     names = ",".join(task.name for task in robotwin.find_suite("robotwin_clean").tasks[:2])

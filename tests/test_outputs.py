@@ -10,13 +10,14 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from tests.convert import robot_hdf5
 from tests.test_bad_input import SMALL, record, where
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.io.files import replace_text
 from wamkit.stages import demo
 from wamkit.stages import run as stages
@@ -51,7 +52,7 @@ def words_of(command: str, out: Path) -> list[str]:
 
 def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
     capsys.readouterr()
-    assert run_command(words) == 2
+    assert main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     return error
@@ -139,7 +140,7 @@ def as_nobody(work: Callable[[], int]) -> int:
 def test_a_folder_without_permission(open_folder, capfd, words):
     locked = open_folder / "locked"
     locked.mkdir(mode=0o555)
-    assert as_nobody(lambda: run_command(words_of(words, locked / "new"))) == 2
+    assert as_nobody(lambda: main(words_of(words, locked / "new"))) == 2
     error = capfd.readouterr().err
     assert (
         error.startswith(f"error: {locked}: permission denied; choose another folder")
@@ -155,7 +156,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(open_folder, capfd, p
     encode = ["encode", "metaworld3", "--dataset", str(dataset), "--cache", str(open_folder / "cache")]
     (open_folder / "cache").mkdir(mode=0o777)
     (open_folder / "cache").chmod(0o777)
-    assert as_nobody(lambda: run_command(encode)) == 2
+    assert as_nobody(lambda: main(encode)) == 2
     error = capfd.readouterr().err
     assert "permission denied" in error and "truncated" not in error and "Traceback" not in error
 
@@ -182,7 +183,7 @@ def test_a_page_that_the_disk_refuses(tmp_path, capsys):
         "dataset",
         "page.html",
     ]
-    assert run_command(words) == 0 and page.stat().st_size > 10_000
+    assert main(words) == 0 and page.stat().st_size > 10_000
 
 
 def test_a_conversion_that_the_disk_refuses_goes_on_later(tmp_path, capsys):
@@ -191,8 +192,8 @@ def test_a_conversion_that_the_disk_refuses_goes_on_later(tmp_path, capsys):
     words = ["convert", "hdf5", str(tmp_path / "recordings"), str(tmp_path / "dataset")]
     with files_up_to(600):
         assert "file too large" in refused(capsys, words)
-    assert run_command(words) == 0
-    assert run_command(["data", "check", str(tmp_path / "dataset")]) == 0
+    assert main(words) == 0
+    assert main(["data", "check", str(tmp_path / "dataset")]) == 0
 
 
 def test_a_small_file_that_the_disk_refuses_stays_as_it_was(tmp_path):
@@ -205,13 +206,13 @@ def test_a_small_file_that_the_disk_refuses_stays_as_it_was(tmp_path):
 
 def test_repeating_a_finished_run_writes_nothing_even_where_nothing_can_be_written(tmp_path):
     record(tmp_path / "dataset")
-    assert run_command(["encode", "metaworld3", *where(tmp_path)[:4]]) == 0
+    assert main(["encode", "metaworld3", *where(tmp_path)[:4]]) == 0
     train = ["train", "metaworld3", *where(tmp_path), *SMALL]
-    assert run_command(train) == 0
+    assert main(train) == 0
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "run").glob("*.*")}
     assert {"run.json", "normalizer.json", "provenance.json"} < {path.name for path in before}
     with files_up_to(0):
-        run_command(train)
+        main(train)
     small = [path for path in before if path.suffix == ".json"]
     assert [path.read_bytes() for path in before] == [content for _, content in before.values()]
     assert [path.stat().st_mtime_ns for path in small] == [before[path][0] for path in small]
@@ -242,21 +243,21 @@ def test_small_files_have_one_writer():
 def test_suggested_commands_can_be_pasted(tmp_path, capsys, monkeypatch):
     place = tmp_path / "my runs"
     record(place / "dataset")
-    assert run_command(["encode", "metaworld3", *where(place)[:4]]) == 0
+    assert main(["encode", "metaworld3", *where(place)[:4]]) == 0
     capsys.readouterr()
-    assert run_command(["train", "metaworld3", *where(place), *SMALL]) == 0
+    assert main(["train", "metaworld3", *where(place), *SMALL]) == 0
     said = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(said.partition("Next: ")[2]) == ["wamkit", "eval", str(place / "run")]
     page = place / "run" / "inspection.html"
-    assert run_command(["inspect", str(place / "run"), "--dataset", str(place / "dataset")]) == 0
-    assert f"wamkit inspect &#x27;{place}/run&#x27;" in page.read_text()
+    assert main(["inspect", str(place / "run"), "--dataset", str(place / "dataset")]) == 0
+    assert f"wamkit inspect '{place}/run'" in unescape(page.read_text())
     monkeypatch.setattr(demo, "results_table", lambda results: "")
     monkeypatch.setattr(demo, "read_results", lambda path: {})
     for name in ("encode", "train", "evaluate", "report"):
         monkeypatch.setattr(stages, name, lambda *arguments: None)
     monkeypatch.setattr(demo, "collect", lambda *arguments: None)
     monkeypatch.setattr(demo, "check", lambda *arguments: [])
-    assert run_command(["demo", "--smoke", "--out", str(place)]) == 0
+    assert main(["demo", "--smoke", "--out", str(place)]) == 0
     suggested = [
         shlex.split(line) for line in capsys.readouterr().out.partition("next:")[2].splitlines() if line
     ]

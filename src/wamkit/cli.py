@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return report(error)
 
 
-run_command = main
+run_command = main  # the former name, which some tests still use
 
 
 def _open_streams() -> None:

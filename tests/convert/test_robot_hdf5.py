@@ -20,7 +20,7 @@ from wamkit_client.types import BadInput
 
 from tests.convert import robot_hdf5
 from tests.convert.robot_hdf5 import CAMERAS, HEIGHT, STEPS, WIDTH, numbers, picture
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.convert.robot_hdf5 import robot_to_lerobot
 from wamkit.data.actions import ActionSpace
 from wamkit.data.check import check
@@ -253,11 +253,11 @@ def test_a_full_disk_is_one_message_and_the_same_command_resumes(
     convert(recorded, tmp_path / "whole", fps=30.0)
     filler.write_bytes(bytes(400 * 1024))
     words = ["convert", "hdf5", str(recorded), str(folder / "out"), "--fps", "30", "--robot", "two_arms"]
-    assert run_command(words) == 2
+    assert main(words) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "the disk is full" in said and AGAIN in said
     filler.unlink()
-    assert run_command(words) == 0
+    assert main(words) == 0
     assert content(folder / "out") == content(tmp_path / "whole")
 
 

@@ -22,7 +22,7 @@ from wamkit_client.types import ActionChunk, BadInput, NotSaved, Observation, Po
 
 from tests.client.toy import Reacher, Sleeper, ToyConfig, toy_suite
 from tests.client.waiting import waiting_suite
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.eval.evaluate import EvalConfig, differences, evaluate, like, read_results
 from wamkit.io.files import AGAIN
 
@@ -261,11 +261,11 @@ def test_a_full_disk_ends_the_command_with_one_message(
     (tmp_path / "episodes").mkdir()
     (tmp_path / "episodes" / f"rest_{EVALUATION_SEED}.npz.tmp").symlink_to("/dev/full")
     words = ["eval", str(PRETRAINED), "--out", str(tmp_path), "--eval.processes", "1"]
-    assert run_command(words) == 2
+    assert main(words) == 2
     said = " ".join(capsys.readouterr().err.split())
     recording = tmp_path / "episodes" / f"rest_{EVALUATION_SEED}.npz"
     assert said.startswith(f"error: {recording}: the disk is full") and AGAIN in said
-    assert run_command(words) == 0
+    assert main(words) == 0
     assert read_results(tmp_path / "results.json")["resumed"] == 2
 
 

@@ -20,7 +20,7 @@ from wamkit_client.stats import wilson
 from wamkit_client.types import BadInput, Observation
 
 from tests.robotwin.standin import HERE, SUITE, behave, checkout, executed, module, run_directory, tiny_run
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.config import Run, load_engine, load_engine_as, load_run
 from wamkit.eval.evaluate import read_results
 from wamkit.robotwin import SUITES, evaluate, evaluation, find_suite
@@ -99,7 +99,7 @@ def test_the_precision_that_is_asked_for_is_served_and_told(run_dir: Path, tmp_p
         "--out",
         str(out),
     ]
-    assert run_command(["eval", str(run_dir), *words, "--precision", "bf16"]) == 0
+    assert main(["eval", str(run_dir), *words, "--precision", "bf16"]) == 0
     results = read_results(out / "results.json")
     assert (results["policy"]["precision"], results["config"]["precision"]) == ("bfloat16", "bf16")
     (done,) = executed(root)

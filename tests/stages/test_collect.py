@@ -21,7 +21,7 @@ from wamkit_client.suites import suite
 from wamkit_client.types import BadInput
 
 from tests.client.toy import MENDED, toy_suite
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.writer import Writer
 from wamkit.io.files import AGAIN, LOCK
@@ -202,13 +202,13 @@ def test_a_full_disk_is_one_message_and_the_same_command_resumes(
     filler = folder / "filler"
     filler.write_bytes(bytes(160 * 1024))
     words = ["collect", "toys", "--episodes", "5", "--out", str(folder / "data")]
-    assert run_command(words) == 2
+    assert main(words) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "the disk is full" in said and AGAIN in said
     kept = len(list(folder.glob("data/.staging/episode-*[0-9]")))
     assert 1 <= kept < 10
     filler.unlink()
-    assert run_command(words) == 0
+    assert main(words) == 0
     states = [Dataset.open(path).episode_column("initial_state") for path in (folder / "data", whole)]
     assert states[0] == states[1]
 
@@ -258,7 +258,7 @@ def test_a_crash_of_the_simulator_is_one_message_and_the_same_request_resumes(
     config, folder = replace(CONFIG, workers=1), tmp_path / "data"
     monkeypatch.setitem(suites.SUITES, "toys", toy_suite("raise"))
     words = ["collect", "toys", "--workers", "1", "--episodes", "5", "--out", str(folder)]
-    assert run_command(words) == 2
+    assert main(words) == 2
     said = capsys.readouterr().err
     assert said.startswith(
         "error: raise, seed 1: the simulator crashed: ZeroDivisionError: the toy broke (File "
@@ -268,7 +268,7 @@ def test_a_crash_of_the_simulator_is_one_message_and_the_same_request_resumes(
     with pytest.raises(BadInput, match="the simulator crashed: the environment's process died"):
         collect(toy_suite("die"), tmp_path / "died", config)
     monkeypatch.setenv(MENDED, "yes")
-    assert run_command(words) == 0
+    assert main(words) == 0
     states = [json.loads(text) for text in Dataset.open(folder).episode_column("initial_state")]
     assert [state["seed"] for state in states] == [0, 1, 2, 3, 4]
 

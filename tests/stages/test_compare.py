@@ -19,7 +19,7 @@ from wamkit_client.types import BadInput
 
 from tests.client.waiting import waiting_suite
 from tests.test_bad_input import record, refused
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.config import Run
 from wamkit.recipes import recipe
 from wamkit.stages import compare as comparing
@@ -75,8 +75,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, seen: dict[str, list[tupl
         patch.setattr(loop, "optimize", spy)
         patch.setattr(cost, "QUERY_ROUNDS", 1)
         patch.setattr(cost, "STEP_ROUNDS", 1)
-        assert run_command(words(folder, "metaworld3")) == 0
-        assert run_command(words(folder, *RECIPES)) == 0
+        assert main(words(folder, "metaworld3")) == 0
+        assert main(words(folder, *RECIPES)) == 0
     return folder
 
 
@@ -114,7 +114,7 @@ def test_finished_rows_are_left_alone(finished, monkeypatch, capsys):
     for module, name in ((stages, "encode"), (stages, "train"), (stages, "evaluate"), (comparing, "measure")):
         monkeypatch.setattr(module, name, None)
     before = contents(finished)
-    assert run_command(words(finished, *RECIPES)) == 0
+    assert main(words(finished, *RECIPES)) == 0
     assert contents(finished) == before
     said = capsys.readouterr().out
     assert "2/2 metaworld3_fast_wam_seed0: 2 of 4 solved" in said and "comparison.html" in said
@@ -138,13 +138,13 @@ def test_a_row_of_another_process_is_left_to_it(finished, tmp_path, monkeypatch,
         text=True,
     )
     assert holder.stdout.readline() == "mine\n"
-    assert run_command(words(folder, *RECIPES)) == 0
+    assert main(words(folder, *RECIPES)) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "metaworld3_seed0: another process works on it" in said and "the last one writes the page" in said
     assert not row.exists() and not (folder / "out" / "comparison.html").exists()
     holder.kill()  # a dead process has no claim
     holder.wait()
-    assert run_command(words(folder, *RECIPES)) == 0
+    assert main(words(folder, *RECIPES)) == 0
     assert (row / "eval" / "metaworld3" / "results.json").exists()
     assert (folder / "out" / "comparison.html").exists()
 
@@ -154,7 +154,7 @@ def test_only_one_process_writes_the_page(finished, tmp_path, capsys):
     (folder / "out" / "comparison.html").unlink()
     with (folder / "out" / ".page.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert run_command(words(folder, *RECIPES)) == 0
+        assert main(words(folder, *RECIPES)) == 0
     assert "another process writes the page" in capsys.readouterr().out
     assert not (folder / "out" / "comparison.html").exists()
 
@@ -166,10 +166,10 @@ from tests.client.waiting import waiting_suite
 
 if __name__ == "__main__":
     suites.SUITES["metaworld3"] = waiting_suite("metaworld3")
-    from wamkit.cli import run_command
+    from wamkit.cli import main
     print("ready", flush=True)
     input()
-    sys.exit(run_command(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -252,12 +252,12 @@ def test_a_score_of_other_settings_is_never_returned(finished, tmp_path, capsys)
     run = folder / "out" / "metaworld3_fast_wam_seed0"
     shutil.rmtree(run / "eval")
     eval_run = ["eval", str(run), "--eval.processes", "1"]
-    assert run_command([*eval_run, "--policy.sample-steps", "1"]) == 0
+    assert main([*eval_run, "--policy.sample-steps", "1"]) == 0
     for again in (eval_run, words(folder, *RECIPES)):
         error = refused(capsys, again)
         assert "belongs to an evaluation with policy.run.policy.sample_steps = 1, asked for 10" in error
-    assert run_command([*eval_run, "--policy.sample-steps", "1"]) == 0
-    assert run_command([*eval_run, "--out", str(tmp_path / "trained")]) == 0
+    assert main([*eval_run, "--policy.sample-steps", "1"]) == 0
+    assert main([*eval_run, "--out", str(tmp_path / "trained")]) == 0
 
 
 def test_words_that_make_no_comparison(tmp_path, capsys):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.data.lerobot.writer import Writer
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
@@ -101,7 +101,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def report(root: Path) -> int:
-    return run_command(["report", str(root / "run"), "--dataset", str(root / "dataset")])
+    return main(["report", str(root / "run"), "--dataset", str(root / "dataset")])
 
 
 def test_a_dataset_without_names_gives_a_page(sound: Path) -> None:
@@ -131,7 +131,7 @@ def test_inspecting_a_run_whose_provenance_is_damaged(
 ) -> None:
     root = Path(shutil.copytree(sound, tmp_path / "broken"))
     change(PROVENANCE, dataset={})(root)
-    assert run_command(["inspect", str(root / "run")]) == 2
+    assert main(["inspect", str(root / "run")]) == 2
     assert "provenance.json: dataset.episodes: field required" in " ".join(capsys.readouterr().err.split())
 
 
@@ -142,7 +142,7 @@ def test_inspecting_a_dataset_names_what_is_wrong_with_it(
     root = Path(shutil.copytree(sound / "dataset", tmp_path / "dataset"))
     nan_action(root)
     out = ["--out", str(tmp_path / "page.html")] if words else []
-    assert run_command(["inspect", str(root), *words, *out]) == 2
+    assert main(["inspect", str(root), *words, *out]) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "file-000.parquet: action is nan in episode 1, step 2, dimension 0; correct the value" in error
     assert not (tmp_path / "page.html").exists()

@@ -121,6 +121,8 @@ def _opened(path: Path) -> Iterator[InputContainer]:
         expect(path.parent, path.name)
     try:
         container = av.open(str(path), options={"format_whitelist": CONTAINERS})
+    except PermissionError as error:
+        raise _broken(path, "cannot be read (permission denied)") from error
     except av.FFmpegError as error:
         raise _broken(path, f"is truncated or no video ({error.strerror})") from error
     except UnicodeDecodeError as error:
