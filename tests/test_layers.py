@@ -31,7 +31,7 @@ ROWS = (
     {"nn", "flow"},
     {"io"},
     {"types"},
-    {"bounds", "draws", "tree"},
+    {"bounds", "draws", "plugins", "tree"},
 )
 ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wamkit.data.canvas import canvas_size, tile
 from wamkit.data.normalize import Normalizer
+from wamkit.policies.base import EncoderFacts
 from wamkit.tree import Tree
 from wamkit.types import DataSpec, Preprocessing
 from wamkit.wan.encoders import (
@@ -27,6 +28,7 @@ from wamkit.wan.encoders import (
     build_codec,
     build_text,
 )
+from wamkit.wan.prompts import codec_of, prompts_of, why_no_text, why_no_tokens
 from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 
@@ -132,6 +134,20 @@ def example_inputs(
         "proprio": torch.zeros(batch, data.proprio_dim),
         "frame_is_pad": torch.zeros(batch, len(data.frame_times), dtype=torch.bool),
     }
+
+
+def encoder_facts(
+    codec: CodecConfig, text: TextConfig, instructions: Sequence[str], device: torch.device, base: str = ""
+) -> EncoderFacts:
+    """What can be shown of codec and text encoder on this machine.
+
+    base: the released video model that the policy is built on and a run does not contain; "" for none.
+    """
+    codecs, no_codec = codec_of(codec, device)
+    prompts = prompts_of(text, instructions)
+    no_base = f"{base}, the video model that the run is built on, is not on this machine (docs/weights.md)"
+    missing = no_codec or (no_base if base and not Path(base).exists() else "") or why_no_text(text, prompts)
+    return EncoderFacts(prompts, tuple(codecs), no_codec, why_no_tokens(text), missing)
 
 
 class ProprioEncoder(nn.Linear):

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from wamkit_client.types import BadInput
 
+from wamkit import plugins
+from wamkit.plugins import load, plug_ins
+
 if TYPE_CHECKING:
     from wamkit.config import Run
 
@@ -49,7 +52,8 @@ PUBLISHED = {
 }
 # our name -> the published recipe that it puts right
 OURS = {f"{name}_ours": name for name in PUBLISHED}
-RECIPES = (*SMALL, *PUBLISHED, *OURS)
+PLUG_INS = plug_ins(plugins.RECIPES)
+RECIPES = (*SMALL, *PUBLISHED, *OURS, *PLUG_INS)
 
 # policy -> the recipe that `wamkit demo` trains
 DEMOS = {"light_wam": "metaworld3", "fast_wam": "metaworld3_fast_wam"}
@@ -62,6 +66,8 @@ def recipe(name: str) -> Run:
 
         return ours(recipe(OURS[name]))
     known = SMALL | PUBLISHED
+    if name in PLUG_INS:
+        return load(PLUG_INS[name])()
     if name not in known:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
         raise BadInput(f"unknown recipe {name!r}; did you mean {near!r}? There are {', '.join(RECIPES)}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,6 @@ from wamkit.stages.run import best_device, fit_normalizer
 from wamkit.train.checkpoint import run_weights, told_not_finite
 from wamkit.types import DataSpec, Policy
 from wamkit.wan.encoders import Codec
-from wamkit.wan.prompts import Prompt, codec_of, prompts_of, why_no_text, why_no_tokens
 
 EPISODES = 3
 """Whose first, middle and last step are looked at: the first, the middle and the last of the dataset."""
@@ -76,16 +74,14 @@ def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> li
 def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
     """Everything that is shown and judged."""
     dataset, device = clips.dataset, best_device()
-    policy: Any = run.policy  # of a Wan-based system
     known, instructions = dataset.robot_type in normalizer.stats, tuple(dict.fromkeys(dataset.tasks.values()))
-    codecs, no_codec = codec_of(policy.codec, device)
-    prompts = prompts_of(policy.text, instructions)
+    facts = run.policy.encoder_facts(instructions, device)
     broken = told_not_finite(not_finite(run_weights(run_dir))) if run_dir != Path() else ""
-    no_policy = no_codec or why_no_policy(run, run_dir, known, prompts) or broken
+    no_policy = why_no_policy(run, run_dir, known) or facts.missing or broken
     engines = [] if no_policy else [load_engine_as(run, run_dir, device)]
     looked, shown, predicted = chosen(clips, PREDICTED if engines else 0)
     with bar("inspect", len(looked) + len({*shown, *predicted}), unit="samples") as advance:
-        looks = tuple(_look(clips.sample(i), run.data, codecs, device, advance) for i in looked)
+        looks = tuple(_look(clips.sample(i), run.data, facts.codecs, device, advance) for i in looked)
         chunks = chunks_of(clips, sorted({*shown, *predicted}), engines, advance)
     fields = tuple(_field(name, run, dataset, normalizer) for name in SOURCES)
     return Seen(
@@ -98,12 +94,12 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
         views=tuple(_view(name, dataset, run.data, looks) for name in run.data.views),
         looks=looks,
         fields=fields,
-        prompts=prompts,
+        prompts=facts.prompts,
         chunks=tuple(chunks[i] for i in shown),
         open_loop=open_loop(list(chunks.values()), 2 / (fields[0].high - fields[0].low)),
         padded_actions=padded_share(clips.episodes, run.data),
-        no_codec=no_codec,
-        no_tokens=why_no_tokens(policy.text),
+        no_codec=facts.no_codec,
+        no_tokens=facts.no_tokens,
         no_policy=no_policy,
         broken=broken,
     )
@@ -213,16 +209,12 @@ def padded_share(episodes: Sequence[Episode], spec: DataSpec) -> float:
     return padded / (spec.horizon * sum(starts))
 
 
-def why_no_policy(run: Run, run_dir: Path, known: bool, prompts: Sequence[Prompt]) -> str:
-    """Why a run's policy cannot be asked about this dataset; "" where it can.
+def why_no_policy(run: Run, run_dir: Path, known: bool) -> str:
+    """Why a run's policy cannot be asked about this dataset, its encoder apart; "" where it can.
 
     known: whether its normaliser knows the dataset's robot. Raises BadInput where `run` cannot be asked of run_dir.
     """
     if run_dir == Path():
         return "this is a recipe that has not been trained; inspect a run directory to see what its policy predicts"
     inference_overrides(load_run(run_dir), run)
-    policy: Any = run.policy
-    base = policy.released_base
-    if base and not Path(base).exists():
-        return f"{base}, the video model that the run is built on, is not on this machine (docs/weights.md)"
-    return why_no_text(policy.text, prompts) if known else "the run does not know this robot"
+    return "" if known else "the run does not know this robot"

@@ -32,6 +32,7 @@ from wamkit.flow import (
 )
 from wamkit.nn.attention import only
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
+from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
@@ -39,9 +40,9 @@ from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE, Noised
 from wamkit.policies.fast_wam.sampling import DRAWS, Noise, NoiseProtocol, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
-from wamkit.policies.wan_encoder import WanEncoder, context, example_inputs, proprio_encoder
+from wamkit.policies.wan_encoder import WanEncoder, context, encoder_facts, example_inputs, proprio_encoder
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.block import Stream, TransformerSize, open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT, WanSize
@@ -81,7 +82,7 @@ class FromScratch:
 
 
 @dataclass(frozen=True)
-class FastWAMConfig:
+class FastWAMConfig(PolicyConfig):
     """Defaults are the published full-size model.
 
     action_width, action_ffn: of the action model; depth, heads and head channels are the video model's.
@@ -116,7 +117,6 @@ class FastWAMConfig:
     about_losses: ClassVar[str] = (
         "action and video: flow matching, the squared error of a predicted velocity (never zero)"
     )
-    released_base: ClassVar[str] = ""  # a run contains all of its weights
 
     def __post_init__(self) -> None:
         acting(self.variant, self.mode)
@@ -154,6 +154,10 @@ class FastWAMConfig:
     def encoder_modules(self) -> dict[str, nn.Module]:
         """Its networks without their released weights, by row of the parameter table."""
         return {"video codec": build_codec(self.codec)}
+
+    def encoder_facts(self, instructions: Sequence[str], device: torch.device) -> EncoderFacts:
+        """What can be shown of its encoder on this machine."""
+        return encoder_facts(self.codec, self.text, instructions, device)
 
     def example_inputs(self, data: DataSpec, batch: int) -> Tree:
         """Zeros in the shapes of a training batch's inputs."""
@@ -199,12 +203,12 @@ class States:
     stream: Stream
 
 
-class FastWAM(nn.Module):
+class FastWAM(PolicyModule):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
     def __init__(self, config: FastWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
-        super().__init__()
-        self.config, self.data, self.normalizer = config, data, normalizer
+        super().__init__(data, normalizer)
+        self.config = config
         self.dit = WanDiT(config.size, NO_ADAPTERS)
         self.action = ActionDiT(config.action_size, data.action_dim)
         self.proprio_encoder = proprio_encoder(data.proprio_dim, config.size.text_dim)
@@ -240,9 +244,6 @@ class FastWAM(nn.Module):
         weights = {"video": self.config.video_weight, "action": self.config.action_weight}
         return weights if self.variant.trains_video else {"action": self.config.action_weight}
 
-    def load_frozen(self) -> None:
-        """No-op: all of it is trained and lies in the run directory."""
-
     def initialize(self) -> None:
         """Where training starts. Raises BadInput naming a missing file or key of the video model."""
         match self.config.start:
@@ -252,14 +253,6 @@ class FastWAM(nn.Module):
             case FromScratch():
                 open_gates(self.dit.blocks)
                 open_gates(self.action.blocks)
-
-    def embodiment(self, names: Sequence[str]) -> Int[Tensor, " b"]:
-        """Rows of the normaliser. BadInput for a robot it was not trained for."""
-        return self.normalizer.index(names)
-
-    def parameter_groups(self) -> list[Group]:
-        """All trained parameters alike."""
-        return [Group({name: p for name, p in self.named_parameters() if p.requires_grad})]
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
         """Unweighted losses by name."""

@@ -34,10 +34,18 @@ from wamkit.flow import (
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
+from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
-from wamkit.policies.wan_encoder import WanEncoder, context, example_inputs, pooled, proprio_encoder
+from wamkit.policies.wan_encoder import (
+    WanEncoder,
+    context,
+    encoder_facts,
+    example_inputs,
+    pooled,
+    proprio_encoder,
+)
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
 from wamkit.wan.encoders import (
@@ -93,7 +101,7 @@ class StepWeights:
 
 
 @dataclass(frozen=True)
-class LightWAMConfig:
+class LightWAMConfig(PolicyConfig):
     """Defaults are the published full-size model.
 
     objective: "cotrain" (two passes: full-resolution present, pooled clip), "cotrain_one_pass" (the same function
@@ -125,13 +133,6 @@ class LightWAMConfig:
         """What tells policies of this kind apart in results."""
         return {"objective": self.objective}
 
-    @property
-    def released_base(self) -> str:
-        """The released video model that a run is built on and does not contain; "" for none."""
-        return self.tuning.base if isinstance(self.tuning, LoRATuning) else ""
-
-    inference_overrides: ClassVar[tuple[str, ...]] = ()
-
     def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> WanEncoder:
         """The frozen half. Raises BadInput naming a missing file."""
         return WanEncoder.load(self.codec, self.text, data, self.video_pool, preprocessing)
@@ -140,6 +141,16 @@ class LightWAMConfig:
         """Its networks without their released weights, by row of the parameter table."""
         return {"video codec": build_codec(self.codec)}
 
+    def encoder_facts(self, instructions: Sequence[str], device: torch.device) -> EncoderFacts:
+        """What can be shown of its encoder on this machine."""
+        return encoder_facts(
+            self.codec,
+            self.text,
+            instructions,
+            device,
+            base=self.tuning.base if isinstance(self.tuning, LoRATuning) else "",
+        )
+
     def example_inputs(self, data: DataSpec, batch: int) -> Tree:
         """Zeros in the shapes of a training batch's inputs."""
         return example_inputs(self.codec, self.text, self.size.text_dim, data, self.video_pool, batch)
@@ -147,9 +158,6 @@ class LightWAMConfig:
     def build(self, data: DataSpec, normalizer: Normalizer) -> LightWAM:
         """The policy with random weights; without any under `torch.device("meta")`."""
         return LightWAM(self, data, normalizer)
-
-    def validate(self, trained: object) -> None:
-        """No-op: whatever was trained acts in the one way there is."""
 
     def validate_together(self) -> None:
         """BadInput where values do not go together. Older runs may hold such values, so reading one does not ask."""
@@ -201,12 +209,12 @@ class NoisyClip:
         return (PRESENT, future(self.velocity))
 
 
-class LightWAM(nn.Module):
+class LightWAM(PolicyModule):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
     def __init__(self, config: LightWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
-        super().__init__()
-        self.config, self.data, self.normalizer = config, data, normalizer
+        super().__init__(data, normalizer)
+        self.config = config
         self.dit = WanDiT(config.size, config.adapters)
         self.expert = StateFusionActionExpert(
             config.expert, config.size.width, len(config.adapters.layers), data.action_dim
@@ -245,14 +253,6 @@ class LightWAM(nn.Module):
         match self.config.tuning:
             case LoRATuning(base=base):
                 load_wan(self.dit, Path(base))
-
-    def embodiment(self, names: Sequence[str]) -> Int[Tensor, " b"]:
-        """Rows of the normaliser. BadInput for a robot it was not trained for."""
-        return self.normalizer.index(names)
-
-    def parameter_groups(self) -> list[Group]:
-        """All trained parameters alike."""
-        return [Group({name: p for name, p in self.named_parameters() if p.requires_grad})]
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
         """Unweighted losses by name."""

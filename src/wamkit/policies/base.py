@@ -1,0 +1,128 @@
+"""What every kind of policy shares: the base of its config and of its network. Plug-ins derive from these.
+
+A config without fields of its own is complete but for `kind`, `encoder`, `example_inputs` and `build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from wamkit.data.normalize import Normalizer
+from wamkit.tree import Tree
+from wamkit.types import Actor, DataSpec, Encoder, Group, PartTable, Preprocessing, Query, Trainable
+from wamkit.wan.encoders import Codec
+from wamkit.wan.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What `wamkit inspect` shows of an encoder on this machine.
+
+    codecs: the video codec, or none, and in no_codec why. prompts: what becomes of instructions. no_tokens: why tokens
+    are not known; "" where they are. missing: why the policy cannot be asked here; "" where it can.
+    """
+
+    prompts: tuple[Prompt, ...]
+    codecs: tuple[Codec, ...] = ()
+    no_codec: str = ""
+    no_tokens: str = ""
+    missing: str = ""
+
+
+class PolicyConfig:
+    """The base of a policy's config: a frozen dataclass with a field `kind: Literal["its_kind"] = "its_kind"`.
+
+    It is saved in `run.json`. inference_overrides: paths below `policy.` that may differ between training and acting.
+    about_losses: what a reader of a comparison should know about its losses, in a sentence; "" for nothing.
+    """
+
+    inference_overrides: ClassVar[tuple[str, ...]] = ()
+    about_losses: ClassVar[str] = ""
+    kind: str
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What tells policies of this kind apart in results."""
+        return {}
+
+    def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> Encoder:
+        """The frozen half with its weights, on the CPU. Raises BadInput naming a missing file."""
+        raise NotImplementedError
+
+    def example_inputs(self, data: DataSpec, batch: int) -> Tree:
+        """Zeros in the shapes of a training batch's inputs."""
+        raise NotImplementedError
+
+    def build(self, data: DataSpec, normalizer: Normalizer) -> Trainable:
+        """The learned half with random weights; without any under `torch.device("meta")`."""
+        raise NotImplementedError
+
+    def encoder_modules(self) -> Mapping[str, nn.Module]:
+        """The encoder's networks without released weights, by row of the parameter table."""
+        return {}
+
+    def encoder_facts(self, instructions: Sequence[str], device: torch.device) -> EncoderFacts:
+        """What can be shown of its encoder on this machine."""
+        prompts = tuple(Prompt(text, text, (), 0, 0, "") for text in instructions)
+        return EncoderFacts(
+            prompts, no_codec="this policy has no video codec", no_tokens="it has no tokenizer"
+        )
+
+    def validate(self, trained: Any) -> None:
+        """BadInput where weights that were trained as `trained` cannot act as this."""
+
+    def validate_together(self) -> None:
+        """BadInput where values that a command line changed do not go together."""
+
+
+class TrainedModule(nn.Module):
+    """The base of a network that is trained: what most do alike.
+
+    data: what it asks of a dataset. normalizer: its own; what it takes and returns is in physical units.
+    """
+
+    def __init__(self, data: DataSpec, normalizer: Normalizer) -> None:
+        super().__init__()
+        self.data, self.normalizer = data, normalizer
+
+    @property
+    def parts(self) -> PartTable:
+        """The rows of its parameter table."""
+        return (("network", lambda name: True),)
+
+    def embodiment(self, names: Sequence[str]) -> Int[Tensor, " b"]:
+        """Rows of the normaliser. BadInput for a robot it was not trained for."""
+        return self.normalizer.index(names)
+
+    def parameter_groups(self) -> list[Group]:
+        """All trained parameters alike."""
+        return [Group({name: p for name, p in self.named_parameters() if p.requires_grad})]
+
+    def initialize(self) -> None:
+        """No-op: training starts from random weights."""
+
+    def load_frozen(self) -> None:
+        """No-op: a run directory holds all of its weights."""
+
+
+class PolicyModule(TrainedModule):
+    """The base of a network that acts too."""
+
+    @property
+    def unsupported_sections(self) -> tuple[str, ...]:
+        """Sections of a run's page that it has nothing to show in."""
+        return ("future", "attention")
+
+    def act(self, query: Query) -> Float[Tensor, "b k a"]:
+        """Action chunks in physical units."""
+        raise NotImplementedError
+
+    def presets(self) -> Mapping[str, Callable[[], Actor]]:
+        """Ways of acting that an engine may choose: there is one."""
+        return {"plain": lambda: self.act, "fast": lambda: self.act}
