@@ -18,7 +18,6 @@ from wamkit.config import Run, diff
 from wamkit.flow import Shift
 from wamkit.policies.light_wam.official_config import read_config
 from wamkit.recipes import recipe
-from wamkit.train.optim import learning_rate
 
 
 @pytest.fixture
@@ -163,15 +162,7 @@ def test_the_schedule_is_the_released_trainers(path, given, ratio, steps, warmup
     assert (train.warmup_steps, train.steps) == (warmup, steps)
     published = published_rates(2e-4, steps, warmup)
     for step in {0, 1, 1000, max(warmup - 1, 0), warmup, (warmup + steps) // 2, steps - 1}:
-        ours = learning_rate(
-            step,
-            train.learning_rate,
-            train.warmup_steps,
-            train.steps,
-            first=train.warmup_start,
-            final=train.final_fraction,
-        )
-        assert ours == pytest.approx(published[step], rel=1e-6), step
+        assert train.rates.rate(step) == pytest.approx(published[step], rel=1e-6), step
 
 
 def test_a_share_of_all_steps_warms_up_where_the_launcher_left_it_null(path):
@@ -179,7 +170,7 @@ def test_a_share_of_all_steps_warms_up_where_the_launcher_left_it_null(path):
     fields = config(LIBERO) | {"warmup_steps": None}
     train = read(path, fields).train
     assert train.warmup_steps == 7500
-    rate = learning_rate(1000, 2e-4, 7500, 150_000, first=train.warmup_start, final=0.01)
+    rate = train.rates.rate(1000)
     assert (
         rate
         == pytest.approx(2e-4 * (1 / 7500 + (1 - 1 / 7500) * 1000 / 7500))

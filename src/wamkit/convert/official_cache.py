@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from wamkit.config import Run
+from wamkit.config import Run, build_encoder
 from wamkit.data.cache import fill
 from wamkit.data.canvas import canvas_size, tile
 from wamkit.data.clips import Clips, ClipSample
@@ -28,7 +28,6 @@ from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.order import Order
 from wamkit.data.samples import Encoded, encoded
 from wamkit.io.tensors import read_torch
-from wamkit.policies.light_wam.policy import LightWAMConfig
 from wamkit.policies.wan_encoder import WanEncoder, pooled
 from wamkit.stages.run import fingerprint
 from wamkit.types import Clip
@@ -36,14 +35,12 @@ from wamkit.types import Clip
 INDEX = "index.pt"
 TABLES = ("sample_to_shard", "sample_to_offset")
 INDEX_FORMAT = "lightwam_video_latent_cache_index_v1"
-STORAGE = (
-    "sharded_v1",
-    "episode_packed_v1",
-)  # both indexed; without an index: single_file_v1, one file per sample
+# Both are indexed; without an index: single_file_v1, one file per sample.
+STORAGE = ("sharded_v1", "episode_packed_v1")
 OPEN_FILES = 64  # neighbouring samples of `sharded_v1` lie in as many files as processes encoded
 CHECKED = 4
-# The released code encodes in bfloat16, whose error is measured by doing it; decoders of video differ by a pixel value
-# here and there, which adds less than that (docs/published.md).
+# The released code encodes in bfloat16, whose error is measured by doing it; video decoders round pixels
+# differently, which adds less than that (docs/published.md).
 ROUNDINGS = 3.0
 
 
@@ -56,16 +53,20 @@ def import_latents(
 ) -> None:
     """A released latent cache of datasets -> the latent cache that `wamkit train` takes for the run.
 
-    Samples have the same numbers in both (data/hold_out.py). Goes on where it was interrupted. Raises BadInput where
+    Samples have the same numbers in both (data/hold_out.py). Interrupted work resumes. Raises BadInput where
     files are missing, hold other samples than the dataset or other latents than the run's codec makes of it.
     """
     opened = open_datasets(datasets)
     for part in opened.parts:
         _expect_all_episodes(part)
     clips = Clips(opened, run.data, run.actions)
-    if not isinstance(run.policy, LightWAMConfig):
-        raise BadInput(f"recipe {run.recipe} is of {run.policy.kind}; released latents are of Light-WAM")
-    encoder = run.policy.encoder(run.data).to(device)
+    encoder = build_encoder(run)
+    if not isinstance(encoder, WanEncoder):
+        raise BadInput(
+            f"recipe {run.recipe}: {run.policy.kind} encodes with {type(encoder).__name__}; released latents are of a "
+            "Wan VAE"
+        )
+    encoder.to(device)
     source = Imported(Latents(official, len(clips), _latent_shape(encoder)), clips, encoder)
     _compare(source, device)
     fill(source, cache, fingerprint(encoder, clips), work="import")
@@ -238,8 +239,7 @@ def _compare(source: Imported, device: torch.device) -> None:
                 f"{source.latents.folder}: sample {index} is not episode:step {sample.id} of "
                 f"{source.clips.dataset.where}: its latents differ by {got:.2%} from what the codec makes of it, "
                 f"bfloat16 explains {ROUNDINGS * explained:.2%}. Is it another dataset, another share of it "
-                "(data.held_out), or another "
-                "VAE? Nothing was written"
+                "(data.held_out), or another VAE? Nothing was written"
             )
 
 
