@@ -1,4 +1,4 @@
-"""Between our files and those of others: convert."""
+"""wamkit convert: files of others into ours, and back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Released:
     stats: Path = Path()
     """The statistics that were released with it (*_dataset_stats.json)."""
     robot: str = "panda"
-    """Whose statistics they are, as observations name it."""
+    """The robot that the statistics are of, as observations name it."""
 
     def __call__(self, overrides: Overrides) -> int:
         output_folder(self.target.parent)
@@ -150,9 +150,9 @@ class LiberoHDF5:
     target: Positional[Path]
     """The dataset to write."""
     suite: str
-    """Whose tasks they are."""
+    """The suite that the tasks belong to."""
     workers: int = 2
-    """Simulators at a time."""
+    """Simulator processes."""
 
     def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
@@ -174,7 +174,7 @@ Command: Any = Union[
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn files of others into ours: released checkpoints (and back), latent caches, recordings in HDF5."""
+    """Convert files of others into ours: released checkpoints (and back), latent caches, recordings in HDF5."""
 
     command: Command
 

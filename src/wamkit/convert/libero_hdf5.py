@@ -96,7 +96,7 @@ def libero_to_lerobot(source: Path, out: Path, suite: str, workers: int = 2) -> 
 
 
 class _Replays:
-    """Replayed demonstrations by number, asked for in ascending order; the next ones run meanwhile."""
+    """Replayed demonstrations by number, read in ascending order; the next ones run meanwhile."""
 
     def __init__(self, demonstrations: Sequence[Recorded], processes: Sequence[EnvProcess]) -> None:
         self._demonstrations, self._processes = demonstrations, processes

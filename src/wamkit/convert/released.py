@@ -52,11 +52,12 @@ def released(kind: str) -> Released[Any]:
 def from_official(kind: str, file: Path, run: Run, statistics: Path, robot: str, out: Path) -> Run:
     """A released file -> a run directory that acts; its run, which has the file's sizes and step.
 
-    kind: of the policy. run: what it was trained with. A recipe says what no tensor shows, and the file may have
-    another structure; any other run states the structure, and must be right. statistics: the official JSON; robot:
-    whose they are, as observations name it. What a run does not hold (frozen encoders, the video model under LoRA) is
-    read where the recipe says, as ever. Raises BadInput where a file is no such file, does not fit the run, or `out`
-    exists.
+    kind: of the policy.
+    run: what the file was trained with. A recipe gives what no tensor shows, and the file may have another structure;
+        any other run states the structure, and an error names where the file contradicts it.
+    statistics: the official JSON. robot: its robot, as observations name it.
+    What a run directory does not hold (frozen encoders, the video model under LoRA) is read where the run says.
+    Raises BadInput where a file cannot be read, does not fit the run, or `out` exists.
     """
     _expect_kind(kind, run, f"recipe {run.recipe}")
     if out.exists():
@@ -70,7 +71,7 @@ def from_official(kind: str, file: Path, run: Run, statistics: Path, robot: str,
             f"{file}: its policy has {found.action_dim} action and {found.proprio_dim} proprio dimensions, the recipe "
             f"{run.data.action_dim} and {run.data.proprio_dim}; choose the recipe it was trained with"
         )
-    # LeRobot's files do not tell their step; the recipe's then stands.
+    # LeRobot's files do not contain the step; then it is the recipe's.
     train = replace(run.train, steps=official["step"]) if official["step"] else run.train
     normalization = replace(run.normalization, statistics="file")
     stated, run = run, replace(run, policy=found.config, train=train, normalization=normalization)
@@ -94,7 +95,7 @@ def to_official(kind: str, run_dir: Path, file: Path) -> int:
     """A run directory -> a file as the released code reads it, in the dtype of the weights; its training step.
 
     Raises BadInput where the run is of another policy, incomplete, or `file` exists; and where the frozen video model
-    that the run names is not the one its released file held.
+    that the run names is not the one that its released file held.
     """
     run = load_run(run_dir)
     _expect_kind(kind, run, str(run_dir))

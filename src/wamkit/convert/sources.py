@@ -1,4 +1,4 @@
-"""Foreign recordings taken into a dataset one after the other, each in its place; what both HDF5 converters share.
+"""Foreign recordings converted into a dataset one after the other, in order; what both HDF5 converters share.
 
 The extra columns `source` and `source_index` say where an episode came from; conversion.json names all sources and
 those that were discarded. It does not know any format.
@@ -61,7 +61,7 @@ def convert_sources(
 
 
 def _position(root: Path, staged: Sequence[Staged], sources: Sequence[str]) -> int:
-    """The number of the first source that was not looked at yet."""
+    """The number of the first source that was not read yet."""
     position = 0
     for episode in staged:
         source, position = episode.extra.get("source"), int(episode.extra.get("source_index", -1)) + 1

@@ -1,8 +1,9 @@
-"""Statistics as the released code takes them (Light-WAM spec 3.3, Fast-WAM spec 4.3): read from its files, or computed.
+"""Statistics as the released code computes them (Light-WAM spec 3.3, Fast-WAM spec 4.3): read from its files, or
+computed.
 
-It looks at windows, not at steps: an action counts once for each window it lies in, and the last one of an episode
-again for what lies past the end. Short episodes weigh as much as long ones. With w[e, i, j] step j of window i of
-episode e, and the variance over windows unbiased:
+They are of windows, not of steps: an action counts once for every window that contains it, and the last action of an
+episode again for every step past the end. Short episodes weigh as much as long ones. With w[e, i, j] step j of window i
+of episode e, and the variance over windows unbiased:
 
     m[e, j] = mean_i w     v[e, j] = var_i w     mean = mean_ej m     std = sqrt(mean_ej (v + (m - mean)^2))
 
@@ -30,7 +31,7 @@ from wamkit.types import DataSpec
 
 @dataclass(frozen=True)
 class Statistics:
-    """An official statistics file: by our field names, how much data they are of, and which file it was."""
+    """An official statistics file. fields: by our names. episodes, steps: how much data they describe."""
 
     fields: dict[str, Stats]
     episodes: int
@@ -78,8 +79,8 @@ def read_statistics(path: Path, data: DataSpec) -> Statistics:
 def window_stats(dataset: AnyDataset, episodes: Sequence[Episode], data: DataSpec) -> dict[str, Stats]:
     """Statistics of "action" and "proprio" over the windows of some episodes, as the module says.
 
-    Proprio: one step to a window; where windows are whole, all its observations, as that reader of the released code
-    takes it. Raises BadInput where an episode has one window, whose variance nobody knows.
+    Proprio: one step per window; where windows are whole, all its observations, as the released reader of such data
+    counts them. Raises BadInput where an episode has a single window, which has no unbiased variance.
     """
     counts = [data.starts(episode.length, episode.actions) for episode in episodes]
     taken = [(episode, count) for episode, count in zip(episodes, counts, strict=True) if count]
@@ -97,7 +98,7 @@ def window_stats(dataset: AnyDataset, episodes: Sequence[Episode], data: DataSpe
 
 
 def _of_windows(columns: Sequence[tuple[np.ndarray, int]], steps: int) -> Stats:
-    """Statistics of windows of so many steps; columns: rows [n, d] of an episode, and how many of them begin one."""
+    """Statistics of windows of `steps` steps; columns: rows [n, d] of each episode, and how many begin a window."""
     low, high, mean, variance = [], [], [], []
     for rows, starts in columns:
         inside = np.arange(starts)[:, None] + np.arange(steps)

@@ -54,8 +54,8 @@ class Released(Generic[C]):
     read: a file -> its checkpoint dict (tensors memory-mapped); BadInput where it is something else.
     config: shapes of the tensors by our names, a recipe's config for what no tensor shows, and the file's name for
     messages -> config. last: our name of the tensor with a row for each action dimension.
-    untold: what no file tells, and the recipe decides, although it changes what the policy does; in words.
-    read_config: the config file of a released run, recipe by name -> its Run.
+    untold: in words, what the policy has from the recipe because no file contains it, although it changes what it does.
+    read_config: the config file of a released run, and a function recipe name -> Run, -> its Run.
     """
 
     envelope: Envelope

@@ -1,8 +1,8 @@
 """Scripted experts -> a LeRobot dataset: success-filtered demonstrations, the same for any number of processes.
 
 Each task gets the first `episodes` seeds, from the simulator's `first_demonstration_seed` on, whose expert succeeds;
-the others are discarded and counted. An episode is tried once without pictures; only a success is repeated with them,
-and goes on for some steps after it. Knows environments and the dataset writer, nothing of policies.
+the others are discarded and counted. An episode is tried once without rendering; only a success is repeated with
+images, and continues for some steps after it. It knows environments and the recorder, nothing of policies.
 """
 
 from __future__ import annotations

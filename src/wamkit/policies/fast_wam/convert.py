@@ -1,8 +1,8 @@
 """The released Fast-WAM checkpoint <-> this policy, strictly both ways; LeRobot's `fastwam` read (spec 5).
 
 The file is one torch dict {mot, proprio_encoder, step, torch_dtype}: video and action model, without VAE, text encoder
-or statistics. LeRobot's is flat safetensors, whose names are brought to the released ones first. What no tensor shows
-(channels of a head, variant) comes from a recipe.
+or statistics. LeRobot's file is flat safetensors; its names are mapped to the released ones first. What no tensor
+shows (channels of a head, variant) comes from a recipe.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ LEROBOT = Renaming(
 
 
 def read_official(path: str | Path) -> dict[str, Any]:
-    """The checkpoint dict of a released file (tensors memory-mapped); of LeRobot's safetensors, or its folder, the
-    same dict with step 0, which it does not tell. Raises BadInput where it is something else.
+    """The checkpoint dict of a released file (tensors memory-mapped), or of LeRobot's safetensors or its folder, which
+    does not contain the step: then 0. Raises BadInput where it is something else.
     """
     path = Path(path)
     if path.is_dir() or path.suffix == ".safetensors":
