@@ -91,9 +91,9 @@ def test_the_policy_is_left_as_it_was(tmp_path: Path) -> None:
     """Its parameters are the same tensors in the same memory, and can be saved."""
     policy = tiny_policy(tiny_config(variant="idm"))
     before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in policy.state_dict().items()}
-    inputs, context, noise = query(policy, 2)
+    present, context, noise = query(policy, 2)
     sampler = FusedSampler(policy, 3)
-    sampler.sample(inputs.present, context, noise)
+    sampler.sample(present, context, noise)
     after = policy.state_dict()
     assert after.keys() == before.keys()
     assert all(after[name].data_ptr() == where for name, (where, _) in before.items())
@@ -107,9 +107,9 @@ STACKED = ("self_attn.q", "self_attn.k", "self_attn.v", "cross_attn.k", "cross_a
 
 def test_what_was_copied_is_freed_with_the_policy_and_all_else_is_shared() -> None:
     policy = tiny_policy(tiny_config(variant="idm"))
-    inputs, context, noise = query(policy, 2)
+    present, context, noise = query(policy, 2)
     sampler = FusedSampler(policy, 3)
-    before = sampler.sample(inputs.present, context, noise)
+    before = sampler.sample(present, context, noise)
     blocks = [*policy.dit.blocks, *policy.action.blocks]
     copied = [weakref.ref(block.get_submodule(name).weight) for block in blocks for name in STACKED]
     shared = [weakref.ref(block.ffn[0].weight) for block in blocks]
@@ -117,7 +117,7 @@ def test_what_was_copied_is_freed_with_the_policy_and_all_else_is_shared() -> No
     gc.collect()
     assert not any(weight() is not None for weight in copied)
     assert all(weight() is not None for weight in shared)
-    assert_same(sampler.sample(inputs.present, context, noise), before)
+    assert_same(sampler.sample(present, context, noise), before)
 
 
 def test_at_full_size_a_third_of_the_weights_is_copied() -> None:
