@@ -106,6 +106,7 @@ def test_what_is_written(finished):
         assert row["run"] == json.loads((out / row["name"] / "run.json").read_text())
         assert row["trained"]["revision"] and row["measured"]["machine"]["cpu"] and row["weights"]
     page = (out / "comparison.html").read_text()
+    assert "squared error of the regressed chunk" in page and "predicted velocity" in page
     assert all(name in page for name in RECIPES) and comparison["command"].split(" --out")[0] in page
     assert "--train.steps 2" in comparison["command"] and "--seeds 0" in comparison["command"]
 

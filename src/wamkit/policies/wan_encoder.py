@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from wamkit_client.types import BadInput
 
 from wamkit.data.canvas import canvas_size, tile
 from wamkit.data.normalize import Normalizer
@@ -28,7 +29,7 @@ from wamkit.wan.encoders import (
     build_codec,
     build_text,
 )
-from wamkit.wan.prompts import codec_of, prompts_of, why_no_text, why_no_tokens
+from wamkit.wan.prompts import prompts_of, why_no_text, why_no_tokens
 from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 
@@ -143,7 +144,12 @@ def encoder_facts(
 
     base: the released video model that the policy is built on and a run does not contain; "" for none.
     """
-    codecs, no_codec = codec_of(codec, device)
+    codecs, no_codec = [], ""
+    try:
+        codecs.append(load_codec(codec))
+        codecs[0].to(device)
+    except BadInput as error:
+        no_codec = str(error)
     prompts = prompts_of(text, instructions)
     no_base = f"{base}, the video model that the run is built on, is not on this machine (docs/weights.md)"
     missing = no_codec or (no_base if base and not Path(base).exists() else "") or why_no_text(text, prompts)

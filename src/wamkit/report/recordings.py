@@ -29,7 +29,7 @@ class Recording:
 
     views: uint8 [t + 1, h, w, 3] by camera; display: uint8 [t + 1, H, W, 3], for people; proprio [t + 1, p].
     query_steps [q] ascending from 0; query_paths [q, k, 2]: where each chunk leads, pixels (u right, v down) in the
-    display picture, NaN where it cannot be seen.
+    display image, NaN where it cannot be seen.
     """
 
     task: str

@@ -102,7 +102,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Predicted against recorded actions, padding left out; one number per dimension, over `samples` chunks.
+    """Predicted against recorded actions, without padding; one number per dimension, over `samples` chunks.
 
     error: mean absolute error, physical; unit_error: in the normaliser's units. constant_error: mean absolute error
     of always predicting the median of these actions. correlation: of predicted and recorded; NaN where one is still.

@@ -120,7 +120,7 @@ def _dot(draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, colour: t
 
 
 def _paste_views(canvas: Image.Image, views: Sequence[np.ndarray], config: FilmConfig) -> None:
-    """The policy's own pictures at the right of the strip, as large as fits."""
+    """The policy's own images at the right of the strip, as large as fits."""
     gap = 8
     space = canvas.width - gap * (len(views) + 1)
     height = config.strip_height - 2 * gap

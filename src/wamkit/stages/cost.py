@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -38,16 +39,14 @@ def measure(
     batch: Batch,
 ) -> dict[str, Cost]:
     """By name; all policies are in memory at once. `batch` lies on the engines' device."""
+    queries = {name: partial(engine.act, [observation]) for name, engine in engines.items()}
     with bar("measure", (2 * WARM_UP + QUERY_ROUNDS + STEP_ROUNDS) * len(engines), unit="calls") as advance:
-        queries = in_turns(
-            {name: asking(engine, observation) for name, engine in engines.items()}, QUERY_ROUNDS, advance
-        )
-        steps = in_turns(
-            {name: training(engine, configs[name], batch) for name, engine in engines.items()},
-            STEP_ROUNDS,
-            advance,
-        )
-    return {name: Cost(round(1000 * queries[name], 3), round(steps[name], 4)) for name in engines}
+        query_seconds = in_turns(queries, QUERY_ROUNDS, advance)
+        steps = {name: training(engine, configs[name], batch) for name, engine in engines.items()}
+        step_seconds = in_turns(steps, STEP_ROUNDS, advance)
+    return {
+        name: Cost(round(1000 * query_seconds[name], 3), round(step_seconds[name], 4)) for name in engines
+    }
 
 
 def in_turns(
@@ -62,11 +61,6 @@ def in_turns(
             seconds[name].append(time.perf_counter() - start)
             advance()
     return {name: median(measured[WARM_UP:]) for name, measured in seconds.items()}
-
-
-def asking(engine: Engine[Any], observation: Observation) -> Callable[[], object]:
-    """A query of one observation."""
-    return lambda: engine.act([observation])
 
 
 def training(engine: Engine[Any], config: TrainConfig, batch: Batch) -> Callable[[], object]:

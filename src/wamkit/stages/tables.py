@@ -90,7 +90,7 @@ def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
 
 
 def deviation_tables(name: str) -> list[Table]:
-    """What our twin of a published recipe changes, for either name; nothing for other recipes."""
+    """What our version of a published recipe changes, for either name; nothing for other recipes."""
     tables = []
     for ours, published in OURS.items():
         if name in (ours, published):

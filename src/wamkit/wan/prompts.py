@@ -1,4 +1,4 @@
-"""What can be shown of a policy's frozen encoders on this machine: the codec, and what becomes of instructions.
+"""What a text encoder makes of instructions, as far as it can be told on this machine.
 
 Weights that are not there are no error here; it says which.
 """
@@ -11,23 +11,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from wamkit_client.types import BadInput
 
-from wamkit.wan.codec import BlockCodec
 from wamkit.wan.encoders import (
-    Codec,
-    CodecConfig,
     HashedTextConfig,
     StoredTextConfig,
     TextConfig,
     UMT5Config,
-    WanVAEConfig,
     build_text,
 )
 from wamkit.wan.text import HashedText, words_of
 from wamkit.wan.umt5 import TOKENIZER_FOLDER, StoredText, UMT5Text, clean, prompt
-from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 PROMPTS = 12
 """Instructions that are listed."""
@@ -129,13 +123,3 @@ def why_no_text(config: TextConfig, prompts: Sequence[Prompt]) -> str:
         except BadInput as error:
             return str(error)
     return ""
-
-
-def codec_of(config: CodecConfig, device: torch.device) -> tuple[list[Codec], str]:
-    """The codec, or none and why: its weights are not on this machine, or not what they should be."""
-    if not isinstance(config, WanVAEConfig):
-        return [BlockCodec().to(device)], ""
-    try:
-        return [WanVAE.load(Path(config.path), VAE_SIZES[config.size]).to(device)], ""
-    except BadInput as error:
-        return [], str(error)
