@@ -31,6 +31,7 @@ from benchmarks.operations import Operations
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
 from wamkit.flow import Grid, Shift, euler_grid
+from wamkit.infer.engine import Engine
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.fused import FusedSampler
@@ -38,7 +39,7 @@ from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise
 from wamkit.policies.fast_wam.variants import VARIANTS, Variant
 from wamkit.recipes.metaworld import metaworld3_fast_wam
-from wamkit.types import Actor, Clip, Inputs
+from wamkit.types import Actor, Clip, Query
 from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT
 
 Asked = tuple[Tensor, Tensor, Noise]  # present, context, noise
@@ -153,22 +154,24 @@ def _one_by_one(networks: Networks, asked: Asked) -> None:
 
 
 def small_preset() -> dict[Key, Callable[[], object]]:
-    """The demo's policies, everything after `encode`: `act`, and `actor()` as the engine uses it."""
+    """The demo's policies, everything after the encoder: the presets "plain", and "fast" as the engine uses it."""
     things: dict[Key, Callable[[], object]] = {}
     for name in VARIANTS:
         policy = demo_policy(name)
+        engine = Engine(policy.config.encoder(policy.data), policy, torch.device("cpu"))
         for batch in BATCHES:
-            inputs = policy.encode(clip(policy, batch))
-            for way, actor in (("plain", policy.act), ("ours", policy.actor())):
+            query = engine.query(clip(policy, batch))
+            for way, preset in (("plain", "plain"), ("ours", "fast")):
                 things[f"{name}, {way}", policy.config.size.layers, batch] = partial(
-                    _act, actor, inputs, batch
+                    _act, policy.presets()[preset](), query
                 )
     return things
 
 
 @torch.inference_mode()
-def _act(actor: Actor, inputs: Inputs, batch: int) -> None:
-    actor(inputs, ("robot",) * batch, [torch.Generator().manual_seed(i) for i in range(batch)])
+def _act(actor: Actor, query: Query) -> None:
+    generators = [torch.Generator().manual_seed(i) for i in range(len(query.embodiment))]
+    actor(replace(query, generators=generators))
 
 
 def demo_policy(variant: str) -> FastWAM:

@@ -30,19 +30,21 @@ import diffusers.models.autoencoders.autoencoder_kl_wan  # noqa: F401 - its seco
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from wamkit_client.types import Observation
 
 from benchmarks.fast_wam_sampler import table
-from wamkit.config import Run, build_policy, load_engine, load_normalizer, to_json
+from wamkit.config import Run, build_encoder, build_policy, load_engine, load_normalizer, to_json
 from wamkit.convert.released import from_official
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.policies.light_wam.convert import FORMAT
 from wamkit.policies.light_wam.policy import LightWAMConfig, LoRATuning
 from wamkit.recipes.libero import libero_spatial
-from wamkit.stages.plan import meta_policy
+from wamkit.stages.plan import meta_policy, parts
 from wamkit.train.loop import initial_state, optimize
-from wamkit.types import Batch, Clip, Inputs
+from wamkit.tree import Tree
+from wamkit.types import Batch, Clip
+from wamkit.types import encode as encode_clip
 from wamkit.wan.encoders import StoredTextConfig, WanVAEConfig
 from wamkit.wan.umt5 import StoredText
 from wamkit.wan.vae import VAE_SIZES, WanVAE
@@ -192,9 +194,8 @@ def load(run: Run, folder: Path, steps: Steps) -> None:
         policy = meta_policy(run)
         FORMAT.load(policy, folder / CHECKPOINT)
     with steps("read every page"):
-        for name, tensor in policy.state_dict().items():
-            if not name.startswith("codec."):
-                tensor.view(-1).view(torch.uint8)[::PAGE_BYTES].sum()
+        for tensor in policy.state_dict().values():
+            tensor.view(-1).view(torch.uint8)[::PAGE_BYTES].sum()
 
 
 def convert(run: Run, folder: Path, steps: Steps) -> None:
@@ -205,24 +206,20 @@ def convert(run: Run, folder: Path, steps: Steps) -> None:
 
 def encode(run: Run, folder: Path, steps: Steps) -> None:
     """Frames and words of one training sample -> latents and context (`wamkit encode`)."""
-    with steps("build with random weights"):
-        policy = build_policy(run, load_normalizer(folder / RUN_DIR)).eval()
     with steps("load the VAE"):
-        policy.load_frozen_encoders()
+        encoder = build_encoder(run)
     with steps(f"encode {len(run.data.frame_times)} frames"):
-        inputs = policy.encode(clip(run))
-    save_file({name: tensor.contiguous() for name, tensor in vars(inputs).items()}, folder / LATENTS)
+        inputs = encode_clip(encoder, clip(run))
+    save_file({name: tensor.contiguous() for name, tensor in inputs.items()}, folder / LATENTS)
 
 
 def train(run: Run, folder: Path, steps: Steps) -> None:
     """Optimizer steps on that sample, both losses (`wamkit train`); the first one also allocates."""
     with steps("build with random weights"):
         policy = build_policy(run, load_normalizer(folder / RUN_DIR))
-    with steps("load the VAE and the video model"):
-        policy.load_frozen_encoders()
-        policy.load_frozen_backbone()
+    with steps("load the video model"):
         policy.initialize()
-    state, batch = initial_state(policy, run.train), sample(run, Inputs(**load_file(folder / LATENTS)))
+    state, batch = initial_state(policy, run.train), sample(run, load_file(folder / LATENTS))
     for number, name in enumerate(("first step", "second step")):
         with steps(name):
             scalars = optimize(state.module, batch, number, state, run.train)
@@ -244,7 +241,7 @@ def act(run: Run, folder: Path, steps: Steps) -> None:
             chunk = engine.act([observation])[0].actions
         assert chunk.shape == (run.data.horizon, run.data.action_dim) and np.isfinite(chunk).all()
     with steps("of which encoding"), torch.inference_mode():
-        engine.policy.encode(engine.clip([observation]))
+        encode_clip(engine.encoder, engine.clip([observation]))
 
 
 STAGES: dict[str, Stage] = {"load": load, "convert": convert, "encode": encode, "train": train, "act": act}
@@ -265,14 +262,15 @@ def clip(run: Run) -> Clip:
     )
 
 
-def sample(run: Run, inputs: Inputs) -> Batch:
+def sample(run: Run, inputs: Tree) -> Batch:
     """The batch of that sample."""
+    actions = torch.zeros(1, run.data.horizon, run.data.action_dim)
     return Batch(
-        inputs=inputs,
-        actions=torch.zeros(1, run.data.horizon, run.data.action_dim),
-        action_is_pad=torch.zeros(1, run.data.horizon, dtype=torch.bool),
-        frame_is_pad=torch.zeros(1, len(run.data.frame_times), dtype=torch.bool),
-        embodiments=(ROBOT,),
+        inputs=inputs | {"frame_is_pad": torch.zeros(1, len(run.data.frame_times), dtype=torch.bool)},
+        actions=actions,
+        valid=torch.ones_like(actions, dtype=torch.bool),
+        embodiment=torch.zeros(1, dtype=torch.int64),
+        hz=torch.full((1,), run.data.hz),
         ids=("random",),
     )
 
@@ -289,9 +287,9 @@ stage runs in a process of its own.
 
 - load: the checkpoint into a policy without memory, which takes its tensors as they lie there; every page is read.
 - convert: the checkpoint into a run directory.
-- encode, train, act build the policy with random weights in float32 first ({float32:.1f} GiB) and then fill it.
-- train computes both losses, backward and AdamW under autocast; the frozen Linears lie in memory in bfloat16
-  (nn/frozen.py).
+- encode reads the frozen encoders alone.
+- train builds the policy with random weights in float32 first ({float32:.1f} GiB) and then fills it. It computes both
+  losses, backward and AdamW under autocast; the frozen Linears lie in memory in bfloat16 (nn/frozen.py).
 - act computes in float32; a query is one robot's two pictures to 32 actions.
 
 ## Memory
@@ -326,7 +324,7 @@ def page(facts: Mapping[str, object], costs: Mapping[str, Cost], checkpoint: int
         for step, wall in of.seconds.items()
     ]
     head = ("stage", "before", "peak anonymous", "peak file-backed", "peak, both", "/ checkpoint")
-    float32 = 4 * cast(int, facts["parameters"]) / GIB
+    float32 = 4 * cast(int, facts["built"]) / GIB
     return PAGE.format(
         float32=float32,
         memory=table(head, memory),
@@ -348,6 +346,7 @@ def measure(run: Run, out: Path) -> Path:
             costs[name] = in_own_process(stage, run, folder)
             print(f"{name}: {costs[name]}", flush=True)
     policy = meta_policy(run)
+    rows = parts(run, policy)
     facts: dict[str, object] = {
         "date": f"{datetime.date.today()}",
         "command": "python -m benchmarks.full_size",
@@ -355,8 +354,9 @@ def measure(run: Run, out: Path) -> Path:
         "threads": torch.get_num_threads(),
         "load": [round(load_before, 1), round(os.getloadavg()[1], 1)],
         "recipe": run.recipe,
-        "parameters": sum(x.numel() for x in policy.parameters()),
-        "trainable": sum(x.numel() for x in policy.parameters() if x.requires_grad),
+        "parameters": sum(row.parameters for row in rows),
+        "built": sum(x.numel() for x in cast(nn.Module, policy).parameters()),
+        "trainable": sum(row.trainable for row in rows),
     }
     everything = facts | {
         "checkpoint_bytes": checkpoint,

@@ -22,7 +22,6 @@ from wamkit.config import (
 from wamkit.data.normalize import Normalizer
 from wamkit.recipes import RECIPES, recipe
 from wamkit.stages.plan import activations, memory, meta_batch, meta_policy, parts
-from wamkit.types import Inputs
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -81,6 +80,17 @@ def test_the_normaliser_of_a_run_is_its_own(tmp_path):
             load(tmp_path)
 
 
+def test_a_policy_is_built_for_its_seed_and_leaves_the_callers_generator_alone():
+    run = recipe("metaworld3")
+    normalizer = meta_policy(run).normalizer
+    before = torch.get_rng_state()
+    one = build_policy(run, normalizer)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(123)
+    again = build_policy(run, normalizer)
+    assert all(torch.equal(x, again.get_parameter(name)) for name, x in one.named_parameters())
+
+
 def test_the_full_size_plan_is_counted_without_memory(capsys):
     assert run_command(["train", "libero_spatial", "--plan"]) == 0
     printed = capsys.readouterr().out
@@ -93,12 +103,10 @@ def test_planned_activations_are_those_of_a_real_batch():
     run = recipe("metaworld3")
     run = replace(run, train=replace(run.train, batch_size=2))
     policy = meta_policy(run)
-    batch = meta_batch(run, policy)
+    batch = meta_batch(run)
     real = build_policy(run, Normalizer.from_json(policy.normalizer.to_json(), "plan"))
-    inputs = Inputs(**{name: torch.zeros(tensor.shape) for name, tensor in vars(batch.inputs).items()})
-    names = ("actions", "action_is_pad", "frame_is_pad")
-    tensors = {name: torch.zeros_like(getattr(batch, name), device="cpu") for name in names}
-    kept = activations(real, replace(batch, inputs=inputs, **tensors), "fp32")
+    zeros = batch.map(lambda x: torch.zeros_like(x, device="cpu"), batch.ids)
+    kept = activations(real, zeros, "fp32")
     planned = memory(run, policy)
     assert planned.activations == pytest.approx(kept, rel=0.1)
-    assert planned.optimizer == 8 * sum(part.trainable for part in parts(policy))
+    assert planned.optimizer == 8 * sum(part.trainable for part in parts(run, policy))

@@ -116,8 +116,9 @@ def test_a_frozen_video_model_acts_in_the_precision_of_the_weights(tmp_path):
     assert np.isfinite(engine.act(observed())[0].actions).all()
 
 
-def test_loading_leaves_the_callers_generator_alone(tmp_path):
-    folder = saved(tmp_path / "run", "fast_wam", torch.float32)
+@pytest.mark.parametrize("kind", TINY)
+def test_loading_leaves_the_callers_generator_alone(tmp_path, kind):
+    folder = saved(tmp_path / "run", kind, torch.float32)
     torch.manual_seed(123)
     before = torch.get_rng_state()
     wamkit.load_policy(folder)

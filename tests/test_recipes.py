@@ -118,7 +118,7 @@ def test_the_plan_shows_what_ours_changes(name):
 def test_the_plan_counts_one_part_of_a_batch():
     run = recipe("metaworld3")
     halved = replace(run, train=replace(run.train, accumulation=2))
-    assert len(meta_batch(halved, meta_policy(halved)).ids) == run.train.batch_size // 2
+    assert len(meta_batch(halved).ids) == run.train.batch_size // 2
     whole, half = (memory(one, meta_policy(one)) for one in (run, halved))
     assert half.activations == pytest.approx(whole.activations / 2, rel=0.02)
     assert (half.weights, half.optimizer) == (whole.weights, whole.optimizer)

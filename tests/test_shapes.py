@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wamkit.flow import interpolate
-from wamkit.types import Batch, Inputs
+from wamkit.types import Batch
 
 WRONG = "import torch; from wamkit.flow import shift; print(shift(torch.tensor([1]), 5.0).dtype)"  # integers
 
@@ -21,16 +21,13 @@ def test_a_function_refuses_arguments_of_different_batch_size() -> None:
 
 
 def test_a_dataclass_refuses_fields_that_do_not_fit_each_other() -> None:
-    inputs = Inputs(
-        torch.zeros(2, 4, 1, 8, 8), torch.zeros(2, 4, 0, 8, 8), torch.zeros(2, 3, 5), torch.zeros(2, 4)
-    )
     with pytest.raises(jaxtyping.TypeCheckError, match="Batch"):
         Batch(
-            inputs=inputs,
+            inputs={},
             actions=torch.zeros(2, 16, 4),
-            action_is_pad=torch.zeros(2, 15, dtype=torch.bool),
-            frame_is_pad=torch.zeros(2, 5, dtype=torch.bool),
-            embodiments=("robot",) * 2,
+            valid=torch.ones(2, 15, 4, dtype=torch.bool),
+            embodiment=torch.zeros(2, dtype=torch.int64),
+            hz=torch.ones(2),
             ids=("0:0", "0:1"),
         )
 

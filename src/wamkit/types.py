@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.bounds import AT_LEAST_1, DECAY, POSITIVE, Bound, check
+from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, DECAY, POSITIVE, Bound, check
 from wamkit.draws import Draws
 from wamkit.tree import Tree, tree_map
 
@@ -78,7 +78,8 @@ DATA_BOUNDS = {
     "views": Bound(
         "at least one camera, each once", lambda views: 0 < len(views) == len(set(views)) and all(views)
     ),
-    **dict.fromkeys(("view_height", "view_width", "proprio_dim", "action_dim"), AT_LEAST_1),
+    **dict.fromkeys(("view_height", "view_width", "action_dim"), AT_LEAST_1),
+    "proprio_dim": AT_LEAST_0,
     "hz": POSITIVE,
     "frame_times": Bound(
         "0 and then later times, ascending",

@@ -11,7 +11,7 @@ from PIL import Image
 from wamkit_client.types import Observation
 
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
-from tests.policies.tiny_policy import SPEC
+from tests.policies.tiny_policy import SPEC, encoder_of
 from wamkit.config import Normalization, Run
 from wamkit.data.canvas import tile
 from wamkit.infer.engine import Engine
@@ -100,14 +100,15 @@ def test_the_engine_looks_as_it_is_told():
     policy = tiny_policy(tiny_config()).eval()
     pictures = {view: scene(48, 64, i) for i, view in enumerate(SPEC.views)}
     seen = Observation(pictures, np.zeros(3, np.float32), "do it", "robot", noise_seed=1)
-    engines = {way: Engine(policy, torch.device("cpu"), way) for way in ("training", "published")}
+    encoders = {way: policy.config.encoder(SPEC, way) for way in ("training", "published")}
+    engines = {way: Engine(encoder, policy, torch.device("cpu")) for way, encoder in encoders.items()}
     for way, engine in engines.items():
         given = {view: torch.from_numpy(picture)[None, None] for view, picture in pictures.items()}
-        present = policy.codec.encode(tile(given, SPEC, way))
-        assert torch.equal(policy.encode(engine.clip([seen])).present, present)
+        present = encoders[way].codec.encode(tile(given, SPEC, way))
+        assert torch.equal(engine.query(engine.clip([seen])).inputs["present"], present)
     chunks = [engine.act([seen])[0].actions for engine in engines.values()]
     assert not np.array_equal(*chunks)
-    default = Engine(policy, torch.device("cpu")).act([seen])[0].actions
+    default = Engine(encoder_of(policy), policy, torch.device("cpu")).act([seen])[0].actions
     assert np.array_equal(default, chunks[0])
 
 

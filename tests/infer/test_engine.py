@@ -9,14 +9,17 @@ import pytest
 import torch
 from wamkit_client.types import BadInput, Observation
 
-from tests.policies.tiny_policy import SPEC, tiny_config, tiny_policy
+from tests.policies import tiny_fast_wam as fast
+from tests.policies import tiny_policy as light
+from tests.policies.tiny_policy import SPEC, encoder_of, tiny_config, tiny_policy
 from wamkit.infer.engine import Engine
 from wamkit.policies.light_wam.policy import LightWAM
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine[LightWAM]:
-    return Engine(tiny_policy(tiny_config()).eval(), torch.device("cpu"))
+    policy = tiny_policy(tiny_config()).eval()
+    return Engine(encoder_of(policy), policy, torch.device("cpu"))
 
 
 def seen() -> Observation:
@@ -58,3 +61,20 @@ def test_what_is_accepted(engine: Engine[LightWAM]) -> None:
     for proprio in (np.array([1, 2, 3]), np.array([3e38, -1, 0]), np.zeros(3, np.float16)):
         (chunk,) = engine.act([replace(seen(), images=images, proprio=proprio)])
         assert np.isfinite(chunk.actions).all()
+
+
+@pytest.mark.parametrize("tiny", [light, fast])
+def test_every_preset_gives_the_chunks_of_the_plain_one(tiny) -> None:
+    policy = tiny.tiny_policy(tiny.tiny_config()).eval()
+    encoder, cpu = encoder_of(policy), torch.device("cpu")
+    assert {"plain", "fast"} <= policy.presets().keys()
+    chunks = {
+        preset: Engine(encoder, policy, cpu, preset).act([seen(), replace(seen(), noise_seed=2)])
+        for preset in policy.presets()
+    }
+    for preset, found in chunks.items():
+        for chunk, plain in zip(found, chunks["plain"], strict=True):
+            bound = 1e-5 * np.abs(plain.actions).max()
+            np.testing.assert_allclose(chunk.actions, plain.actions, rtol=0, atol=bound, err_msg=preset)
+    with pytest.raises(BadInput, match=r"eval\.preset: unknown preset 'fats'; this policy has plain, fast"):
+        Engine(encoder, policy, cpu, "fats")

@@ -11,7 +11,7 @@ from wamkit.nn.frozen import store_frozen_linears
 from wamkit.policies.light_wam.policy import LightWAM, LoRATuning
 from wamkit.train.loop import TrainConfig, initial_state, optimize
 
-CONFIG = TrainConfig(steps=3, batch_size=2, warmup_steps=1, learning_rate=1e-2, precision="bf16")
+CONFIG = TrainConfig(steps=3, batch_size=3, warmup_steps=1, learning_rate=1e-2, precision="bf16")
 
 
 def policy() -> LightWAM:

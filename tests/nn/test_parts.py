@@ -70,8 +70,8 @@ def test_merging_sums_in_float32_and_rounds_once(dtype):
 
 def test_a_latent_is_padding_only_when_all_its_frames_are():
     frames = torch.tensor([[0, 0, 0, 0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1, 1, 1]], dtype=torch.bool)
-    assert latent_is_pad(frames, 4).tolist() == [[False, False], [True, True]]
-    assert latent_is_pad(frames, 2).tolist() == [[False, False, False, True], [True] * 4]
+    assert latent_is_pad(frames, 2).tolist() == [[False, False], [True, True]]
+    assert latent_is_pad(frames, 4).tolist() == [[False, False, False, True], [True] * 4]
 
 
 def test_padding_does_not_move_the_losses():
@@ -83,9 +83,23 @@ def test_padding_does_not_move_the_losses():
 
     actions, wanted = torch.randn(2, 1, 4, 3).unbind(0)
     wanted[:, 2:] = 1e6
-    padded = torch.tensor([[False, False, True, True]])
+    valid = torch.tensor([True, True, False, False])[None, :, None].expand(1, 4, 3)
     weights = prefix_weights(4, prefix=1, weight=1.0, tail=0.5)
     error = (actions - wanted).square().mean(dim=2)[0]
-    assert action_loss_per_sample(actions, wanted, padded, weights)[0] == pytest.approx(
+    assert action_loss_per_sample(actions, wanted, valid, weights)[0] == pytest.approx(
         float((error[0] + 0.5 * error[1]) / 1.5)
     )
+
+
+def test_only_dimensions_that_a_robot_has_count():
+    """The loss of a robot of two dimensions is what it is without the third; a step without any weighs nothing."""
+    actions, wanted = torch.randn(2, 1, 4, 3).unbind(0)
+    valid = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 0]], dtype=torch.bool)[None]
+    weights = torch.tensor([1.0, 0.5, 2.0, 4.0])
+    loss = action_loss_per_sample(actions, wanted, valid, weights)
+    narrow = [(actions - wanted)[0, step, valid[0, step]].square().mean() for step in range(3)]
+    torch.testing.assert_close(loss[0], (narrow[0] + 0.5 * narrow[1] + 2 * narrow[2]) / 3.5)
+    wanted[~valid] = 1e6
+    assert torch.equal(action_loss_per_sample(actions, wanted, valid, weights), loss)
+    wanted[0, 2, 2] += 1
+    assert not torch.equal(action_loss_per_sample(actions, wanted, valid, weights), loss)

@@ -138,6 +138,18 @@ def test_padded_actions_do_not_count():
     assert not torch.equal(losses_with(policy, batch, "action", 1, slice(4, 6)), nowhere)
 
 
+def test_dimensions_that_a_robot_has_not_do_not_count():
+    """Row 1 is of a robot with one dimension. Fails when its second is a target, or its first is none."""
+    policy = policy_of("fast")
+    batch = batch_of(policy)
+    whole = losses_with(policy, batch, "action", 1, slice(0, 0))
+    batch.valid[1, :, 1] = False
+    nowhere = losses_with(policy, batch, "action", 1, slice(0, 0))
+    assert not torch.equal(nowhere, whole)
+    assert torch.equal(losses_with(policy, batch, "action", 1, (slice(None), 1)), nowhere)
+    assert not torch.equal(losses_with(policy, batch, "action", 1, (slice(None), 0)), nowhere)
+
+
 def test_latents_count_while_one_of_their_frames_is_real():
     """Fails when a latent is dropped for one padded frame, or kept for none that is real. Row 0 is all padding."""
     policy = policy_of("idm")

@@ -20,7 +20,7 @@ from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import SPEC, shaken, tiny_normalizer
 from wamkit import load_policy
 from wamkit.cli import run_command
-from wamkit.config import Run, load_run, new_policy
+from wamkit.config import Run, load_run
 from wamkit.data.normalize import Normalizer
 from wamkit.data.official_statistics import read_statistics
 from wamkit.flow import Shift
@@ -264,7 +264,7 @@ def statistics(run: Run) -> dict[str, Any]:
 def released(tmp_path) -> Path:
     """A folder with a released checkpoint in bfloat16 and its statistics."""
     (tmp_path / "stats.json").write_text(json.dumps(statistics(SMALL)))
-    policy = new_policy(SMALL, tiny_normalizer())
+    policy = SMALL.policy.build(SMALL.data, tiny_normalizer())
     torch.save(FORMAT.write(shaken(policy).bfloat16(), step=20_000), tmp_path / "official.pt")
     return tmp_path
 
@@ -286,7 +286,7 @@ def test_a_released_file_becomes_a_run_that_acts_and_comes_back_identical(releas
 
     modes = {"action": "min_max", "proprio": "min_max"}
     stats = read_statistics(released / "stats.json", SMALL.data).fields
-    policy = new_policy(SMALL, Normalizer.fit({ROBOT: stats}, modes)).eval()
+    policy = SMALL.policy.build(SMALL.data, Normalizer.fit({ROBOT: stats}, modes)).eval()
     FORMAT.load(policy, released / "official.pt")
     for parameter in policy.parameters():
         parameter.data = parameter.data.bfloat16()  # a run acts in the precision of its file
@@ -295,7 +295,8 @@ def test_a_released_file_becomes_a_run_that_acts_and_comes_back_identical(releas
     seen = Observation(views, np.zeros(4, np.float32), "Open a drawer", ROBOT, noise_seed=3)
     chunk = load_policy(released / "run").act([seen])[0].actions
     assert chunk.shape == (SMALL.data.horizon, 4) and np.isfinite(chunk).all()
-    assert np.array_equal(chunk, Engine(policy, torch.device("cpu")).act([seen])[0].actions)
+    engine = Engine(SMALL.policy.encoder(SMALL.data), policy, torch.device("cpu"))
+    assert np.array_equal(chunk, engine.act([seen])[0].actions)
 
     words = ["convert", "fast-wam", str(released / "run"), str(released / "new" / "back.pt")]
     assert run_command([*words, "--to", "official"]) == 0
@@ -309,13 +310,12 @@ def test_the_statistics_become_the_normaliser(released):
     fields = read_statistics(released / "stats.json", SMALL.data).fields
     saved = statistics(SMALL)
     normalizer = Normalizer.fit({ROBOT: fields}, {"action": "min_max", "proprio": "z_score"})
+    one, two = normalizer.index([ROBOT]), normalizer.index([ROBOT, ROBOT])
     low, high = (torch.tensor([saved["action"]["default"][f"global_{x}"]]) for x in ("min", "max"))
-    assert torch.allclose(
-        normalizer.to_unit("action", torch.cat([low, high]), (ROBOT, ROBOT))[0], -torch.ones(4)
-    )
-    assert torch.allclose(normalizer.to_physical("action", torch.ones(1, 4), (ROBOT,)), high)
+    assert torch.allclose(normalizer.to_unit("action", torch.cat([low, high]), two)[0], -torch.ones(4))
+    assert torch.allclose(normalizer.to_physical("action", torch.ones(1, 4), one), high)
     mean, std = (torch.tensor([saved["state"]["default"][f"global_{x}"]]) for x in ("mean", "std"))
-    assert torch.allclose(normalizer.to_unit("proprio", mean + std, (ROBOT,)), torch.ones(1, 4), atol=1e-5)
+    assert torch.allclose(normalizer.to_unit("proprio", mean + std, one), torch.ones(1, 4), atol=1e-5)
     assert Normalizer.from_json(normalizer.to_json(), "normalizer.json").stats[ROBOT]["action"].count == 1234
     assert (
         np.isnan(fields["action"].q50).all() and np.isnan(fields["action"].q01).all()

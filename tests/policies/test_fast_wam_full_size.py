@@ -14,7 +14,7 @@ from wamkit.config import diff
 from wamkit.policies.fast_wam.convert import FORMAT
 from wamkit.policies.fast_wam.policy import FastWAM
 from wamkit.recipes import recipe
-from wamkit.stages.plan import meta_batch, meta_policy
+from wamkit.stages.plan import meta_batch, meta_policy, parts
 from wamkit.wan.vae import WAN22
 
 # recipe -> (proprio and action dims)
@@ -42,14 +42,16 @@ def test_parameter_counts(policies, published):
     assert count(policy, "dit.", "action.") == counts["mixture_A7"] == 6_020_673_735
     assert count(policy, "dit.blocks.7.") == counts["video_block"] == 163_656_704
     assert count(policy, "action.blocks.7.") == counts["action_block"] == 33_600_512
-    assert count(policy, "codec.") == counts["vae_frozen"] == 704_688_668
+    rows = {part.name: part for part in parts(recipe("libero_fast_wam"), policy)}
+    assert rows["video codec"].parameters == counts["vae_frozen"] == 704_688_668
+    assert rows["video codec"].trainable == 0
     assert count(policy, "proprio_encoder.") == 36_864
 
 
 def test_what_is_trained(policies):
     for policy in policies.values():
         trained = {name for name, p in policy.named_parameters() if p.requires_grad}
-        assert trained == {name for name in policy.state_dict() if not name.startswith("codec.")}
+        assert trained == policy.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", DIMS)
@@ -92,13 +94,13 @@ def test_latent_statistics(published):
     ("name", "grid", "hz", "mode"),
     [("libero_fast_wam", (14, 28), 20, "min_max"), ("robotwin_fast_wam", (24, 20), 50, "z_score")],
 )
-def test_recipes_see_the_published_windows(policies, name, grid, hz, mode):
+def test_recipes_see_the_published_windows(name, grid, hz, mode):
     run = recipe(name)
-    batch = meta_batch(run, policies[name])
+    batch = meta_batch(run)
     size = run.train.batch_size
-    assert batch.inputs.present.shape == (size, 48, 1, *grid)
-    assert batch.inputs.future.shape == (size, 48, 2, *grid)
-    assert batch.inputs.context.shape == (size, 128, 4096)
+    assert batch.inputs["present"].shape == (size, 48, 1, *grid)
+    assert batch.inputs["future"].shape == (size, 48, 2, *grid)
+    assert batch.inputs["context"].shape == (size, 128, 4096)
     assert batch.actions.shape == (size, 32, DIMS[name][1])
     assert run.data.frame_offsets == tuple(range(0, 33, 4))
     assert run.data.hz == hz and run.normalization.action == run.normalization.proprio == mode

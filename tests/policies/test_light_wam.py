@@ -7,35 +7,45 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.policies.tiny_policy import SPEC, batch_of, clip, tiny_config, tiny_policy
+from tests.policies.tiny_policy import (
+    SPEC,
+    batch_of,
+    clip,
+    draws,
+    encoder_of,
+    query_of,
+    seeded,
+    tiny_config,
+    tiny_policy,
+)
 from wamkit.flow import bfloat16_times
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import LoRALinear
 from wamkit.policies.light_wam.policy import LoRATuning, StepWeights
-from wamkit.types import Inputs
+from wamkit.types import encode
 from wamkit.wan.dit import PRESENT
 
 
 def losses(policy, seed=0):
-    return policy(batch_of(policy), torch.Generator().manual_seed(seed))
+    return policy(batch_of(policy), draws(seed=seed))
 
 
 def test_an_observation_is_a_clip_of_length_one():
     policy = tiny_policy(tiny_config(video_pool=2))
-    whole, now = policy.encode(clip(frames=5)), policy.encode(clip(frames=1))
-    assert torch.equal(whole.present, now.present)
-    assert torch.equal(whole.context, now.context)
-    assert now.future.shape[2] == 0
-    assert whole.present.shape[-2:] == (4, 8) and whole.future.shape[-2:] == (2, 4)  # pooled already
+    whole, now = (encode(encoder_of(policy), clip(frames=frames)) for frames in (5, 1))
+    assert torch.equal(whole["present"], now["present"])
+    assert torch.equal(whole["context"], now["context"])
+    assert now["future"].shape[2] == 0
+    assert whole["present"].shape[-2:] == (4, 8) and whole["future"].shape[-2:] == (2, 4)  # pooled already
 
 
 def test_stopping_after_the_last_tap_is_exact():
     policy = tiny_policy(tiny_config())
-    inputs = policy.encode(clip())
-    context = policy.context(inputs, clip().embodiments)
-    stopped = policy.look(inputs.present, context)
+    query = query_of(policy)
+    present, context = query.inputs["present"], policy.context(query.inputs, query.embodiment)
+    stopped = policy.look(present, context)
     taps = policy.config.adapters.layers
-    whole = policy.dit(inputs.present, torch.zeros(1, 1), context, (PRESENT,), FIRST_FRAME_CAUSAL, taps)
+    whole = policy.dit(present, torch.zeros(1, 1), context, (PRESENT,), FIRST_FRAME_CAUSAL, taps)
     assert all(torch.equal(a, b) for a, b in zip(stopped, whole.taps, strict=True))
 
 
@@ -61,28 +71,29 @@ def test_one_pass_needs_unpooled_video():
 
 def test_acting_does_not_depend_on_the_future_nor_on_co_training():
     policy = tiny_policy(tiny_config())
-    inputs, robots = policy.encode(clip()), clip().embodiments
-    chunk = policy.act(inputs, robots, ())
+    query, inputs = query_of(policy), encode(encoder_of(policy), clip())
+    chunk = policy.act(replace(query, inputs=inputs))
     assert chunk.shape == (3, 6, 2)
-    changed = replace(inputs, future=torch.randn_like(inputs.future))
-    assert torch.equal(policy.act(changed, robots, ()), chunk)
-    first = Inputs(**{field: tensor[:1] for field, tensor in vars(inputs).items()})
-    assert torch.allclose(policy.act(first, ("robot",), ()), chunk[:1], atol=1e-5)
+    changed = inputs | {"future": torch.randn_like(inputs["future"])}
+    assert torch.equal(policy.act(replace(query, inputs=changed)), chunk)
+    first = {name: tensor[:1] for name, tensor in inputs.items()}
+    assert torch.allclose(policy.act(replace(query_of(policy, 1), inputs=first)), chunk[:1], atol=1e-5)
 
 
 def test_actions_leave_in_physical_units():
     policy = tiny_policy(tiny_config())
-    inputs, robots = policy.encode(clip()), clip().embodiments
-    unit = policy.expert(policy.look(inputs.present, policy.context(inputs, robots)), SPEC.horizon)
-    physical = policy.act(inputs, robots, ())
-    assert torch.allclose(policy.normalizer.to_physical("action", unit, robots), physical)
+    query = query_of(policy)
+    context = policy.context(query.inputs, query.embodiment)
+    unit = policy.expert(policy.look(query.inputs["present"], context), SPEC.horizon)
+    physical = policy.act(query)
+    assert torch.allclose(policy.normalizer.to_physical("action", unit, query.embodiment), physical)
     assert not torch.allclose(unit, physical, atol=1e-2)
 
 
 def test_a_shorter_chunk_is_a_prefix():
     policy = tiny_policy(tiny_config())
-    inputs = policy.encode(clip())
-    states = policy.look(inputs.present, policy.context(inputs, clip().embodiments))
+    query = query_of(policy)
+    states = policy.look(query.inputs["present"], policy.context(query.inputs, query.embodiment))
     assert torch.allclose(policy.expert(states, 6)[:, :2], policy.expert(states, 2), atol=1e-6)
 
 
@@ -102,10 +113,23 @@ def test_video_loss_leaves_the_expert_alone_and_action_loss_the_head():
 def test_actions_past_the_prefix_do_not_count():
     policy = tiny_policy(tiny_config(step_weights=StepWeights(prefix=2)))
     batch = batch_of(policy)
-    before = policy(batch, torch.Generator().manual_seed(0))["action"]
+    before = policy(batch, draws())["action"]
     batch.actions[:, 2:] += 100
-    after = policy(batch, torch.Generator().manual_seed(0))["action"]
+    after = policy(batch, draws())["action"]
     assert torch.equal(before, after)
+
+
+def test_dimensions_that_a_robot_has_not_do_not_count():
+    """Row 1 is of a robot with one dimension. Fails when its second is a target, or its first is none."""
+    policy = tiny_policy(tiny_config())
+    batch = batch_of(policy)
+    whole = policy(batch, draws())["action"]
+    batch.valid[1, :, 1] = False
+    before = policy(batch, draws())["action"]
+    batch.actions[1, :, 1] += 100
+    assert torch.equal(policy(batch, draws())["action"], before) and not torch.equal(before, whole)
+    batch.actions[1, :, 0] += 100
+    assert not torch.equal(policy(batch, draws())["action"], before)
 
 
 def test_the_noise_follows_from_the_generator():
@@ -128,7 +152,7 @@ def test_it_learns_to_repeat_a_batch():
     batch, optimizer = batch_of(policy), torch.optim.AdamW(policy.parameters(), lr=3e-3)
     history = []
     for step in range(60):
-        found = policy(batch, torch.Generator().manual_seed(step % 4))
+        found = policy(batch, draws(seed=step % 4))
         optimizer.zero_grad()
         sum(found.values()).backward()
         optimizer.step()
@@ -141,19 +165,17 @@ def test_it_learns_to_repeat_a_batch():
 @pytest.mark.parametrize("pool", [1, 2])
 def test_imagined_futures_are_pictures_and_follow_from_the_seed(pool):
     policy = tiny_policy(tiny_config(video_pool=pool))
-    inputs, robots = policy.encode(clip(frames=1)), clip().embodiments
-    video = policy.imagine(inputs, robots, 1, 3, torch.Generator().manual_seed(0))
+    latents = (policy.imagine(query_of(policy), 1, 3, *seeded([seed])) for seed in (0, 0, 1))
+    video, again, other = map(encoder_of(policy).decode, latents)
     assert video.shape == (3, 3, 5, 32 // pool, 64 // pool)
     assert video.abs().max() <= 1
-    again = policy.imagine(inputs, robots, 1, 3, torch.Generator().manual_seed(0))
-    other = policy.imagine(inputs, robots, 1, 3, torch.Generator().manual_seed(1))
     assert torch.equal(video, again) and not torch.equal(video, other)
     assert torch.equal(video[:, :, 0], other[:, :, 0])  # the present is given, not imagined
 
 
 def test_attention_maps_are_distributions_on_the_token_grid():
     policy = tiny_policy(tiny_config())
-    maps = policy.attention_maps(policy.encode(clip()), clip().embodiments)
+    maps = policy.attention_maps(query_of(policy))
     assert list(maps) == [0, 1]
     for grid in maps.values():
         assert grid.shape == (3, 2, 4)
@@ -180,12 +202,12 @@ def test_published_times_drive_noise_embedding_and_weight():
     clips = {}
     for precision in ("float32", "bfloat16"):
         policy = tiny_policy(tiny_config(time_precision=precision))
-        inputs = policy.encode(clip())
+        inputs = encode(encoder_of(policy), clip())
         clips[precision] = policy.add_noise(inputs, t, noise)
     assert torch.equal(clips["float32"].t, t)
     rounded, share = bfloat16_times(t)
     assert 1000 * rounded[0] == 900 and torch.equal(clips["bfloat16"].t, rounded)
     mixed = share.reshape(3, 1, 1, 1, 1)
-    expected = (1 - mixed) * inputs.future + mixed * noise
+    expected = (1 - mixed) * inputs["future"] + mixed * noise
     assert torch.equal(clips["bfloat16"].latents[:, :, 1:], expected)
     assert torch.equal(clips["bfloat16"].velocity, clips["float32"].velocity)

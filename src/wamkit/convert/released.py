@@ -107,7 +107,7 @@ def to_official(kind: str, run_dir: Path, file: Path) -> int:
     frozen = tuple(re.escape(name) for name in policy.state_dict() if name not in trained)
     load_strict(policy, run_weights(run_dir), str(run_dir / WEIGHTS), fresh=frozen)
     # A released file is of one dtype; the frozen video model beside a run may be stored in a wider one.
-    policy.to(policy.proprio_encoder.weight.dtype)
+    policy.to(next(iter(trained_tensors(policy).values())).dtype)
     # A run that came from a released file goes back with the facts of that file.
     origin = load_provenance(run_dir).get("released", {})
     if "frozen" in origin and origin["frozen"] != digest(_frozen(policy).items()):

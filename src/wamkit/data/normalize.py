@@ -18,12 +18,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.data.joined import AnyDataset
 from wamkit.data.lerobot.dataset import Episode
 from wamkit.data.statistics import RESTORE, STILL, Stats
+from wamkit.nn.tables import Tables
 
 __all__ = ["Normalizer", "Stats", "dataset_stats"]
 
@@ -42,16 +43,19 @@ def dataset_stats(dataset: AnyDataset, episodes: Sequence[Episode]) -> dict[str,
 
 
 def field_rows(dataset: AnyDataset, field: str, episodes: Sequence[Episode]) -> np.ndarray:
-    """Every action or proprio of some episodes: [n, d]. Steps without an action have none.
+    """Every action or proprio of some episodes: [n, d]; d = 0 where the dataset has no proprio.
 
+    Steps without an action have none.
     Raises BadInput as Dataset.rows.
     """
+    if field == "proprio" and SOURCES[field] not in dataset.features:
+        return np.zeros((sum(episode.length for episode in episodes), 0))
     counts = [episode.actions if field == "action" else episode.length for episode in episodes]
     columns = [dataset.rows(SOURCES[field], [episode]) for episode in episodes]
     return np.concatenate([rows[:count] for rows, count in zip(columns, counts, strict=True)])
 
 
-class Normalizer(nn.Module):
+class Normalizer(Tables):
     """One row of scale and offset per embodiment, for each field.
 
     stats: {embodiment: {field: Stats}}; every embodiment has the same fields. Rows of robots with fewer dimensions are
@@ -61,7 +65,7 @@ class Normalizer(nn.Module):
     """
 
     def __init__(self, stats: Mapping[str, Mapping[str, Stats]], modes: Mapping[str, str]):
-        super().__init__()
+        super().__init__()  # the tables follow below, a field at a time
         self.stats = {name: dict(fields) for name, fields in stats.items()}
         self.modes = dict(modes)
         self._row = {name: row for row, name in enumerate(stats)}

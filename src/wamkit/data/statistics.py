@@ -54,7 +54,7 @@ class Stats:
         columns = (rows[:, dim].astype(np.float64) for dim in range(rows.shape[1]))
         table = np.array(
             [[x.min(), x.max(), x.mean(), x.std(), *np.quantile(x, [*QUANTILES.values()])] for x in columns]
-        )
+        ).reshape(-1, len(ARRAYS))  # a robot may have no proprio
         return cls(**dict(zip(ARRAYS, table.T, strict=True)), count=len(rows))
 
     @classmethod
@@ -95,7 +95,7 @@ class Stats:
             raise BadInput(f"{where}: expected {', '.join(ARRAYS)} and count, got {found!r:.200}; {RESTORE}")
         arrays = {name: _numbers(values[name], f"{where}.{name}") for name in ARRAYS}
         lengths = {name: len(array) for name, array in arrays.items()}
-        if len({*lengths.values()}) > 1 or not lengths["min"]:
+        if len({*lengths.values()}) > 1:
             raise BadInput(f"{where}: expected lists of one length, got {lengths}; {RESTORE}")
         if type(values["count"]) is not int or values["count"] < 1:
             raise BadInput(f"{where}.count is {values['count']!r}; expected a number of rows; {RESTORE}")

@@ -46,8 +46,9 @@ class Engine(ClientPolicy, Generic[P]):
     def query(self, clip: Clip, generators: Sequence[torch.Generator] = ()) -> Query:
         """A clip, encoded, as the policy is asked about it. BadInput for an unknown robot."""
         spec, b = self.policy.data, len(clip.embodiments)
-        proprio = clip.proprio if spec.proprio_dim else clip.proprio[:, :0]
-        inputs = encode(self.encoder, replace(clip, proprio=proprio.to(self.device)))
+        inputs = encode(
+            self.encoder, replace(clip, proprio=clip.proprio[:, : spec.proprio_dim].to(self.device))
+        )
         return Query(
             inputs=inputs,
             embodiment=self.policy.embodiment(clip.embodiments).to(self.device),
@@ -59,14 +60,14 @@ class Engine(ClientPolicy, Generic[P]):
     def clip(self, observations: Sequence[Observation]) -> Clip:
         """Observations as a clip of one frame.
 
-        Raises BadInput on a missing camera, a picture without pixels, a wrong shape, and numbers that are not finite.
+        Raises BadInput on a missing camera, an image without pixels, a wrong shape, and numbers that are not finite.
         """
         spec = self.policy.data
         for observation in observations:
             self._check(observation)
         return Clip(
             views={view: _stack([o.images[view] for o in observations])[:, None] for view in spec.views},
-            proprio=_stack([o.proprio for o in observations]).float(),
+            proprio=_stack([o.proprio[: spec.proprio_dim] for o in observations]).float(),
             instructions=tuple(o.instruction for o in observations),
             embodiments=tuple(o.embodiment for o in observations),
         )

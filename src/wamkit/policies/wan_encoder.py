@@ -32,6 +32,9 @@ from wamkit.wan.encoders import (
 from wamkit.wan.prompts import prompts_of, why_no_text, why_no_tokens
 from wamkit.wan.vae import VAE_SIZES, WanVAE
 
+KEPT_PROMPTS = 256
+"""Contexts that stay on the device; at full size one takes 2 MiB."""
+
 
 class WanEncoder:
     """Tiles the views, encodes the canvas and the instruction.
@@ -92,7 +95,10 @@ class WanEncoder:
         new = [text for text in dict.fromkeys(instructions) if text not in self._contexts]
         if new:
             self._contexts |= dict(zip(new, self._text.encode(new).to(self.device), strict=True))
-        return {"context": torch.stack([self._contexts[text] for text in instructions])}
+        context = torch.stack([self._contexts[text] for text in instructions])
+        for oldest in list(self._contexts)[:-KEPT_PROMPTS]:
+            del self._contexts[oldest]
+        return {"context": context}
 
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
         """Latents -> images in [-1, 1]."""

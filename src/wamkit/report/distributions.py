@@ -42,6 +42,8 @@ def distributions_of(dataset: AnyDataset, normalizer: Normalizer) -> list[Distri
     found = []
     for field, column in SOURCES.items():
         values = field_rows(dataset, field, dataset.episodes)
+        if not values.shape[1]:
+            continue
         unit = torch.tensor([[-1.0], [1.0]]).expand(2, values.shape[1])
         low, high = normalizer.to_physical(field, unit, normalizer.index([dataset.robot_type] * 2)).numpy()
         names = dimension_labels(dataset.features[column], values.shape[1])

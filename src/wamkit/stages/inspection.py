@@ -83,7 +83,9 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
     with bar("inspect", len(looked) + len({*shown, *predicted}), unit="samples") as advance:
         looks = tuple(_look(clips.sample(i), run.data, facts.codecs, device, advance) for i in looked)
         chunks = chunks_of(clips, sorted({*shown, *predicted}), engines, advance)
-    fields = tuple(_field(name, run, dataset, normalizer) for name in SOURCES)
+    fields = tuple(
+        _field(name, run, dataset, normalizer) for name in SOURCES if SOURCES[name] in dataset.features
+    )
     return Seen(
         spec=run.data,
         space=run.actions,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from wamkit_client.envs.base import InitialState
 from wamkit_client.suites import suite as find_suite
@@ -119,15 +120,17 @@ def fit_normalizer(run: Run, sources: Sequence[Clips], released: Path = NO_FILE)
 def _statistics(run: Run, clips: Clips, released: Path) -> dict[str, Stats]:
     match run.normalization.statistics:
         case "frames":
-            return dataset_stats(clips.dataset, clips.episodes)
+            stats = dataset_stats(clips.dataset, clips.episodes)
         case "published_windows":
-            return window_stats(clips.dataset, clips.episodes, clips.spec)
+            stats = window_stats(clips.dataset, clips.episodes, clips.spec)
         case "file":
             if released == NO_FILE:
                 raise BadInput(
                     "normalization.statistics is file: name it, with `wamkit train ... --stats FILE`"
                 )
-            return read_statistics(released, clips.spec).fields
+            stats = read_statistics(released, clips.spec).fields
+    unused = {"proprio": Stats.of(np.zeros((1, 0)))} if not clips.spec.proprio_dim else {}
+    return stats | unused
 
 
 def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.device) -> None:

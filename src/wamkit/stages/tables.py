@@ -38,6 +38,8 @@ def dataset_table(path: Path) -> Table:
         },
     )
     for name, stats in dataset_stats(dataset, dataset.episodes).items():
+        if not len(stats.min):
+            continue
         names = dimension_names(dataset.features[SOURCES[name]], len(stats.min))
         ranges = [
             f"{label} {low:.3g} .. {high:.3g}".strip()
