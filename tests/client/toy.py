@@ -37,13 +37,6 @@ class ToyConfig(EnvConfig):
     def facts(self) -> dict[str, Any]:
         return {"simulator": self.simulator, "versions": {}}
 
-    def to_json(self) -> dict[str, Any]:
-        return {"size": self.size, "simulator": self.simulator, "embodiment": self.embodiment}
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> ToyConfig:
-        return ToyConfig(**data)
-
 
 class Toy(Env):
     control_hz = 10.0

@@ -27,9 +27,6 @@ class WaitingConfig(EnvConfig):
     def facts(self) -> dict[str, Any]:
         return {"simulator": self.simulator, "versions": {}, "opengl": "none"}
 
-    def to_json(self) -> dict[str, Any]:
-        return {"simulator": self.simulator, "embodiment": self.embodiment}
-
 
 class Waiting(Env):
     control_hz = 80.0
