@@ -8,11 +8,10 @@ by name) nor whether batches come from a cache.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Event
 from typing import Literal, cast
 
 import torch
@@ -137,26 +136,56 @@ def train(
     """
     cast(nn.Module, policy).to(device)
     state = initial_state(policy, config)
+    forward = torch.compile(state.module) if config.compile else state.module
     with only_writer(run_dir, "trains"), _full_disk_explained(run_dir, state):
         start, rows = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
-        if start.step < config.steps:
-            stream = batches(
-                samples,
-                policy.embodiment,
-                config.batch_size,
-                config.seed,
-                start.step,
-                device=device,
-                prefetch=config.prefetch,
-                workers=config.workers,
-            )
-            with (
-                closing(stream),
-                Metrics(run_dir, rows, start.step) as metrics,
-                stop_request(KEPT) as stop,
-            ):
-                _run_steps(state, config, run_dir, start=start, stream=stream, metrics=metrics, stop=stop)
+        if start.step == config.steps:
+            return checkpoint.write_weights(run_dir, state)
+        window, watch = Window(start.window), Stopwatch()
+        with (
+            closing(_stream(policy, samples, config, start.step, device)) as stream,
+            Metrics(run_dir, rows, start.step) as metrics,
+            stop_request(KEPT) as stop,
+            bar("train", config.steps, unit="steps", done=start.step) as advance,
+        ):
+            for step in range(start.step, config.steps):
+                batch = watch.next(stream)
+                scalars = optimize(forward, batch, step, state, config)
+                done = step + 1
+                last = done == config.steps
+                window.add(done, batch.ids, scalars)
+                advance(1)
+                if done % config.log_every == 0 or last:
+                    rate = state.optimizer.param_groups[0]["lr"]
+                    row = {"step": done} | window.close() | {"lr": rate} | watch.lap()
+                    metrics.write(row)
+                    advance(0, sentence(row))
+                stopping = stop.is_set() and not last
+                if done % config.save_every == 0 or last or stopping:
+                    window.settle()
+                    metrics.sync()
+                    progress = replace(start, step=done, rows=metrics.rows, window=window.values)
+                    checkpoint.write(run_dir, progress, state, config.keep_last)
+                if stopping:
+                    raise stopped(
+                        f"stopped after step {done} of {config.steps}; a checkpoint is saved in {run_dir}"
+                    )
         checkpoint.write_weights(run_dir, state)
+
+
+def _stream(
+    policy: Trainable, samples: Samples, config: TrainConfig, step: int, device: torch.device
+) -> Generator[Batch, None, None]:
+    return batches(
+        samples,
+        policy.embodiment,
+        config.batch_size,
+        config.seed,
+        step,
+        device=device,
+        prefetch=config.prefetch,
+        workers=config.workers,
+    )
 
 
 def initial_state(policy: Trainable, config: TrainConfig) -> State:
@@ -169,43 +198,6 @@ def initial_state(policy: Trainable, config: TrainConfig) -> State:
     )
     optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, config.eps, fused=True)
     return State(policy, optimizer, MovingAverage(module, config.average_decay))
-
-
-def _run_steps(
-    state: State,
-    config: TrainConfig,
-    run_dir: Path,
-    *,
-    start: Progress,
-    stream: Iterator[Batch],
-    metrics: Metrics,
-    stop: Event,
-) -> None:
-    forward = torch.compile(state.module) if config.compile else state.module
-    window, watch = Window(start.window), Stopwatch()
-    with bar("train", config.steps, unit="steps", done=start.step) as advance:
-        for step in range(start.step, config.steps):
-            batch = watch.next(stream)
-            scalars = optimize(forward, batch, step, state, config)
-            done = step + 1
-            last = done == config.steps
-            window.add(done, batch.ids, scalars)
-            advance(1)
-            if done % config.log_every == 0 or last:
-                rate = state.optimizer.param_groups[0]["lr"]
-                row = {"step": done} | window.close() | {"lr": rate} | watch.lap()
-                metrics.write(row)
-                advance(0, sentence(row))
-            stopping = stop.is_set() and not last
-            if done % config.save_every == 0 or last or stopping:
-                window.settle()
-                metrics.sync()
-                progress = replace(start, step=done, rows=metrics.rows, window=window.values)
-                checkpoint.write(run_dir, progress, state, config.keep_last)
-            if stopping:
-                raise stopped(
-                    f"stopped after step {done} of {config.steps}; a checkpoint is saved in {run_dir}"
-                )
 
 
 def optimize(
