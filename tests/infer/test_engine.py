@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from wamkit_client.types import BadInput, Observation
 
 from tests.policies import tiny_fast_wam as fast
@@ -14,6 +15,7 @@ from tests.policies import tiny_policy as light
 from tests.policies.tiny_policy import SPEC, encoder_of, tiny_config, tiny_policy
 from wamkit.infer.engine import Engine
 from wamkit.policies.light_wam.policy import LightWAM
+from wamkit.types import Query
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,28 @@ def test_every_preset_gives_the_chunks_of_the_plain_one(tiny) -> None:
             np.testing.assert_allclose(chunk.actions, plain.actions, rtol=0, atol=bound, err_msg=preset)
     with pytest.raises(BadInput, match=r"eval\.preset: unknown preset 'fats'; this policy has plain, fast"):
         Engine(encoder, policy, cpu, "fats")
+
+
+class Asked(LightWAM):
+    """Keeps the queries it is asked."""
+
+    queries: list[Query]
+
+    def act(self, query: Query) -> Tensor:
+        self.queries.append(query)
+        return super().act(query)
+
+
+def test_a_query_has_the_prefix_and_the_delay_of_its_observation() -> None:
+    """Observations that differ in them are not asked about together."""
+    policy = tiny_policy(tiny_config()).eval()
+    policy.__class__, policy.queries = Asked, []
+    engine = Engine(encoder_of(policy), policy, torch.device("cpu"), preset="plain")
+    late = replace(seen(), prefix=np.array([[1, 2], [3, 4]], np.float32), delay=2)
+    chunks = engine.act([seen(), late, late])
+    assert len(chunks) == 3 and [len(query.prefix) for query in policy.queries] == [1, 1, 1]
+    engine.act([late, late])
+    *_, both = policy.queries
+    assert both.delay == 2 and both.prefix.tolist() == [[[1, 2], [3, 4]]] * 2
+    with pytest.raises(BadInput, match=r"prefix: expected rows of 2 actions, got \[1, 3\]"):
+        engine.act([replace(seen(), prefix=np.zeros((1, 3), np.float32))])

@@ -35,9 +35,17 @@ class Engine(ClientPolicy, Generic[P]):
 
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
-        """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them."""
+        """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them.
+
+        Observations with different delays, or prefixes of different lengths, are asked about one by one.
+        """
+        if len({(o.delay, len(o.prefix)) for o in observations}) > 1:
+            return [self.act([observation])[0] for observation in observations]
         generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
-        actions = self._answer(self.query(self.clip(observations), generators))
+        query = self.query(self.clip(observations), generators)
+        prefix = [o.prefix.reshape(-1, self.policy.data.action_dim) for o in observations]  # [d, a]
+        query = replace(query, prefix=_stack(prefix).float().to(self.device), delay=observations[0].delay)
+        actions = self._answer(query)
         return [ActionChunk(chunk) for chunk in actions.float().cpu().numpy()]
 
     def reset(self) -> None:
@@ -86,6 +94,10 @@ class Engine(ClientPolicy, Generic[P]):
                     f"camera {view!r}: expected uint8 RGB [h, w, 3] with at least one pixel, "
                     f"got {image.dtype} {image.shape}"
                 )
+        if len(observation.prefix) and observation.prefix.shape[1:] != (spec.action_dim,):
+            raise BadInput(
+                f"prefix: expected rows of {spec.action_dim} actions, got {list(observation.prefix.shape)}"
+            )
         if spec.proprio_dim:
             _check_proprio(observation.proprio, spec.proprio_dim)
 
