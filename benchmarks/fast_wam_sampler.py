@@ -30,7 +30,7 @@ from benchmarks import official_sampler
 from benchmarks.operations import Operations
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
-from wamkit.flow import Grid, Shift, euler_grid
+from wamkit.flow import Grid, Shift
 from wamkit.infer.engine import Engine
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.policies.fast_wam.action_dit import ActionDiT
@@ -56,7 +56,7 @@ class Networks:
 
     def grid(self, network: Literal["video", "action"], steps: int) -> Grid:
         """The published times."""
-        return euler_grid(steps, Shift().sample)
+        return Shift().times("float32").grid(steps)
 
     @classmethod
     def build(cls, config: FastWAMConfig, layers: int, device: torch.device, dtype: torch.dtype) -> Networks:

@@ -1,8 +1,8 @@
 """Flow matching: time, interpolation, velocity, loss weight, Euler steps. Knows no network.
 
-Time t in [0, 1]: 0 = data, 1 = noise. x_t = (1 - t) x + t noise, velocity = noise - x.
-Times are drawn uniformly and shifted towards noise by s (Light-WAM code, spec 2.1; Fast-WAM 3.1):
-t = s u / (1 + (s - 1) u). Kept in float32 whatever the model's dtype; a run may round them as published ones did.
+Time t in [0, 1] runs from one end to the other: x_t = (1 - t) start + t end, velocity = end - start. Published systems
+differ in which end is data and in how training draws times; a `FlowTimes` is one such convention. Times are kept in
+float32 whatever the model's dtype; a run may round them as published ones did.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T", float, Tensor)
 
 @dataclass(frozen=True)
 class Shift:
-    """How far flow times lean towards noise, when training and when sampling: s above; 1 leaves them uniform.
+    """How far flow times lean towards noise, when training and when sampling (`shift`); 1 leaves them uniform.
 
     Both are part of what a policy was trained and published with. Raises BadInput unless both are above 0.
     """
@@ -45,10 +45,14 @@ class Shift:
                     f"shift.{name}: flow times shift by a number above 0, got {by}; published: 5, or 1 for none"
                 )
 
+    def times(self, precision: TimePrecision) -> FlowTimes:
+        """The flow times of Light-WAM and Fast-WAM."""
+        return FlowTimes(Shifted(self.train), self.sample, precision=precision)
+
 
 @dataclass(frozen=True)
 class Grid:
-    """Times of an Euler sampler as the network gets them, from 1 down to 0 [n + 1], and the stride of each step [n]."""
+    """Times of an Euler sampler as networks get them, from noise to data [n + 1], and the stride of each step [n]."""
 
     times: Tensor
     strides: Tensor
@@ -58,14 +62,96 @@ class Grid:
         return Grid(self.times.to(device), self.strides.to(device))
 
 
+@dataclass(frozen=True)
+class Noised:
+    """x at flow time t [b], as the network gets it, and the velocity there."""
+
+    x: Tensor
+    t: Tensor
+    velocity: Tensor
+
+    def rows(self, index: Tensor) -> Noised:
+        """Some samples of the batch."""
+        return Noised(self.x[index], self.t[index], self.velocity[index])
+
+
 def shift(u: T, by: float) -> T:
-    """Uniform u in [0, 1] -> flow time in [0, 1], denser near 1 for by > 1."""
+    """Uniform u in [0, 1] -> [0, 1], denser near 1 for by > 1, near 0 for by < 1."""
     return by * u / (1 + (by - 1) * u)
 
 
-def sample_times(by: float, draws: Draws, device: torch.device) -> Float[Tensor, " b"]:
-    """One training time per sample, shifted."""
-    return shift(draws.uniform(device), by)
+@dataclass(frozen=True)
+class Shifted:
+    """Uniform noise levels, shifted towards noise (Light-WAM code, spec 2.1; Fast-WAM 3.1)."""
+
+    by: float
+
+    def levels(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Uniform numbers -> noise levels, 0 = data."""
+        return shift(u, self.by)
+
+    def weight(self, level: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """A bump around 1/2, zero at both ends, mean 1 over the levels of training."""
+        return (torch.exp(-2 * (level - 0.5) ** 2) - BUMP_MINIMUM) / (bump_mean(self.by) + 1e-10)
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Noise levels 1 - longest (1 - Beta(a, 1)): dense near noise, never quite data (LaWAM spec 2.7)."""
+
+    a: float = 1.5
+    longest: float = 0.999
+
+    def levels(self, u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Uniform numbers -> noise levels, 0 = data. Beta(a, 1) has the distribution function x^a, inverted here."""
+        return 1 - self.longest * (1 - u ** (1 / self.a))
+
+    def weight(self, level: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """All levels count alike."""
+        return torch.ones_like(level)
+
+
+@dataclass(frozen=True)
+class FlowTimes:
+    """The flow times of one network: how training draws them, which end is data, and where a sampler steps.
+
+    drawn: noise levels in training. sample_shift: of the sampler's times, towards noise. data_at: the time of data,
+    0 (Light-WAM, Fast-WAM) or 1 (LaWAM); noise is at the other end. precision: how times are rounded.
+    """
+
+    drawn: Shifted | Beta
+    sample_shift: float = 1.0
+    data_at: Literal[0, 1] = 0
+    precision: TimePrecision = "float32"
+
+    def draw(self, draws: Draws, device: torch.device) -> Float[Tensor, " b"]:
+        """One training time per sample, not rounded yet."""
+        return self._level(self.drawn.levels(draws.uniform(device)))
+
+    def noised(
+        self, x: Float[Tensor, "b *rest"], noise: Float[Tensor, "b *rest"], t: Float[Tensor, " b"]
+    ) -> Noised:
+        """x at time t, rounded."""
+        t, mixed = TIMES[self.precision](t)
+        start, end = (x, noise) if self.data_at == 0 else (noise, x)
+        noisy, velocity = interpolate(start, end, mixed)
+        return Noised(noisy, t, velocity)
+
+    def weight(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Of the loss of a sample at time t."""
+        return self.drawn.weight(self._level(t))
+
+    def grid(self, steps: int) -> Grid:
+        """Times from noise to data, shifted; times and strides are rounded."""
+        # shift leans towards 1; towards 0 it is 1 - shift(1 - u, s) = shift(u, 1 / s), here without rounding 1 - u
+        by = self.sample_shift if self.data_at == 0 else 1 / self.sample_shift
+        times = shift(torch.linspace(1 - self.data_at, self.data_at, steps + 1), by)
+        strides = times.diff().to(getattr(torch, self.precision)).float()
+        return Grid(TIMES[self.precision](times)[0], strides)
+
+    def _level(self, t: Tensor) -> Tensor:
+        """The noise level at a time, and the time of a noise level: it is its own inverse."""
+        return t if self.data_at == 0 else 1 - t
 
 
 def noise_like(x: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
@@ -82,16 +168,11 @@ def noise_rows(
 
 
 def interpolate(
-    x: Float[Tensor, "b *rest"], noise: Float[Tensor, "b *rest"], t: Float[Tensor, " b"]
+    start: Float[Tensor, "b *rest"], end: Float[Tensor, "b *rest"], t: Float[Tensor, " b"]
 ) -> tuple[Float[Tensor, "b *rest"], Float[Tensor, "b *rest"]]:
-    """The noisy sample x_t and the velocity a model should predict there."""
-    t = t.reshape(-1, *[1] * (x.ndim - 1))
-    return (1 - t) * x + t * noise, noise - x
-
-
-def loss_weight(t: Float[Tensor, "..."], by: float) -> Float[Tensor, "..."]:
-    """w(t): a bump around t = 1/2, zero at both ends, mean 1 under `sample_times` with the same shift."""
-    return (torch.exp(-2 * (t - 0.5) ** 2) - BUMP_MINIMUM) / (bump_mean(by) + 1e-10)
+    """x_t, and the velocity that a model should predict there."""
+    t = t.reshape(-1, *[1] * (start.ndim - 1))
+    return (1 - t) * start + t * end, end - start
 
 
 @lru_cache(maxsize=8)
@@ -101,17 +182,10 @@ def bump_mean(by: float) -> float:
     return math.fsum(math.exp(-2 * (t - 0.5) ** 2) - BUMP_MINIMUM for t in times) / GRID
 
 
-def euler_grid(steps: int, by: float, precision: TimePrecision = "float32") -> Grid:
-    """The sampling grid from noise to data, shifted; times and strides rounded as `precision` says."""
-    times = shift(torch.linspace(1, 0, steps + 1), by)
-    strides = times.diff().to(getattr(torch, precision)).float()
-    return Grid(TIMES[precision](times)[0], strides)
-
-
 def integrate(
     x: Float[Tensor, "b *rest"], velocity: Callable[[Tensor, Tensor], Tensor], grid: Grid
 ) -> Float[Tensor, "b *rest"]:
-    """Euler from noise x (t = 1) to data (t = 0); velocity(x_t, t [b]) is the model."""
+    """Euler steps from noise x to data; velocity(x_t, t [b]) is the model."""
     grid = grid.to(x.device)
     for t, stride in zip(grid.times[:-1], grid.strides, strict=True):
         x = x + stride * velocity(x, t.expand(len(x)))
@@ -121,13 +195,13 @@ def integrate(
 def bfloat16_times(t: Float[Tensor, " b"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """As the published code rounds them, which counts time to 1000: multiples of 4 above 512 (Light-WAM spec 2.1).
 
-    Time is embedded and weighs the loss in float32; the share of noise is rounded once more.
+    Time is embedded and weighs the loss in float32; interpolation rounds it once more.
     """
     rounded = (1000 * t).bfloat16().float() / 1000
     return rounded, rounded.bfloat16().float()
 
 
-# precision -> flow times as the network and the loss get them, and the share of noise in what is noised
+# precision -> flow times as the network and the loss get them, and as x_t is interpolated with them
 TIMES: Mapping[TimePrecision, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "float32": lambda t: (t, t),
     "bfloat16": bfloat16_times,

@@ -14,13 +14,14 @@ from tests.golden.compare import FORWARD, GRADIENT, LOSS, Golden, Row
 from tests.policies.plain_fast_wam import sample_by_looking, velocities
 from wamkit import flow
 from wamkit.data.normalize import Normalizer, Stats
+from wamkit.flow import Noised
 from wamkit.nn.attention import visibility_matrix
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.convert import ENVELOPE
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.mixture import empty_cache
-from wamkit.policies.fast_wam.noising import Noised, clean
+from wamkit.policies.fast_wam.noising import clean
 from wamkit.policies.fast_wam.policy import LOSSES, FastWAM, FastWAMConfig, FromScratch
 from wamkit.policies.fast_wam.sampling import SAMPLERS, Noise, encode_frames, sample
 from wamkit.types import Batch, DataSpec
@@ -32,7 +33,7 @@ VARIANTS = {"fastwam": "fast", "joint": "joint", "idm": "idm", "nocotrain": "no_
 UNPADDED, GRADIENTS = "_without_pad_masks", "grad_l2_"
 MODES = {"min/max": "min_max", "z-score": "z_score"}
 ROBOT = "golden"
-SHIFT = 5.0  # of every schedule in the files
+TIMES = flow.Shift(train=5.0, sample=5.0).times("float32")  # of every schedule in the files
 
 
 def golden_policy(golden: Golden, variant: str) -> FastWAM:
@@ -135,8 +136,7 @@ def _noised(golden: Golden) -> dict[str, Noised]:
 
 
 def _at(x: Tensor, noise: Tensor, timestep: Tensor) -> Noised:
-    noisy, velocity = flow.interpolate(x, noise, timestep / 1000)
-    return Noised(noisy, timestep / 1000, velocity)
+    return TIMES.noised(x, noise, timestep / 1000)
 
 
 def _predict(policy: FastWAM, batch: Batch, noised: Mapping[str, Noised]) -> dict[str, Tensor]:
@@ -270,18 +270,16 @@ def _schedule(golden: Golden) -> None:
     about, given = golden.about["schedule"], golden.section("in.")
     for name in [key for key in about if key.startswith("timesteps_")]:
         steps = int(name.removeprefix("timesteps_"))
-        grid = flow.euler_grid(steps, SHIFT)
+        grid = TIMES.grid(steps)
         golden.record("schedule", 1000 * grid.times[:-1], torch.tensor(about[name]), FORWARD)
         golden.record("schedule", grid.strides, torch.tensor(about[f"deltas_{steps}"]), FORWARD)
     golden.record("schedule", flow.BUMP_MINIMUM, about["y_min"], FORWARD)
-    golden.record("schedule", flow.bump_mean(SHIFT), about["norm_const"], FORWARD)
+    golden.record("schedule", flow.bump_mean(5.0), about["norm_const"], FORWARD)
     weights = {float(t): weight for t, weight in about["train_weight"].items()}
-    ours = flow.loss_weight(torch.tensor(list(weights)) / 1000, SHIFT)
+    ours = TIMES.weight(torch.tensor(list(weights)) / 1000)
     golden.record("loss_weight", ours, torch.tensor(list(weights.values())), LOSS)
     for name, used in about["loss_weights_used"].items():
-        golden.record(
-            "loss_weight", flow.loss_weight(given[f"t_{name}"] / 1000, SHIFT), torch.tensor(used), LOSS
-        )
+        golden.record("loss_weight", TIMES.weight(given[f"t_{name}"] / 1000), torch.tensor(used), LOSS)
 
 
 def _normaliser(golden: Golden) -> None:

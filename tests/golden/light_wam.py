@@ -19,7 +19,7 @@ from wamkit.types import DataSpec
 from wamkit.wan.dit import PRESENT, Adapters, WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
 
-SHIFT = 5.0  # of every schedule in the files
+TIMES = flow.Shift(train=5.0, sample=5.0).times("float32")  # of every schedule in the files
 
 
 def golden_policy(golden: Golden) -> LightWAM:
@@ -163,9 +163,9 @@ def _expert(golden: Golden, policy: LightWAM) -> None:
 
 
 def _schedule(golden: Golden) -> None:
-    golden.check("scheduler/sigma", flow.shift(golden.tensors["scheduler/u"], SHIFT))
-    golden.check("scheduler/weight", flow.loss_weight(golden.tensors["scheduler/t"] / 1000, SHIFT))
-    grid = flow.euler_grid(10, SHIFT)
+    golden.check("scheduler/sigma", TIMES.drawn.levels(golden.tensors["scheduler/u"]))
+    golden.check("scheduler/weight", TIMES.weight(golden.tensors["scheduler/t"] / 1000))
+    grid = TIMES.grid(10)
     golden.check("scheduler/infer10_timesteps", 1000 * grid.times[:-1])
     golden.check("scheduler/infer10_deltas", grid.strides)
 
@@ -181,7 +181,7 @@ def _losses(golden: Golden, policy: LightWAM, inputs: Tree) -> None:
     frames, steps = (golden.tensors[f"pads/{field}_is_pad"].bool() for field in ("image", "action"))
     valid = ~steps[..., None].expand_as(actions)
     pads = {True: (frames, valid), False: (torch.zeros_like(frames), torch.ones_like(valid))}
-    golden.check("loss/video_timestep_weight", flow.loss_weight(t, SHIFT), LOSS)
+    golden.check("loss/video_timestep_weight", TIMES.weight(t), LOSS)
     for is_padded, name in ((False, "plain"), (True, "padded")):
         frames, valid = pads[is_padded]
         video = video_loss_per_sample(predicted, clip.velocity, latent_is_pad(frames, clip.velocity.shape[2]))
@@ -192,7 +192,7 @@ def _losses(golden: Golden, policy: LightWAM, inputs: Tree) -> None:
     for name, case in golden.about["loss_cases"].items():
         frames, valid = pads[name.startswith("padded")]
         weights = prefix_weights(horizon, *(case["temporal_weighting"] or (horizon, 1.0, 0.0)))
-        video = flow.loss_weight(t, SHIFT) * video_loss_per_sample(
+        video = TIMES.weight(t) * video_loss_per_sample(
             predicted, clip.velocity, latent_is_pad(frames, clip.velocity.shape[2])
         )
         losses = {

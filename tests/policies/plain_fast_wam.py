@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wamkit.flow import Noised
 from wamkit.nn.attention import KV, Visibility, cut, visibility_matrix
-from wamkit.policies.fast_wam.noising import Noised
 from wamkit.policies.fast_wam.policy import FastWAM, States
 from wamkit.policies.fast_wam.sampling import Noise, Sample
 

@@ -16,7 +16,7 @@ from wamkit.draws import Draws
 from wamkit.flow import Shift
 from wamkit.nn.losses import action_loss_per_sample, video_loss_per_sample
 from wamkit.policies.fast_wam.fused import FusedSampler
-from wamkit.policies.fast_wam.noising import noised_action, noised_video
+from wamkit.policies.fast_wam.noising import NOISE
 from wamkit.policies.fast_wam.sampling import sample
 from wamkit.recipes import recipe
 
@@ -73,8 +73,8 @@ def test_each_loss_has_the_shift_of_its_own_times():
     batch, many = batch_of(policy, 3), torch.zeros(100_000, 1)
     rows = len(many)
     action, video = (
-        noise(many, Draws.of_step(0, 0, many.device, 0, rows, rows), policy.config)
-        for noise in (noised_action, noised_video)
+        NOISE[group](many, Draws.of_step(0, 0, many.device, 0, rows, rows), policy.config)
+        for group in ("action", "future")
     )
     assert float(action.t.mean()) == pytest.approx(0.5, abs=5e-3)
     assert float(video.t.mean()) == pytest.approx(0.676, abs=5e-3)  # of shift 3

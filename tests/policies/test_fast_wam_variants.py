@@ -10,9 +10,10 @@ import torch
 from tests.policies.plain_fast_wam import masked_attend, sample_by_looking, velocities
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import batch_of, draws
+from wamkit.flow import Noised
 from wamkit.policies.fast_wam import mixture
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
-from wamkit.policies.fast_wam.noising import Noised, clean
+from wamkit.policies.fast_wam.noising import clean
 from wamkit.policies.fast_wam.sampling import Noise, imagine, sample
 from wamkit.policies.fast_wam.variants import VARIANTS
 from wamkit.wan.dit import Frames

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wamkit.flow import loss_weight
-
 
 def latent_is_pad(frame_is_pad: Bool[Tensor, "b t"], latents: int) -> Bool[Tensor, "b {latents}"]:
     """Future latent frames that are padding: all source frames they were encoded from are.
@@ -29,15 +27,11 @@ def video_loss_per_sample(
 def video_loss(
     predicted: Float[Tensor, "b c f h w"],
     velocity: Float[Tensor, "b c f h w"],
-    t: Float[Tensor, " b"],
+    weight: Float[Tensor, " b"],
     is_pad: Bool[Tensor, "b f"],
-    shift: float,
 ) -> Float[Tensor, ""]:
-    """Flow-matching loss of the future latents, weighted by time, averaged over the batch.
-
-    shift: of the training times.
-    """
-    return (loss_weight(t, shift) * video_loss_per_sample(predicted, velocity, is_pad)).mean()
+    """Flow-matching loss of the future latents, averaged over the batch. weight: of each sample, by its flow time."""
+    return (weight * video_loss_per_sample(predicted, velocity, is_pad)).mean()
 
 
 def action_loss_per_sample(

@@ -22,14 +22,7 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_1, FRACTION, NOT_NEGATIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
-from wamkit.flow import (
-    Grid,
-    Shift,
-    TimePrecision,
-    euler_grid,
-    loss_weight,
-    noise_like,
-)
+from wamkit.flow import FlowTimes, Grid, Noised, Shift, TimePrecision, noise_like
 from wamkit.nn.attention import only
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
@@ -37,7 +30,7 @@ from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
-from wamkit.policies.fast_wam.noising import NOISE, Noised
+from wamkit.policies.fast_wam.noising import NOISE
 from wamkit.policies.fast_wam.sampling import DRAWS, Noise, NoiseProtocol, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
 from wamkit.policies.wan_encoder import WanEncoder, context, encoder_facts, example_inputs, proprio_encoder
@@ -172,6 +165,16 @@ class FastWAMConfig(PolicyConfig):
         check_text_width(self.text, self.size.text_dim)
 
     @property
+    def video_times(self) -> FlowTimes:
+        """Flow times of the video model."""
+        return self.video_shift.times(self.time_precision)
+
+    @property
+    def action_times(self) -> FlowTimes:
+        """Flow times of the action model."""
+        return self.action_shift.times(self.time_precision)
+
+    @property
     def action_size(self) -> TransformerSize:
         """The action model's shape."""
         video = self.size
@@ -225,8 +228,7 @@ class FastWAM(PolicyModule):
 
     def grid(self, network: Literal["video", "action"], steps: int) -> Grid:
         """The sampler's times of a network."""
-        shift = {"video": self.config.video_shift, "action": self.config.action_shift}[network]
-        return euler_grid(steps, shift.sample, self.config.time_precision)
+        return {"video": self.config.video_times, "action": self.config.action_times}[network].grid(steps)
 
     @property
     def unsupported_sections(self) -> tuple[str, ...]:
@@ -358,7 +360,8 @@ def _video_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], b
     future = noised["future"]
     predicted = policy.dit.head(states.video, states.stream)[:, :, 1 : 1 + future.x.shape[2]]
     is_pad = latent_is_pad(batch.inputs["frame_is_pad"], future.x.shape[2])
-    return video_loss(predicted, future.velocity, future.t, is_pad, policy.config.video_shift.train)
+    weight = policy.config.video_times.weight(future.t)
+    return video_loss(predicted, future.velocity, weight, is_pad)
 
 
 def _action_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], batch: Batch) -> Tensor:
@@ -366,7 +369,7 @@ def _action_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], 
     predicted = policy.action.head(states.action)
     every = torch.ones(action.x.shape[1], device=action.x.device)
     error = action_loss_per_sample(predicted, action.velocity, batch.valid, every)
-    return (loss_weight(action.t, policy.config.action_shift.train) * error).mean()
+    return (policy.config.action_times.weight(action.t) * error).mean()
 
 
 LOSSES: Mapping[str, Callable[[FastWAM, States, Mapping[str, Noised], Batch], Tensor]] = {

@@ -21,16 +21,7 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_1, FINITE, NOT_NEGATIVE, POSITIVE, Bound, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
-from wamkit.flow import (
-    TIMES,
-    Shift,
-    TimePrecision,
-    euler_grid,
-    integrate,
-    interpolate,
-    noise_like,
-    sample_times,
-)
+from wamkit.flow import FlowTimes, Shift, TimePrecision, integrate, noise_like
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
@@ -107,7 +98,7 @@ class LightWAMConfig(PolicyConfig):
     objective: "cotrain" (two passes: full-resolution present, pooled clip), "cotrain_one_pass" (the same function
     where video_pool is 1, one pass), "action_only" (no video co-training).
     adapters.layers are also the taps the expert reads. video_pool: average pooling of the supervised latents.
-    video_shift: of the video's flow times. time_precision: of flow times in training, a row of wamkit.flow.TIMES.
+    video_shift: of the video's flow times. time_precision: how they are rounded in training (wamkit.flow.TIMES).
     """
 
     codec: CodecConfig = field(default_factory=WanVAEConfig)
@@ -127,6 +118,11 @@ class LightWAMConfig(PolicyConfig):
     about_losses: ClassVar[str] = (
         "action: squared error of the regressed chunk; video: flow matching of the future latents"
     )
+
+    @property
+    def video_times(self) -> FlowTimes:
+        """Flow times of training."""
+        return self.video_shift.times(self.time_precision)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -291,14 +287,14 @@ class LightWAM(PolicyModule):
 
     def add_noise(self, inputs: Tree, t: Float[Tensor, " b"], noise: Float[Tensor, "b c f h w"]) -> NoisyClip:
         """The clip of the video pass: pooled clean present, noised future."""
-        t, share = TIMES[self.config.time_precision](t)
-        noisy, velocity = interpolate(inputs["future"], noise, share)
-        return NoisyClip(torch.cat([self.pool(inputs["present"]), noisy], dim=2), velocity, t)
+        future = self.config.video_times.noised(inputs["future"], noise, t)
+        latents = torch.cat([self.pool(inputs["present"]), future.x], dim=2)
+        return NoisyClip(latents, future.velocity, future.t)
 
     def draw_noise(self, inputs: Tree, draws: Draws) -> NoisyClip:
         """`add_noise` at a random time per sample."""
         future = inputs["future"]
-        t = sample_times(self.config.video_shift.train, draws, future.device)
+        t = self.config.video_times.draw(draws, future.device)
         return self.add_noise(inputs, t, draws.normal(future))
 
     def predict(self, clip: NoisyClip, context: Float[Tensor, "b l text"]) -> Float[Tensor, "b c f h w"]:
@@ -311,7 +307,7 @@ class LightWAM(PolicyModule):
     ) -> Float[Tensor, ""]:
         """Masked squared error of the future's velocity, weighted by time."""
         is_pad = latent_is_pad(batch.inputs["frame_is_pad"], batch.inputs["future"].shape[2])
-        return video_loss(predicted, clip.velocity, clip.t, is_pad, self.config.video_shift.train)
+        return video_loss(predicted, clip.velocity, self.config.video_times.weight(clip.t), is_pad)
 
     def action_loss(self, taps: tuple[Float[Tensor, "b s d"], ...], batch: Batch) -> Float[Tensor, ""]:
         """Weighted masked squared error of the chunk in unit range."""
@@ -339,7 +335,8 @@ class LightWAM(PolicyModule):
             clip = NoisyClip(torch.cat([present, future], dim=2), future, t)
             return self.predict(clip, context)
 
-        future = integrate(noise, velocity, euler_grid(steps, self.config.video_shift.sample))
+        grid = self.config.video_shift.times("float32").grid(steps)
+        future = integrate(noise, velocity, grid)
         return torch.cat([present, future], dim=2)
 
     @torch.no_grad()
