@@ -38,7 +38,7 @@ def test_lawam_draws_times_as_published():
     """LaWAM spec 2.7: tau = 0.999 (1 - Beta(1.5, 1)), 0 = noise, unweighted."""
     t = many(LAWAM)
     published = 0.999 * (1 - torch.distributions.Beta(1.5, 1.0).sample((MANY,)))
-    assert 0 <= float(t.min()) and float(t.max()) <= 0.999 + 1e-6
+    assert float(t.min()) >= 0 and float(t.max()) <= 0.999 + 1e-6
     assert float(t.mean()) == pytest.approx(0.999 * 0.4, abs=2e-3)  # Beta(a, 1) has mean a / (a + 1)
     quantiles = torch.linspace(0.05, 0.95, 19)
     assert torch.allclose(t.quantile(quantiles), published.quantile(quantiles), atol=4e-3)

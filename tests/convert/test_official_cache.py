@@ -143,20 +143,20 @@ def test_an_interrupted_import_goes_on(dataset, latents, tmp_path, monkeypatch):
     episode_packed(tmp_path / "official", latents)
     monkeypatch.setattr(official_cache, "fill", small_shards)
     taken: list[int] = []
-    original = official_cache.Imported.collate
+    original = official_cache.Imported.finish
 
     def stopping(self: official_cache.Imported, read: Any) -> Any:
-        taken.extend(range(len(taken), len(taken) + len(read)))
+        taken.extend(range(len(taken), len(taken) + len(read.rest.ids)))
         if len(taken) > 40:
             raise KeyboardInterrupt
         return original(self, read)
 
-    monkeypatch.setattr(official_cache.Imported, "collate", stopping)
+    monkeypatch.setattr(official_cache.Imported, "finish", stopping)
     with pytest.raises(KeyboardInterrupt):
         import_latents(RUN, [dataset], tmp_path / "official", tmp_path / "cache", CPU)
     finished = sorted((tmp_path / "cache").glob("shard-*.json"))
     assert len(finished) == 2 and taken[-1] > 32
-    monkeypatch.setattr(official_cache.Imported, "collate", original)
+    monkeypatch.setattr(official_cache.Imported, "finish", original)
     before = [path.stat().st_mtime_ns for path in finished]
     import_latents(RUN, [dataset], tmp_path / "official", tmp_path / "cache", CPU)
     assert [path.stat().st_mtime_ns for path in finished] == before

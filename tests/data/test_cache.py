@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -154,6 +154,20 @@ def test_damage_is_named(tmp_path: Path) -> None:
         Cache.open(tmp_path, FINGERPRINT, HZ)
     assert same(read_all(make(tmp_path, 20), range(20)), read_all(fresh(20), range(20)))
     assert shard.read_bytes() == whole
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_worker_sends_samples_and_not_their_shards(tmp_path: Path, workers: int) -> None:
+    """Fails when what is read are views of the memory map: a worker would send all rows of the shard."""
+    cache = make(tmp_path, 20)
+    read = cache.reader([3, 17, 4], [0, 0, 0])
+    for column in (read.actions, read.frame_is_pad, *tree_leaves(read.inputs).values()):
+        assert column.untyped_storage().nbytes() == column.numel() * column.element_size()
+    with closing(batches(cache, TinyPolicy().embodiment, 8, seed=5, workers=workers)) as stream:
+        batch = next(stream)
+    order = replace(cache.order, seed=5)
+    expected = read_all(cache, [order.at(place) for place in range(8)])
+    assert batch.ids == expected.ids and torch.equal(batch.inputs["present"], expected.inputs["present"])
 
 
 def test_a_flipped_bit_is_found_when_its_shard_is_first_read(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -164,9 +163,9 @@ class Counted:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def collate(self, read: Sequence[Any]) -> Encoded:
+    def finish(self, read: Any) -> Encoded:
         self.reads += 1
-        return self.samples.collate(read)
+        return self.samples.finish(read)
 
 
 def test_reading_ahead_is_bounded_and_closing_ends_the_thread() -> None:

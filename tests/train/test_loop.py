@@ -342,10 +342,10 @@ class Unreadable:
     def __len__(self) -> int:
         return len(source())
 
-    def reader(self, index: int, seed: int) -> None:
-        raise AssertionError(f"a finished run read sample {index}")
+    def reader(self, indices: Sequence[int], seeds: Sequence[int]) -> None:
+        raise AssertionError(f"a finished run read samples {indices}")
 
-    def collate(self, read: Sequence[None]) -> Encoded:
+    def finish(self, read: None) -> Encoded:
         raise AssertionError("a finished run read samples")
 
 

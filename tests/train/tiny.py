@@ -152,9 +152,9 @@ class Slow:
     def reader(self) -> Any:
         return self.samples.reader
 
-    def collate(self, read: Sequence[Any]) -> Encoded:
+    def finish(self, read: Any) -> Encoded:
         time.sleep(self.seconds)
-        return self.samples.collate(read)
+        return self.samples.finish(read)
 
 
 def main(run_dir: Path, seconds: float) -> None:

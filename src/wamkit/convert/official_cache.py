@@ -22,11 +22,11 @@ from wamkit_client.types import BadInput
 from wamkit.config import Run, build_encoder
 from wamkit.data.cache import fill
 from wamkit.data.canvas import canvas_size, tile
-from wamkit.data.clips import Clips, ClipSample
+from wamkit.data.clips import Clips
 from wamkit.data.joined import open_datasets
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.order import Order
-from wamkit.data.samples import Encoded, encoded
+from wamkit.data.samples import Encoded, Unencoded
 from wamkit.io.tensors import read_torch
 from wamkit.policies.wan_encoder import WanEncoder, pooled
 from wamkit.stages.run import fingerprint
@@ -202,18 +202,18 @@ class Imported:
         """Itself."""
         return self
 
-    def __call__(self, index: int, seed: int) -> tuple[Tensor, ClipSample]:
-        """Stored latents [c t h w] in float32, and the sample without its views."""
-        return self.latents[index].float(), self.clips.without_views(index)
+    def __call__(self, indices: Sequence[int], seeds: Sequence[int]) -> Unencoded:
+        """Samples without their views, but with the stored latents [b c t h w] in float32."""
+        latents = torch.stack([self.latents[index].float() for index in indices])
+        return Unencoded.of({"latents": latents}, [self.clips.without_views(index) for index in indices])
 
-    def collate(self, read: Sequence[tuple[Tensor, ClipSample]]) -> Encoded:
+    def finish(self, read: Unencoded) -> Encoded:
         """The samples as `wamkit encode` makes them, but for the stored precision of the latents."""
-        latents = torch.stack([stored for stored, _ in read])
-        samples = [sample for _, sample in read]
-        context = self.encoder.text([text for sample in samples for text in sample.clip.instructions])
+        latents = read.prepared["latents"]
         future = pooled(latents[:, :, 1:], self.encoder.pool)
-        inputs = {"present": latents[:, :, :1], "future": future, "context": context["context"].cpu()}
-        return encoded(samples, inputs)
+        return read.encoded(
+            {"present": latents[:, :, :1], "future": future, **self.encoder.text(read.instructions)}
+        )
 
 
 def _latent_shape(encoder: WanEncoder) -> tuple[int, ...]:

@@ -221,15 +221,16 @@ class Cache:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __call__(self, index: int, seed: int) -> tuple[int, dict[str, Tensor]]:
-        """Sample `index`, still in the memory map; the seed is not used, nothing is augmented."""
-        return index, self._row(index)
+    def __call__(self, indices: Sequence[int], seeds: Sequence[int]) -> Encoded:
+        """These samples, bit-equal to what the encoder made of them. Seeds are not used: nothing is augmented."""
+        found = [self._row(index) for index in indices]
+        columns = {name: torch.stack([row[name] for row in found]) for name in found[0]}
+        embodiments = tuple(self.embodiments[index] for index in indices)
+        return samples_of(columns, embodiments, tuple(self.ids[index] for index in indices), self.hz)
 
-    def collate(self, read: Sequence[tuple[int, dict[str, Tensor]]]) -> Encoded:
-        """The samples, bit-equal to what the encoder made of them."""
-        columns = {name: torch.stack([row[name] for _, row in read]) for name in read[0][1]}
-        embodiments = tuple(self.embodiments[index] for index, _ in read)
-        return samples_of(columns, embodiments, tuple(self.ids[index] for index, _ in read), self.hz)
+    def finish(self, read: Encoded) -> Encoded:
+        """As they were read."""
+        return read
 
     def verify(self) -> None:
         """Read every shard and compare its checksum. BadInput naming the first that differs."""

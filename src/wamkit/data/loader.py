@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -23,32 +24,29 @@ from wamkit.types import Batch
 
 
 @dataclass(frozen=True)
-class _Places(Dataset[Any]):
-    """The stream as a map-style dataset: place -> what the reader makes of the sample there."""
+class _Steps(Dataset[Any]):
+    """The stream as a map-style dataset: step -> what the reader makes of its samples.
+
+    rows: of the global batch of `batch_size`, those wanted here.
+    """
 
     order: Order
     reader: Reader
+    batch_size: int
+    rows: range
 
-    def __getitem__(self, place: int) -> Any:
+    def __getitem__(self, step: int) -> Any:
+        places = [step * self.batch_size + row for row in self.rows]
+        seeds = [augmentation_seed(self.order.seed, place) for place in places]
         try:
-            return self.reader(self.order.at(place), augmentation_seed(self.order.seed, place))
+            return self.reader([self.order.at(place) for place in places], seeds)
         except BadInput as error:
             return error  # torch would wrap an exception of a worker in its own traceback
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """The places of every step from `start` on, without end. rows: of the global batch, those wanted here."""
-
-    start: int
-    batch_size: int
-    rows: range
-
-    def __iter__(self) -> Iterator[list[int]]:
-        step = self.start
-        while True:
-            yield [step * self.batch_size + row for row in self.rows]
-            step += 1
+def _as_read(batch: Any) -> Any:
+    """In place of torch's collate function, which would convert what the reader returns."""
+    return batch
 
 
 def _ignore_interrupts(worker: int) -> None:
@@ -77,11 +75,13 @@ def batches(
     stop thread and workers.
     """
     share = batch_size // world
+    rows = range(rank * share, (rank + 1) * share)
     loader = DataLoader(
-        _Places(replace(samples.order, seed=seed), samples.reader),
-        batch_sampler=_Steps(start_step, batch_size, range(rank * share, (rank + 1) * share)),
+        _Steps(replace(samples.order, seed=seed), samples.reader, batch_size, rows),
+        batch_size=None,  # an item is a batch already
+        sampler=count(start_step),
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_as_read,
         worker_init_fn=_ignore_interrupts,
         multiprocessing_context="spawn" if workers else None,
         generator=torch.Generator(),  # torch would draw from the global one
@@ -90,10 +90,9 @@ def batches(
 
     def read() -> Batch:
         found = next(steps)
-        for sample in found:
-            if isinstance(sample, BadInput):
-                raise sample
-        return samples.collate(found).batch(embodiment).to(device)
+        if isinstance(found, BadInput):
+            raise found
+        return samples.finish(found).batch(embodiment).to(device)
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
     ahead: deque[Future[Batch]] = deque()

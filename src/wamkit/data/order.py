@@ -7,8 +7,9 @@ workers and the ranks, and a resumed run needs no state.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -41,20 +42,26 @@ class Order:
         """The number of the sample at a place of the stream."""
         total = sum(self.sizes)
         block, rest = divmod(place, total)
-        slot = int(_permutation(total, (self.seed, block))[rest])
+        slot = int(_permutations(total, self.seed)(block)[rest])
         ends = list(accumulate(self.quotas))
         source = bisect_right(ends, slot)
         quota, size = self.quotas[source], self.sizes[source]
         number = slot - (ends[source] - quota)
         if quota != size:
             epoch, number = divmod(block * quota + number, size)
-            number = int(_permutation(size, (self.seed, epoch, 1 + source))[number])
+            number = int(_permutations(size, self.seed, 1 + source)(epoch)[number])
         return sum(self.sizes[:source]) + number
 
 
-@lru_cache(maxsize=32)
-def _permutation(count: int, seed: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(count)
+@cache
+def _permutations(count: int, *seed: int) -> Callable[[int], np.ndarray]:
+    """The permutations of one stream by epoch.
+
+    Each stream keeps its own latest ones: those of a mixture of many sources would push each other out of a common
+    cache, and every sample would cost a permutation.
+    """
+    first, *rest = seed
+    return lru_cache(maxsize=8)(lambda epoch: np.random.default_rng((first, epoch, *rest)).permutation(count))
 
 
 def augmentation_seed(seed: int, place: int) -> int:

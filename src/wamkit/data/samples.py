@@ -54,8 +54,9 @@ class Encoded:
 class Samples(Protocol):
     """Numbered samples: cached ones, clips that are encoded now, or a mixture of either.
 
-    Reading is per sample and may happen in a worker process, to which `reader` is pickled.
-    reader: reads a sample by number and augmentation seed. order: which sample stands at which place of the stream.
+    A batch is made in two steps, since a worker process has neither the encoder's weights nor a GPU: `reader`, which is
+    pickled to workers, reads it, and `finish` encodes what is not encoded yet, in the process that trains.
+    order: which sample stands at which place of the stream.
     """
 
     @property
@@ -69,20 +70,23 @@ class Samples(Protocol):
     def __len__(self) -> int:
         """How many samples."""
 
-    def collate(self, read: Sequence[Any]) -> Encoded:
-        """What the reader returned for some samples, as one record; tensors are on the CPU."""
+    def finish(self, read: Any) -> Encoded:
+        """What the reader returned, as one record; tensors are on the CPU."""
 
 
 class Reader(Protocol):
-    """Reads one sample. Raises BadInput where it cannot be read."""
+    """Reads samples. Raises BadInput where one cannot be read."""
 
-    def __call__(self, index: int, seed: int, /) -> Any:
-        """Sample `index`; seed: of its augmentation."""
+    def __call__(self, indices: Sequence[int], seeds: Sequence[int], /) -> Any:
+        """The samples of these numbers, in this order; seeds: of their augmentation.
+
+        Its tensors must not be views of larger ones: a worker would send these whole.
+        """
 
 
 def read_all(samples: Samples, indices: Sequence[int]) -> Encoded:
     """These samples, in this order; nothing is augmented by chance."""
-    return samples.collate([samples.reader(index, 0) for index in indices])
+    return samples.finish(samples.reader(indices, [0] * len(indices)))
 
 
 @runtime_checkable
@@ -97,16 +101,52 @@ class Clips(Protocol):
 
 
 @dataclass(frozen=True)
+class Unencoded:
+    """Samples before the encoder.
+
+    prepared: what `Encoder.frames` takes. instructions: what `Encoder.text` takes. rest: everything else; of the inputs
+    it has "proprio".
+    """
+
+    prepared: Tree
+    instructions: tuple[str, ...]
+    rest: Encoded
+
+    @classmethod
+    def of(cls, prepared: Tree, samples: Sequence[ClipSample]) -> Unencoded:
+        """Samples, of which the views are not used, and what was prepared of these."""
+        actions = torch.cat([sample.actions for sample in samples])
+        is_pad = torch.cat([sample.action_is_pad for sample in samples])
+        rest = Encoded(
+            inputs={"proprio": torch.cat([sample.clip.proprio for sample in samples])},
+            actions=actions,
+            valid=(~is_pad)[:, :, None].expand(actions.shape),
+            frame_is_pad=torch.cat([sample.frame_is_pad for sample in samples]),
+            hz=torch.tensor([sample.hz for sample in samples]),
+            embodiments=tuple(name for sample in samples for name in sample.clip.embodiments),
+            ids=tuple(sample.id for sample in samples),
+        )
+        return cls(prepared, tuple(text for sample in samples for text in sample.clip.instructions), rest)
+
+    def encoded(self, inputs: Tree) -> Encoded:
+        """The same samples; inputs: what the encoder made of them."""
+        return replace(self.rest, inputs=tree_map(Tensor.cpu, inputs) | self.rest.inputs)
+
+
+@dataclass(frozen=True)
 class ClipReader:
-    """Reads a clip and prepares its views for the encoder; the sample that is returned has no views any more."""
+    """Reads clips and prepares their views for the encoder."""
 
     clips: Clips
     prepare: Callable[[Tree, torch.Generator], Tree]
 
-    def __call__(self, index: int, seed: int) -> tuple[Tree, ClipSample]:
-        sample = self.clips.sample(index)
-        prepared = self.prepare(dict(sample.clip.views), torch.Generator().manual_seed(seed))
-        return prepared, replace(sample, clip=replace(sample.clip, views={}))
+    def __call__(self, indices: Sequence[int], seeds: Sequence[int]) -> Unencoded:
+        samples = [self.clips.sample(index) for index in indices]
+        prepared = [
+            self.prepare(dict(sample.clip.views), torch.Generator().manual_seed(seed))
+            for sample, seed in zip(samples, seeds, strict=True)
+        ]
+        return Unencoded.of(tree_cat(prepared), samples)
 
 
 @dataclass(frozen=True)
@@ -130,27 +170,9 @@ class Fresh:
         return ClipReader(self.clips, self.encoder.prepare)
 
     @torch.no_grad()
-    def collate(self, read: Sequence[tuple[Tree, ClipSample]]) -> Encoded:
+    def finish(self, read: Unencoded) -> Encoded:
         """The samples, encoded where the encoder is."""
-        samples = [sample for _, sample in read]
-        frames = self.encoder.frames(tree_cat([prepared for prepared, _ in read]))
-        text = self.encoder.text([text for sample in samples for text in sample.clip.instructions])
-        return encoded(samples, tree_map(Tensor.cpu, frames | text))
-
-
-def encoded(samples: Sequence[ClipSample], inputs: Tree) -> Encoded:
-    """Samples, and what an encoder made of their frames and instructions, as one record."""
-    actions = torch.cat([sample.actions for sample in samples])
-    is_pad = torch.cat([sample.action_is_pad for sample in samples])
-    return Encoded(
-        inputs=inputs | {"proprio": torch.cat([sample.clip.proprio for sample in samples])},
-        actions=actions,
-        valid=(~is_pad)[:, :, None].expand(actions.shape),
-        frame_is_pad=torch.cat([sample.frame_is_pad for sample in samples]),
-        hz=torch.tensor([sample.hz for sample in samples]),
-        embodiments=tuple(name for sample in samples for name in sample.clip.embodiments),
-        ids=tuple(sample.id for sample in samples),
-    )
+        return read.encoded(self.encoder.frames(read.prepared) | self.encoder.text(read.instructions))
 
 
 @dataclass(frozen=True)
@@ -182,16 +204,10 @@ class Mixture:
             tuple(accumulate(map(len, self.sources))),
         )
 
-    def collate(self, read: Sequence[tuple[int, Any]]) -> Encoded:
-        """Source by source, then back in order, so that sources may have images of different sizes."""
-        parts, places = [], []
-        for number, source in enumerate(self.sources):
-            own = [place for place, (origin, _) in enumerate(read) if origin == number]
-            if own:
-                parts.append(self._widened(source.collate([read[place][1] for place in own])))
-                places += own
-        back = torch.tensor(places).argsort()
-        return _joined(parts, back)
+    def finish(self, read: Sequence[Part]) -> Encoded:
+        """The samples of all sources, put back into the order of the batch."""
+        back = torch.tensor([place for part in read for place in part.places]).argsort()
+        return _joined([self._widened(self.sources[part.source].finish(part.read)) for part in read], back)
 
     def _widened(self, part: Encoded) -> Encoded:
         k, a = part.actions.shape[1:]
@@ -206,16 +222,34 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one source's reader returned, and the places of these samples in the batch."""
+
+    source: int
+    places: tuple[int, ...]
+    read: Any
+
+
+@dataclass(frozen=True)
 class MixtureReader:
-    """readers: of the sources. ends: the number behind each source's last sample."""
+    """Reads source by source, since images of different sources may differ in size.
+
+    readers: of the sources. ends: the number behind each source's last sample.
+    """
 
     readers: tuple[Reader, ...]
     ends: tuple[int, ...]
 
-    def __call__(self, index: int, seed: int) -> tuple[int, Any]:
-        source = bisect_right(self.ends, index)
-        first = self.ends[source - 1] if source else 0
-        return source, self.readers[source](index - first, seed)
+    def __call__(self, indices: Sequence[int], seeds: Sequence[int]) -> list[Part]:
+        origins = [bisect_right(self.ends, index) for index in indices]
+        parts = []
+        for source in sorted(set(origins)):
+            places = tuple(place for place, origin in enumerate(origins) if origin == source)
+            first = self.ends[source - 1] if source else 0
+            own = [indices[place] - first for place in places]
+            read = self.readers[source](own, [seeds[place] for place in places])
+            parts.append(Part(source, places, read))
+        return parts
 
 
 def _joined(parts: Sequence[Encoded], back: Tensor) -> Encoded:
