@@ -9,7 +9,7 @@ import pytest
 import torch
 from wamkit_client.types import BadInput
 
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.config import (
     build_policy,
     from_json,
@@ -92,7 +92,7 @@ def test_a_policy_is_built_for_its_seed_and_leaves_the_callers_generator_alone()
 
 
 def test_the_full_size_plan_is_counted_without_memory(capsys):
-    assert run_command(["train", "libero_spatial", "--plan"]) == 0
+    assert main(["train", "libero_spatial", "--plan"]) == 0
     printed = capsys.readouterr().out
     for number in ("1,986,819,434", "441,031,543", "1,418,895,360", "87,490,560", "2,373,888", "351,028,791"):
         assert number in printed

@@ -35,9 +35,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return report(error)
 
 
-run_command = main  # the former name, which some tests still use
-
-
 def _open_streams() -> None:
     """Replace closed streams (`>&-`), or the next opened file would receive what is printed; never fail on ASCII."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

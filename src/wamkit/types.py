@@ -103,7 +103,7 @@ def expect_whole_steps(name: str, times: Sequence[float], hz: float) -> None:
 
 
 Preprocessing = Literal["training", "published"]
-"""How pictures come to the canvas (data/canvas.py): as in training, or as in the published evaluations."""
+"""How images come to the canvas (data/canvas.py): as in training, or as in the published evaluations."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tests.policies import tiny_policy as light
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import SPEC, shaken, tiny_normalizer
 from wamkit import load_policy
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.config import Run, load_run
 from wamkit.data.normalize import Normalizer
 from wamkit.data.official_statistics import read_statistics
@@ -271,7 +271,7 @@ def released(tmp_path) -> Path:
 
 def convert(folder: Path, source: str, *more: str, model: str = "fast-wam", run: str = SMALL.recipe) -> int:
     flags = ["--recipe", run, "--stats", str(folder / "stats.json"), "--robot", ROBOT]
-    return run_command(["convert", model, str(folder / source), str(folder / "run"), *flags, *more])
+    return main(["convert", model, str(folder / source), str(folder / "run"), *flags, *more])
 
 
 def test_a_released_file_becomes_a_run_that_acts_and_comes_back_identical(released, capsys):
@@ -280,7 +280,7 @@ def test_a_released_file_becomes_a_run_that_acts_and_comes_back_identical(releas
     run = load_run(released / "run")
     normalization = replace(SMALL.normalization, statistics="file")
     assert run == replace(SMALL, normalization=normalization)
-    assert run_command(["inspect", str(released / "run")]) == 0
+    assert main(["inspect", str(released / "run")]) == 0
     printed = capsys.readouterr().out
     assert "20000 steps" in printed and "40 episodes, 1234 steps" in printed
 
@@ -299,7 +299,7 @@ def test_a_released_file_becomes_a_run_that_acts_and_comes_back_identical(releas
     assert np.array_equal(chunk, engine.act([seen])[0].actions)
 
     words = ["convert", "fast-wam", str(released / "run"), str(released / "new" / "back.pt")]
-    assert run_command([*words, "--to", "official"]) == 0
+    assert main([*words, "--to", "official"]) == 0
     first, back = (torch.load(released / name, weights_only=True) for name in ("official.pt", "new/back.pt"))
     assert same(first, back) and first["torch_dtype"] == "torch.bfloat16"
     assert (released / "official.pt").read_bytes() == before
@@ -327,7 +327,7 @@ def test_lerobots_file_becomes_a_run(released):
     save_file(lerobot_names(official, legacy=False), released / "model.safetensors")
     assert convert(released, "model.safetensors") == 0
     assert load_run(released / "run").train.steps == RECIPE.train.steps  # the file does not tell
-    run_command(["convert", "fast-wam", str(released / "run"), str(released / "b.pt"), "--to", "official"])
+    main(["convert", "fast-wam", str(released / "run"), str(released / "b.pt"), "--to", "official"])
     back = torch.load(released / "b.pt", weights_only=True)
     assert back["step"] == 0 and same(back | {"step": official["step"]}, official)
 
@@ -344,7 +344,7 @@ def test_what_does_not_fit_is_refused_and_nothing_written(released, capsys):
     assert "2 action and 3 proprio dimensions, the recipe 4 and 4" in _refused_file(released, capsys, TINY)
     wide = replace(SMALL.policy, size=replace(SMALL.policy.size, channels=12))
     assert "takes 12 latent channels" in _refused_file(released, capsys, wide)
-    assert "--recipe" in refused(capsys, run_command(["convert", "fast-wam", "a.pt", str(run)]))
+    assert "--recipe" in refused(capsys, main(["convert", "fast-wam", "a.pt", str(run)]))
     error = refused(capsys, convert(released, "official.pt", run="metaworld3"))
     assert "recipe metaworld3 is of light-wam, not of fast-wam" in error
     error = refused(capsys, convert(released, "official.pt", model="light-wam", run="libero_spatial"))
@@ -407,7 +407,7 @@ def test_optional_idm_is_converted_both_ways(released, mode):
     run = load_run(released / "run")
     assert (run.policy.variant, run.policy.mode) == ("optional_idm", mode)
     words = ["convert", "fast-wam", str(released / "run"), str(released / "back.pt"), "--to", "official"]
-    assert run_command(words) == 0
+    assert main(words) == 0
     first, back = (torch.load(released / name, weights_only=True) for name in ("official.pt", "back.pt"))
     assert same(first, back)
 
@@ -418,12 +418,12 @@ def test_what_exists_is_not_overwritten(released, capsys):
     assert "run exists" in refused(capsys, convert(released, "official.pt"))
     assert (released / "run" / "weights.safetensors").read_bytes() == weights
     words = [str(released / "run"), str(released / "official.pt"), "--to", "official"]
-    assert "official.pt exists" in refused(capsys, run_command(["convert", "fast-wam", *words]))
+    assert "official.pt exists" in refused(capsys, main(["convert", "fast-wam", *words]))
     words[1] = str(released / "light.pt")
-    error = refused(capsys, run_command(["convert", "light-wam", *words]))
+    error = refused(capsys, main(["convert", "light-wam", *words]))
     assert "is of fast-wam, not of light-wam" in error
     (released / "run" / "weights.safetensors").unlink()
-    assert "weights.safetensors" in refused(capsys, run_command(["convert", "fast-wam", *words]))
+    assert "weights.safetensors" in refused(capsys, main(["convert", "fast-wam", *words]))
     assert not (released / "light.pt").exists()
 
 
@@ -456,7 +456,7 @@ def test_light_wam_goes_the_same_way(tmp_path, monkeypatch):
         {name: p for name, p in frozen.items() if not name.startswith("adapters.")},
         base / "diffusion_pytorch_model.safetensors",
     )
-    assert run_command(["convert", "light-wam", "run", "back.pt", "--to", "official"]) == 0
+    assert main(["convert", "light-wam", "run", "back.pt", "--to", "official"]) == 0
     back = torch.load("back.pt", weights_only=True)
     assert back.keys() == official.keys() and back["step"] == 60_000
     for section in light_convert.SECTIONS:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wamkit.cli import run_command
+from wamkit.cli import main
 from wamkit.config import diff
 from wamkit.policies.fast_wam.convert import FORMAT
 from wamkit.policies.fast_wam.policy import FastWAM
@@ -122,7 +122,7 @@ def test_ours_differs_from_the_published_recipe_where_it_says(name):
 
 
 def test_the_plan_is_counted_without_memory(capsys):
-    assert run_command(["train", "libero_fast_wam", "--plan"]) == 0
+    assert main(["train", "libero_fast_wam", "--plan"]) == 0
     printed = capsys.readouterr().out
     for number in ("4,999,787,712", "1,020,886,023", "36,864", "704,688,668", "6,020,710,599", "224x448"):
         assert number in printed

@@ -125,10 +125,10 @@ def _samples(shards: Iterable[Shard]) -> int:
 def _settle_fingerprint(folder: Path, expected: dict[str, str]) -> None:
     path = folder / FINGERPRINT
     if not path.exists():
-        strangers = [entry.name for entry in folder.iterdir() if entry.suffix != ".tmp" and entry != path]
-        if strangers and not path.exists():
+        unexpected = [entry.name for entry in folder.iterdir() if entry.suffix != ".tmp" and entry != path]
+        if unexpected and not path.exists():
             raise BadInput(
-                f"{folder}: expected an empty folder or a latent cache, found {strangers[0]!r} "
+                f"{folder}: expected an empty folder or a latent cache, found {unexpected[0]!r} "
                 f"but no {FINGERPRINT}; choose another folder"
             )
         create_file(path, json.dumps(expected, indent=1).encode())
@@ -274,11 +274,11 @@ def _expect_finished(folder: Path, samples: int, shard_size: int) -> None:
     """BadInput where shards are missing, or there that no shard of a cache of this size is."""
     names = frozenset(os.listdir(folder))
     there = [int(found[1]) for name in names if (found := re.fullmatch(r"shard-([0-9]{8,})\.json", name))]
-    strangers = [first for first in there if first >= samples or first % shard_size]
-    if strangers:
+    unexpected = [first for first in there if first >= samples or first % shard_size]
+    if unexpected:
         raise BadInput(
             f"{folder / FINGERPRINT}: says {samples} samples in shards of {shard_size}, and the folder has a shard "
-            f"from sample {min(strangers)} on; restore the file, or encode into another folder"
+            f"from sample {min(unexpected)} on; restore the file, or encode into another folder"
         )
     unfinished = next((s.name for s in shards_of(folder, samples, shard_size) if not s.finished(names)), "")
     if unfinished:

@@ -1,4 +1,4 @@
-"""One picture from several cameras: each view is resized, then placed on a canvas.
+"""One image from several cameras: each view is resized, then placed on a canvas.
 
 The layouts are boxes, so the same table tiles the canvas and cuts the views out of it again:
 
@@ -94,8 +94,8 @@ def as_evaluated(
 ) -> Float[Tensor, "n 3 {height} {width}"]:
     """Resized to the box in one step, as bytes, by Pillow (Fast-WAM spec 4.4)."""
     fit = SHAPED[spec.canvas]
-    pictures = [np.asarray(fit(Image.fromarray(x), height, width)) for x in pixels.cpu().numpy()]
-    return torch.from_numpy(np.stack(pictures)).to(pixels.device).permute(0, 3, 1, 2) * (2.0 / 255.0) - 1.0
+    images = [np.asarray(fit(Image.fromarray(x), height, width)) for x in pixels.cpu().numpy()]
+    return torch.from_numpy(np.stack(images)).to(pixels.device).permute(0, 3, 1, 2) * (2.0 / 255.0) - 1.0
 
 
 FITTED: Mapping[Preprocessing, Callable[[Tensor, DataSpec, int, int], Tensor]] = {
@@ -104,15 +104,15 @@ FITTED: Mapping[Preprocessing, Callable[[Tensor, DataSpec, int, int], Tensor]] =
 }
 
 
-def stretched(picture: Image.Image, height: int, width: int) -> Image.Image:
-    """All of the picture, in the box's shape."""
-    return picture.resize((width, height), resample=Image.Resampling.BILINEAR)
+def stretched(image: Image.Image, height: int, width: int) -> Image.Image:
+    """All of the image, in the box's shape."""
+    return image.resize((width, height), resample=Image.Resampling.BILINEAR)
 
 
-def cut_out(picture: Image.Image, height: int, width: int) -> Image.Image:
-    """The middle of the picture, as large as the box's shape allows."""
-    scale = max(width / picture.width, height / picture.height)
-    whole = stretched(picture, round(picture.height * scale), round(picture.width * scale))
+def cut_out(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The middle of the image, as large as the box's shape allows."""
+    scale = max(width / image.width, height / image.height)
+    whole = stretched(image, round(image.height * scale), round(image.width * scale))
     left, top = max((whole.width - width) // 2, 0), max((whole.height - height) // 2, 0)
     return whole.crop((left, top, left + width, top + height))
 

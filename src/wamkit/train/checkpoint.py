@@ -165,7 +165,7 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(filter(_is_checkpoint, (run_dir / FOLDER).glob("*")), key=_step)
 
 
-def strangers(run_dir: Path) -> list[Path]:
+def unexpected(run_dir: Path) -> list[Path]:
     """What lies among the checkpoints and is none."""
     return sorted(path for path in (run_dir / FOLDER).glob("[!.]*") if not _is_checkpoint(path))
 

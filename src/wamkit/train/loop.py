@@ -240,8 +240,8 @@ def optimize(
 
 def _resume(run_dir: Path, state: State, start: Progress) -> tuple[Progress, list[Row]]:
     """Where the run stands and its metrics rows so far; `state` is put there. `start` is its beginning."""
-    for stranger in checkpoint.strangers(run_dir):
-        warn(f"{stranger}: not a checkpoint (these are folders called step_NUMBER); it is left as it is")
+    for path in checkpoint.unexpected(run_dir):
+        warn(f"{path}: not a checkpoint (these are folders called step_NUMBER); it is left as it is")
     folder = checkpoint.latest(run_dir)
     if folder is None:
         if (run_dir / checkpoint.WEIGHTS).exists():
