@@ -6,6 +6,7 @@ that returns a frozen Run. No module of wamkit names a plug-in.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -14,10 +15,15 @@ from wamkit_client.types import BadInput
 POLICIES, RECIPES = "wamkit.policies", "wamkit.recipes"
 
 
-def plug_ins(group: str) -> dict[str, EntryPoint]:
-    """Entry points of a group by name. Raises BadInput where two packages take one name."""
+def plug_ins(group: str, ours: Container[str]) -> dict[str, EntryPoint]:
+    """Entry points of a group by name. Raises BadInput where two packages take one name, or one of `ours`."""
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=group):
+        if entry.name in ours:
+            raise BadInput(
+                f"{origin(entry)}: {group} has {entry.name!r} already, which is part of wamkit; rename its entry "
+                "point, or uninstall the package"
+            )
         if found.setdefault(entry.name, entry).value != entry.value:
             raise BadInput(
                 f"{origin(entry)}: {group} has {entry.name!r} already, of {origin(found[entry.name])}; "

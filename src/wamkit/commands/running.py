@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +32,14 @@ Tasks = Annotated[
 ]
 LiberoAssets = Annotated[Path, arg(help="LIBERO's meshes and textures, where the package has none.")]
 SimulatorPython = Annotated[Path, arg(help="The Python of a simulator with an environment of its own.")]
+
+Weights = Annotated[
+    tuple[float, ...],
+    arg(
+        help="How often samples of each --dataset are seen, relative to the others, one number for each; encode and "
+        "train take the same. Omit the flag to read all as one dataset."
+    ),
+]
 
 
 def use_simulator(python: Path, libero_assets: Path) -> None:
@@ -113,6 +121,22 @@ class Collect:
         return 0
 
 
+def _weighted(run: Run, datasets: tuple[Path, ...], weights: tuple[float, ...]) -> Run:
+    """The run with a source for each dataset, where `weights` are given. BadInput where there are not as many."""
+    if not weights:
+        return run
+    from wamkit.config import Source
+
+    alike = tuple(Source(f"dataset-{place}", run.data, run.actions) for place in range(len(datasets)))
+    sources = run.sources or alike
+    if len(weights) != len(sources):
+        raise BadInput(
+            f"--weights: {len(weights)} numbers for {len(sources)} datasets; give one for each --dataset, in order"
+        )
+    weighted = (replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))
+    return replace(run, sources=tuple(weighted))
+
+
 @dataclass(frozen=True)
 class Encode:
     """Compute the latents of a dataset once, so that training decodes no video; several processes may share the work.
@@ -124,9 +148,10 @@ class Encode:
     recipe: Positional[ListedRecipe]
     dataset: Datasets
     cache: Path
+    weights: Weights = ()
 
     def __call__(self, overrides: Overrides) -> int:
-        run = changed(recipe(self.recipe), overrides)
+        run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
         output_folder(self.cache, becomes=CACHE)
         from wamkit.stages.run import best_device, encode
 
@@ -136,23 +161,26 @@ class Encode:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a policy from a latent cache; run the same command again to resume.
+    """Train a policy; run the same command again to resume.
 
-    Example: wamkit train metaworld3 --dataset demo/dataset --cache demo/cache --out demo/run --train.steps 1000
+    Examples: wamkit train metaworld3 --dataset demo/dataset --cache demo/cache --out demo/run --train.steps 1000
+              wamkit train metaworld3 --dataset old --dataset new --weights 1 3 --out run --train.workers 2
     """
 
     recipe: Positional[ListedRecipe]
     dataset: Datasets = ()
-    cache: Path = Path("cache")
+    cache: Path = Path()
+    """Latents encoded beforehand; omit the flag to encode while training."""
     out: Path = Path("runs/new")
     """The run directory."""
+    weights: Weights = ()
     stats: Path = Path()
     """A released *_dataset_stats.json, whose statistics replace those of the dataset."""
     plan: bool = False
     """Print parameters, memory, data facts and, for a published recipe, what its _ours variant changes; then stop."""
 
     def __call__(self, overrides: Overrides) -> int:
-        run = changed(recipe(self.recipe), overrides)
+        run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
         if self.plan:
             from wamkit.stages.tables import plan_tables
 

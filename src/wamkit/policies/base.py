@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -56,7 +56,7 @@ class PolicyConfig:
         raise NotImplementedError
 
     def example_inputs(self, data: DataSpec, batch: int) -> Tree:
-        """Zeros in the shapes of a training batch's inputs."""
+        """Zeros in the shapes of what the encoder returns for a training batch."""
         raise NotImplementedError
 
     def build(self, data: DataSpec, normalizer: Normalizer) -> Trainable:
@@ -79,6 +79,30 @@ class PolicyConfig:
 
     def validate_together(self) -> None:
         """BadInput where values that a command line changed do not go together."""
+
+
+class FrozenEncoder:
+    """The base of an encoder (types.Encoder) that augments nothing and encodes no instructions.
+
+    A subclass has at least `fingerprint` and `frames`, which takes views from the CPU to `device`.
+    """
+
+    augments = False
+    device = torch.device("cpu")
+
+    @staticmethod
+    def prepare(views: Tree, generator: torch.Generator) -> Tree:
+        """Views as they are."""
+        return views
+
+    def text(self, instructions: Sequence[str]) -> Tree:
+        """Nothing: the policy is not told what to do."""
+        return {}
+
+    def to(self, device: torch.device) -> Self:
+        """On `device`, in place."""
+        self.device = device
+        return self
 
 
 class TrainedModule(nn.Module):

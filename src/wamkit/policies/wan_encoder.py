@@ -16,7 +16,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.canvas import canvas_size, tile
 from wamkit.data.normalize import Normalizer
-from wamkit.policies.base import EncoderFacts
+from wamkit.policies.base import EncoderFacts, FrozenEncoder
 from wamkit.tree import Tree
 from wamkit.types import DataSpec, Preprocessing
 from wamkit.wan.encoders import (
@@ -36,13 +36,11 @@ KEPT_PROMPTS = 256
 """Contexts that stay on the device; at full size one takes 2 MiB."""
 
 
-class WanEncoder:
+class WanEncoder(FrozenEncoder):
     """Tiles the views, encodes the canvas and the instruction.
 
     pool: average pooling of the latents after the present frame. preprocessing: how views come to the canvas.
     """
-
-    augments = False
 
     def __init__(
         self,
@@ -54,7 +52,6 @@ class WanEncoder:
     ) -> None:
         self.codec, self._text = codec, text
         self.data, self.pool, self.preprocessing = data, pool, preprocessing
-        self.device = torch.device("cpu")
         self._contexts: dict[str, Tensor] = {}
         codec.requires_grad_(False)
 
@@ -76,11 +73,6 @@ class WanEncoder:
             "canvas": f"{spec.canvas} {height}x{width} of {', '.join(spec.views)} at {size}",
             "pooling": f"present whole, future {self.pool}x{self.pool}",
         }
-
-    @staticmethod
-    def prepare(views: Tree, generator: torch.Generator) -> Tree:
-        """Views as they are: they are resized where the codec runs, and nothing is augmented."""
-        return views
 
     @torch.no_grad()
     def frames(self, prepared: Tree) -> Tree:
@@ -107,9 +99,8 @@ class WanEncoder:
     def to(self, device: torch.device) -> WanEncoder:
         """On `device`, in place."""
         self.codec.to(device)
-        self.device = device
         self._contexts = {text: rows.to(device) for text, rows in self._contexts.items()}
-        return self
+        return super().to(device)
 
 
 def pooled(latents: Float[Tensor, "b c f h w"], by: int) -> Float[Tensor, "b c f hp wp"]:
@@ -129,7 +120,7 @@ def load_codec(config: CodecConfig) -> Codec:
 def example_inputs(
     codec: CodecConfig, text: TextConfig, text_dim: int, data: DataSpec, pool: int, batch: int
 ) -> Tree:
-    """Zeros in the shapes of a training batch's inputs."""
+    """Zeros in the shapes of what the encoder returns for a training batch."""
     with torch.device("meta"):
         made = build_codec(codec)
     height, width = (pixels // made.spatial for pixels in canvas_size(data))
@@ -138,8 +129,6 @@ def example_inputs(
         "present": torch.zeros(batch, made.channels, 1, height, width),
         "future": torch.zeros(batch, made.channels, frames, height // pool, width // pool),
         "context": torch.zeros(batch, text.length, text_dim),
-        "proprio": torch.zeros(batch, data.proprio_dim),
-        "frame_is_pad": torch.zeros(batch, len(data.frame_times), dtype=torch.bool),
     }
 
 

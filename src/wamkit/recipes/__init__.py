@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from wamkit_client.types import BadInput
 
 from wamkit import plugins
-from wamkit.plugins import load, plug_ins
+from wamkit.plugins import load, origin, plug_ins
 
 if TYPE_CHECKING:
     from wamkit.config import Run
@@ -52,7 +52,7 @@ PUBLISHED = {
 }
 # our name -> the published recipe that it puts right
 OURS = {f"{name}_ours": name for name in PUBLISHED}
-PLUG_INS = plug_ins(plugins.RECIPES)
+PLUG_INS = plug_ins(plugins.RECIPES, {*SMALL, *PUBLISHED, *OURS})
 RECIPES = (*SMALL, *PUBLISHED, *OURS, *PLUG_INS)
 
 # policy -> the recipe that `wamkit demo` trains
@@ -67,9 +67,17 @@ def recipe(name: str) -> Run:
         return ours(recipe(OURS[name]))
     known = SMALL | PUBLISHED
     if name in PLUG_INS:
-        return load(PLUG_INS[name])()
+        return _added(name)
     if name not in known:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
         raise BadInput(f"unknown recipe {name!r}; did you mean {near!r}? There are {', '.join(RECIPES)}")
     run: Run = getattr(import_module(f"wamkit.recipes.{known[name][0]}"), name)()
+    return run
+
+
+def _added(name: str) -> Run:
+    """The run of a plug-in's recipe. BadInput where it has another name than the entry point."""
+    run: Run = load(PLUG_INS[name])()
+    if run.recipe != name:
+        raise BadInput(f"{origin(PLUG_INS[name])}: recipe {name} returns a Run with recipe={run.recipe!r}")
     return run

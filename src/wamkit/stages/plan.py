@@ -110,7 +110,11 @@ def meta_batch(run: Run) -> Batch:
     b, data = run.train.part_size, run.data
     with torch.device("meta"):
         return Batch(
-            inputs=run.policy.example_inputs(data, b),
+            inputs=run.policy.example_inputs(data, b)
+            | {
+                "proprio": torch.zeros(b, data.proprio_dim),
+                "frame_is_pad": torch.zeros(b, len(data.frame_times), dtype=torch.bool),
+            },
             actions=torch.zeros(b, data.horizon, data.action_dim),
             valid=torch.ones(b, data.horizon, data.action_dim, dtype=torch.bool),
             embodiment=torch.zeros(b, dtype=torch.int64),

@@ -37,7 +37,7 @@ from wamkit.config import (
 )
 from wamkit.data.cache import Cache, fill
 from wamkit.data.clips import Clips
-from wamkit.data.joined import AnyDataset, open_datasets
+from wamkit.data.joined import AnyDataset, Joined, open_datasets
 from wamkit.data.normalize import Normalizer, dataset_stats
 from wamkit.data.official_statistics import read_statistics, window_stats
 from wamkit.data.samples import Fresh, Mixture, Samples
@@ -103,18 +103,29 @@ def fingerprint(encoder: Encoder, clips: Clips) -> dict[str, str]:
 def fit_normalizer(run: Run, sources: Sequence[Clips], released: Path = NO_FILE) -> Normalizer:
     """The run's statistics of what is trained on, by the robots' names; released: the file, where it says "file".
 
-    Raises BadInput where the robots of two sources have one name.
+    Sources of one robot have the statistics of all their steps together, whatever their weights. Raises BadInput where
+    they differ in what they record.
     """
-    stats: dict[str, dict[str, Stats]] = {}
+    robots: dict[str, list[Clips]] = {}
     for clips in sources:
-        robot = clips.dataset.robot_type
-        if robot in stats:
-            raise BadInput(
-                f"{clips.dataset.where}: robot_type {robot!r} is that of an earlier source too; every source has "
-                "statistics of its own, so name the robot differently, or give both folders to one source"
-            )
-        stats[robot] = _statistics(run, clips, released)
+        robots.setdefault(clips.dataset.robot_type, []).append(clips)
+    stats = {robot: _statistics(run, _joined(own), released) for robot, own in robots.items()}
     return Normalizer.fit(stats, run.normalization.modes)
+
+
+def _joined(sources: Sequence[Clips]) -> Clips:
+    """Sources of one robot as one."""
+    first, *others = sources
+    if not others:
+        return first
+    for other in others:
+        if (other.spec, other.space) != (first.spec, first.space):
+            raise BadInput(
+                f"{other.dataset.where}: robot_type {other.dataset.robot_type!r} is also that of "
+                f"{first.dataset.where}, whose source has another rate, window or meaning of actions; numbers of one "
+                "robot are normalized alike, so name one of the two robots differently"
+            )
+    return Clips(Joined([part for clips in sources for part in clips.dataset.parts]), first.spec, first.space)
 
 
 def _statistics(run: Run, clips: Clips, released: Path) -> dict[str, Stats]:

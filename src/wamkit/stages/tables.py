@@ -12,8 +12,6 @@ from rich.table import Table
 
 from wamkit.config import Run, diff, load_provenance, load_run
 from wamkit.data.canvas import canvas_size
-from wamkit.data.clips import sample_numbers, trained_episodes
-from wamkit.data.joined import open_datasets
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.files import dimension_names
 from wamkit.data.normalize import SOURCES, dataset_stats
@@ -21,6 +19,7 @@ from wamkit.io.progress import shortened
 from wamkit.recipes import OURS, recipe
 from wamkit.report.results import RESULTS, Compared, Rate
 from wamkit.stages.plan import Part, memory, meta_policy, parts
+from wamkit.stages.run import open_clips
 
 
 def dataset_table(path: Path) -> Table:
@@ -78,13 +77,14 @@ def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
     if not datasets:
         data["dataset"] = "none named; give --dataset FOLDER for its facts"
     elif not missing:
-        found = open_datasets(datasets)
-        episodes = trained_episodes(found, spec)
-        samples = sum(map(len, sample_numbers(episodes, spec)))
-        epochs = run.train.steps * run.train.batch_size / max(samples, 1)
-        data["dataset"] = f"{found.where}: {len(episodes)} episodes, {samples} samples, {epochs:.1f} epochs"
-        out = len(found.episodes) - len(episodes)
-        data["held out"] += f": {out} of {len(found.episodes)}"
+        sources = open_clips(run, datasets)
+        episodes = sum(len(source.episodes) for source in sources)
+        samples = sum(map(len, sources))
+        epochs = run.train.steps * run.train.batch_size / samples
+        where = ", ".join(source.dataset.where for source in sources)
+        data["dataset"] = f"{where}: {episodes} episodes, {samples} samples, {epochs:.1f} epochs"
+        recorded = sum(len(source.dataset.episodes) for source in sources)
+        data["held out"] += f": {recorded - episodes} of {recorded}"
     else:
         data["dataset"] = f"{missing[0]} does not exist yet"
     tables = [parameter_table(run.recipe, parts(run, policy)), estimate, _facts("data", data)]
