@@ -27,6 +27,10 @@ from wamkit.recipes import DEMOS, recipe
 if TYPE_CHECKING:
     from wamkit.config import Run
 
+    DemoPolicy = str
+else:
+    DemoPolicy = Literal[tuple(DEMOS)]
+
 Tasks = Annotated[
     tuple[str, ...], arg(help="Some of the suite's tasks: names, numbers from 0, ranges (0-9).")
 ]
@@ -60,7 +64,7 @@ class Demo:
               wamkit demo --policy fast_wam --out fast_demo
     """
 
-    policy: Literal["light_wam", "fast_wam"] = "light_wam"
+    policy: DemoPolicy = next(iter(DEMOS))
     smoke: bool = False
     """A few training steps only, to see that every stage works."""
     out: Path = Path("demo")

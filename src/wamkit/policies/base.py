@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -99,7 +99,7 @@ class FrozenEncoder:
         """Nothing: the policy is not told what to do."""
         return {}
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> FrozenEncoder:
         """On `device`, in place."""
         self.device = device
         return self

@@ -100,7 +100,8 @@ class WanEncoder(FrozenEncoder):
         """On `device`, in place."""
         self.codec.to(device)
         self._contexts = {text: rows.to(device) for text, rows in self._contexts.items()}
-        return super().to(device)
+        super().to(device)
+        return self
 
 
 def pooled(latents: Float[Tensor, "b c f h w"], by: int) -> Float[Tensor, "b c f hp wp"]:
