@@ -140,15 +140,3 @@ def test_python_blocks(page: Path, workspace: Path, monkeypatch: pytest.MonkeyPa
 def test_links(page: Path) -> None:
     broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert not broken
-
-
-def test_examples_are_one_story(tmp_path: Path) -> None:
-    """Record and train, drive the robot with the result, train another policy on the same data."""
-    for words in (
-        ["own_dataset.py", "runs/table", "--episodes", "2", "--steps", "2"],
-        ["own_robot.py", "runs/table"],
-        ["own_policy.py", "runs/table/dataset", "runs/cloning", "--steps", "2"],
-    ):
-        path = ROOT / "examples" / words[0]
-        assert len(path.read_text().splitlines()) < 100
-        run([sys.executable, str(path), *words[1:]], tmp_path)

@@ -156,7 +156,7 @@ def test_help_lists_it(work: Workplace) -> None:
 
 
 def test_it_is_planned_trained_and_inspected(work: Workplace, trained: str) -> None:
-    assert re.search(r"network +│ +8,459,264", trained)
+    assert re.search(r"network +│ +2,270,272", trained)
     assert re.search(r"activations +│ 0.0\d GiB kept for backward", trained)
     assert re.search(r"dataset +│ dataset: 2 episodes, 44 samples", trained)
     assert "encode" in trained and "60/60 steps" in trained
@@ -196,6 +196,25 @@ def test_it_is_measured_reported_and_compared(work: Workplace, trained: str) -> 
     assert "metaworld3_cloning" in page and "imagined" not in page.lower()
     assert re.search(r"waiting_cloning +\d/4", printed)
     assert json.loads(work.bytes("compared/comparison.json"))["arms"][0]["kind"] == "cloning"
+
+
+def test_examples_are_one_story(work: Workplace) -> None:
+    """Record and train, drive the robot with the result, train another policy on the same data and drive it too."""
+    examples, few = ROOT / "examples", ("--train.steps", "2", "--train.warmup-steps", "1")
+    for name, most in (("own_dataset.py", 100), ("own_robot.py", 100), ("own_policy/own_policy.py", 130)):
+        assert len((examples / name).read_text().splitlines()) < most
+    words = ("runs/table", "--episodes", "2", "--steps", "2")
+    printed = ended(work.start(str(examples / "own_dataset.py"), *words), 0)
+    assert "now: python examples/own_robot.py runs/table" in printed
+    printed = work.wamkit(
+        "train", "table_cloning", "--dataset=runs/table/dataset", "--out=runs/cloning", *few
+    )
+    assert "wamkit eval" not in printed  # its robot is in no suite
+    for run in ("runs/table", "runs/cloning"):
+        printed = ended(work.start(str(examples / "own_robot.py"), run), 0)
+        assert re.search(r"touched the disc in \d+ of 20 episodes", printed)
+    refused = work.wamkit("eval", "runs/cloning", status=2)
+    assert "run runs/cloning has no suite; name one with --suite" in refused
 
 
 def test_without_the_plug_in_its_run_is_refused(work: Workplace, trained: str) -> None:

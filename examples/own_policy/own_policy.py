@@ -28,7 +28,7 @@ from wamkit.types import Batch, DataSpec, Preprocessing, Query
 
 @dataclass(frozen=True)
 class CloningConfig(PolicyConfig):
-    """channels: of the last convolution. width: of the features.
+    """channels: of the last two convolutions. width: of the features.
 
     A field is a flag of the command line (`--policy.width 512`) and a line of `run.json`.
     """
@@ -76,11 +76,13 @@ class Cloning(PolicyModule):
 
     def __init__(self, config: CloningConfig, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__(data, normalizer)
-        half, (height, width) = config.channels // 2, canvas_size(data)
-        features = config.channels * -(-height // 4) * -(-width // 4)
+        half, full = config.channels // 2, config.channels
+        height, width = canvas_size(data)
+        features = full * -(-height // 8) * -(-width // 8)
         self.image = nn.Sequential(
             *(nn.Conv2d(3, half, 5, stride=2, padding=2), nn.GELU()),
-            *(nn.Conv2d(half, config.channels, 5, stride=2, padding=2), nn.GELU()),
+            *(nn.Conv2d(half, full, 5, stride=2, padding=2), nn.GELU()),
+            *(nn.Conv2d(full, full, 5, stride=2, padding=2), nn.GELU()),
             *(nn.Flatten(), nn.Linear(features, config.width), nn.GELU()),
         )
         self.chunk = nn.Linear(config.width + data.proprio_dim, data.horizon * data.action_dim)

@@ -195,7 +195,8 @@ class Train:
         from wamkit.stages.run import best_device, train
 
         train(run, self.dataset, self.cache, self.out, best_device(), self.stats)
-        say(f"{self.out}: done. Next: {command('wamkit', 'eval', self.out)}")
+        measured = f" Next: {command('wamkit', 'eval', self.out)}" if run.suite else ""
+        say(f"{self.out}: done.{measured}")
         return 0
 
 
@@ -237,6 +238,8 @@ class Eval:
             overrides = overrides | {"eval.precision": self.precision}
         run = changed(load_run(self.run), overrides)
         name = self.suite or run.suite
+        if not name:
+            raise BadInput(f"run {self.run} has no suite; name one with --suite")
         out = self.run / "eval" / name if self.out == Path() else self.out
         if self.like == Path():
             if not (
