@@ -15,6 +15,7 @@ from wamkit.data.actions import ActionSpace
 from wamkit.data.lerobot.writer import Writer
 from wamkit.eval.evaluate import EvalConfig
 from wamkit.train.loop import TrainConfig
+from wamkit.types import DataSpec
 
 RUN = Run(
     recipe="tiny",
@@ -35,34 +36,32 @@ def write(
     *,
     seed: int = 0,
     robot: str = "robot",
-    fps: float = SPEC.hz,
     last_look: bool = False,
+    spec: DataSpec = SPEC,
+    size: int = 32,
 ) -> Path:
-    """A dataset with an episode of each length, as `SPEC` asks for it; its folder.
+    """A dataset with an episode of each length, as `spec` asks for it; its folder.
 
-    last_look: the last step of each was recorded after its last action.
+    last_look: the last step of each was recorded after its last action. size: pixels of the images.
     """
-    video = {"dtype": "video", "shape": [32, 32, 3]}
-    features: dict[str, Any] = {f"observation.images.{view}": video for view in SPEC.views}
-    features["action"] = {"dtype": "float32", "shape": [2], "names": None}
-    features["observation.state"] = {"dtype": "float32", "shape": [3], "names": None}
-    writer = Writer.create(root, fps, robot, features)
+    video = {"dtype": "video", "shape": [size, size, 3]}
+    features: dict[str, Any] = {f"observation.images.{view}": video for view in spec.views}
+    dims = {"action": spec.action_dim, "observation.state": spec.proprio_dim}
+    features |= {name: {"dtype": "float32", "shape": [dim], "names": None} for name, dim in dims.items()}
+    writer = Writer.create(root, spec.hz, robot, features)
     rng = np.random.default_rng(seed)
     for episode, length in enumerate(lengths):
-        columns = {
-            name: rng.normal(size=(length, dim)).astype(np.float32)
-            for name, dim in (("action", 2), ("observation.state", 3))
-        }
-        views = {view: _moving(rng, length) for view in SPEC.views}
+        columns = {name: rng.normal(size=(length, dim)).astype(np.float32) for name, dim in dims.items()}
+        views = {view: _moving(rng, length, size) for view in spec.views}
         extra = {"action_steps": length - 1} if last_look else {}
         writer.add_episode(columns, views, f"push the square {episode % 2}", extra)
     writer.finalize()
     return root
 
 
-def _moving(rng: np.random.Generator, length: int) -> np.ndarray:
-    ramp = np.linspace(0, 255, 32)[None, :, None] * rng.uniform(0.3, 1, (3,))
-    frames = np.broadcast_to(ramp, (length, 32, 32, 3)).astype(np.uint8).copy()
+def _moving(rng: np.random.Generator, length: int, size: int) -> np.ndarray:
+    ramp = np.linspace(0, 255, size)[None, :, None] * rng.uniform(0.3, 1, (3,))
+    frames = np.broadcast_to(ramp, (length, size, size, 3)).astype(np.uint8).copy()
     for step in range(length):
         place = 4 + (3 * step) % 20
         frames[step, place : place + 8, 6:18] = rng.integers(0, 256, 3)

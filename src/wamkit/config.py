@@ -6,6 +6,7 @@ Saved as `run.json`, read back strictly: an unknown or misspelt key is an error 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -64,13 +65,16 @@ class Source:
     """One dataset of a mixture, and where it differs from the others.
 
     name: of its part of the latent cache. weight: how often its samples are seen, relative to those of other sources.
-    data: its rate, cameras (in the order of the run's views), window and dimensions. actions: what they mean.
+    data: its rate, cameras (in the order of the run's views), window and dimensions; the canvas is the run's.
+    actions: what they mean. robot: `robot_type` of the dataset. It is needed where `data` is not the run's: when
+    acting, an observation names its robot, and nothing else tells which source it is like.
     """
 
     name: str
     data: DataSpec
     actions: ActionSpace
     weight: float = 1.0
+    robot: str = ""
 
     def __post_init__(self) -> None:
         check(f"sources.{self.name}", self, {"weight": POSITIVE})
@@ -97,23 +101,34 @@ class Run:
     sources: Annotated[tuple[Source, ...], tyro.conf.Fixed] = ()
 
     def __post_init__(self) -> None:
-        for source in self.sources:
-            _expect_within(source, self.data)
+        if self.sources:
+            _check_sources(self.sources, self.data)
 
 
-def _expect_within(source: Source, data: DataSpec) -> None:
-    """BadInput where a source has more dimensions or views, or longer chunks, than the run's `data`."""
+def _check_sources(sources: Sequence[Source], data: DataSpec) -> None:
+    """BadInput where the run's `data` is not as wide as its widest source, or sources do not go together."""
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(f"sources: two are named {name!r}; each needs a part of the cache of its own")
     for name in ("horizon", "action_dim", "proprio_dim"):
-        if getattr(source.data, name) > getattr(data, name):
+        widest = max(sources, key=lambda source: getattr(source.data, name))
+        if getattr(widest.data, name) != getattr(data, name):
             raise BadInput(
-                f"sources.{source.name}: {name} is {getattr(source.data, name)}, the run's data has "
+                f"sources.{widest.name}: {name} is {getattr(widest.data, name)}, the run's data has "
                 f"{getattr(data, name)}; data must be as wide as the widest source"
             )
-    if len(source.data.views) != len(data.views) or len(source.data.frame_times) != len(data.frame_times):
-        raise BadInput(
-            f"sources.{source.name}: {len(source.data.views)} views and {len(source.data.frame_times)} frames, the "
-            f"run's data has {len(data.views)} and {len(data.frame_times)}; every source has as many"
-        )
+    for source in sources:
+        if len(source.data.views) != len(data.views) or len(source.data.frame_times) != len(data.frame_times):
+            raise BadInput(
+                f"sources.{source.name}: {len(source.data.views)} views and {len(source.data.frame_times)} frames, "
+                f"the run's data has {len(data.views)} and {len(data.frame_times)}; every source has as many"
+            )
+        if source.data != data and not source.robot:
+            raise BadInput(
+                f"sources.{source.name}: its data is not the run's, so it needs the name of its robot (robot=...), "
+                "by which acting recognizes it"
+            )
 
 
 RUN = TypeAdapter(Run)
@@ -279,7 +294,8 @@ def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[Po
         parameter.data = parameter.data.to(precision)
     encoder = run.policy.encoder(run.data, run.eval.preprocessing)
     module.to(device).eval()
-    return Engine(encoder.to(device), acting(policy, run), device, run.eval.preset)
+    robots = {source.robot: source.data for source in run.sources if source.robot}
+    return Engine(encoder.to(device), acting(policy, run), device, run.eval.preset, robots)
 
 
 def acting(policy: Trainable, run: Run) -> Policy:

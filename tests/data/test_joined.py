@@ -104,7 +104,7 @@ def test_from_folders_to_a_run(folders: list[Path], tmp_path: Path) -> None:
             console.print(table)
     assert "5 episodes, 65 samples" in " ".join(printed.get().replace("│", " ").split())
     with pytest.raises(BadInput, match="spatial is named twice in --dataset"):
-        Train("metaworld3", (folders[0], folders[0].parent / "goal/../spatial"))([])
+        Train("metaworld3", (folders[0], folders[0].parent / "goal/../spatial"))({})
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_from_folders_to_a_run(folders: list[Path], tmp_path: Path) -> None:
             {"robot": "ur5"},
             r"other: robot_type is ur5, but robot in .*spatial; datasets that are trained on together",
         ),
-        ({"fps": 20.0}, r"other: fps is 20\.0, but 10\.0 in"),
+        ({"spec": replace(SPEC, hz=20.0)}, r"other: fps is 20\.0, but 10\.0 in"),
     ],
 )
 def test_what_does_not_go_together(folders: list[Path], tmp_path: Path, other, message: str) -> None:

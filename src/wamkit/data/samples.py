@@ -130,7 +130,9 @@ class Unencoded:
 
     def encoded(self, inputs: Tree) -> Encoded:
         """The same samples; inputs: what the encoder made of them."""
-        return replace(self.rest, inputs=tree_map(Tensor.cpu, inputs) | self.rest.inputs)
+        # contiguous, as they lie in a cache: kernels are chosen by strides, and others round otherwise
+        own = tree_map(lambda x: x.cpu().contiguous(), inputs)
+        return replace(self.rest, inputs=own | self.rest.inputs)
 
 
 @dataclass(frozen=True)

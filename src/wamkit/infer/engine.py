@@ -5,17 +5,19 @@ An observation is a clip of length one: it goes through the same encoder that tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
-from wamkit.types import Clip, Encoder, Policy, Query, encode
+from wamkit.types import Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
 
@@ -23,11 +25,19 @@ P = TypeVar("P", bound=Policy)
 class Engine(ClientPolicy, Generic[P]):
     """`policy` and its `encoder` on `device`; the weights do not change any more.
 
-    preset: which of the policy's ways of acting answers queries (`Policy.presets`).
+    preset: which of the policy's ways of acting answers queries (`Policy.presets`). robots: by name, those that differ
+    from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
     """
 
-    def __init__(self, encoder: Encoder, policy: P, device: torch.device, preset: str = "fast") -> None:
-        self.encoder, self.policy, self.device = encoder, policy, device
+    def __init__(
+        self,
+        encoder: Encoder,
+        policy: P,
+        device: torch.device,
+        preset: str = "fast",
+        robots: Mapping[str, DataSpec] = MappingProxyType({}),
+    ) -> None:
+        self.encoder, self.policy, self.device, self.robots = encoder, policy, device, robots
         presets = policy.presets()
         if preset not in presets:
             raise BadInput(f"eval.preset: unknown preset {preset!r}; this policy has {', '.join(presets)}")
@@ -37,51 +47,58 @@ class Engine(ClientPolicy, Generic[P]):
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them.
 
-        Observations with different delays, or prefixes of different lengths, are asked about one by one.
+        Observations of different robots, with different delays or prefixes of different lengths are asked about one by
+        one.
         """
-        if len({(o.delay, len(o.prefix)) for o in observations}) > 1:
+        if len({(o.embodiment, o.delay, len(o.prefix)) for o in observations}) > 1:
             return [self.act([observation])[0] for observation in observations]
+        robot = self.spec(observations[0].embodiment)
         generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
         query = self.query(self.clip(observations), generators)
-        prefix = [o.prefix.reshape(-1, self.policy.data.action_dim) for o in observations]  # [d, a]
-        query = replace(query, prefix=_stack(prefix).float().to(self.device), delay=observations[0].delay)
-        actions = self._answer(query)
+        prefix = _stack([o.prefix.reshape(-1, robot.action_dim) for o in observations]).float()  # b d a
+        prefix = F.pad(prefix, (0, self.policy.data.action_dim - robot.action_dim))
+        query = replace(query, prefix=prefix.to(self.device), delay=observations[0].delay)
+        actions = self._answer(query)[:, : robot.horizon, : robot.action_dim]
         return [ActionChunk(chunk) for chunk in actions.float().cpu().numpy()]
+
+    def spec(self, robot: str) -> DataSpec:
+        """What a robot's observations and chunks look like."""
+        return self.robots.get(robot, self.policy.data)
 
     def reset(self) -> None:
         """No-op: policies here keep nothing between queries."""
 
     def query(self, clip: Clip, generators: Sequence[torch.Generator] = ()) -> Query:
         """A clip, encoded, as the policy is asked about it. BadInput for an unknown robot."""
-        spec, b = self.policy.data, len(clip.embodiments)
-        inputs = encode(
-            self.encoder, replace(clip, proprio=clip.proprio[:, : spec.proprio_dim].to(self.device))
-        )
+        spec = self.policy.data
+        proprio = clip.proprio[:, : spec.proprio_dim].to(self.device)
+        proprio = F.pad(proprio, (0, spec.proprio_dim - proprio.shape[1]))
+        inputs = encode(self.encoder, replace(clip, proprio=proprio))
         return Query(
             inputs=inputs,
             embodiment=self.policy.embodiment(clip.embodiments).to(self.device),
-            hz=torch.full((b,), spec.hz, device=self.device),
+            hz=torch.tensor([self.spec(robot).hz for robot in clip.embodiments]).float().to(self.device),
             generators=generators,
-            prefix=torch.zeros(b, 0, spec.action_dim, device=self.device),
+            prefix=torch.zeros(len(proprio), 0, spec.action_dim, device=self.device),
         )
 
     def clip(self, observations: Sequence[Observation]) -> Clip:
-        """Observations as a clip of one frame.
+        """Observations of one robot as a clip of one frame; its cameras get the policy's names.
 
         Raises BadInput on a missing camera, an image without pixels, a wrong shape, and numbers that are not finite.
         """
-        spec = self.policy.data
+        spec = self.spec(observations[0].embodiment)
         for observation in observations:
-            self._check(observation)
+            self._check(observation, spec)
+        cameras = zip(self.policy.data.views, spec.views, strict=True)
         return Clip(
-            views={view: _stack([o.images[view] for o in observations])[:, None] for view in spec.views},
+            views={view: _stack([o.images[own] for o in observations])[:, None] for view, own in cameras},
             proprio=_stack([o.proprio[: spec.proprio_dim] for o in observations]).float(),
             instructions=tuple(o.instruction for o in observations),
             embodiments=tuple(o.embodiment for o in observations),
         )
 
-    def _check(self, observation: Observation) -> None:
-        spec = self.policy.data
+    def _check(self, observation: Observation, spec: DataSpec) -> None:
         for view in spec.views:
             if view not in observation.images:
                 raise BadInput(

@@ -76,10 +76,16 @@ def open_clips(run: Run, datasets: Sequence[Path]) -> list[Clips]:
             f"{len(datasets)} datasets for the {len(run.sources)} sources of run {run.recipe}; give one --dataset for "
             f"each, in order: {', '.join(source.name for source in run.sources)}"
         )
-    return [
-        Clips(open_datasets([path]), source.data, source.actions, run.data.views)
-        for source, path in zip(run.sources, datasets, strict=True)
-    ]
+    clips = []
+    for source, path in zip(run.sources, datasets, strict=True):
+        dataset = open_datasets([path])
+        if source.robot not in ("", dataset.robot_type):
+            raise BadInput(
+                f"{path}: robot_type is {dataset.robot_type!r}, source {source.name!r} is of {source.robot!r}; give "
+                f"one --dataset for each source, in order: {', '.join(each.name for each in run.sources)}"
+            )
+        clips.append(Clips(dataset, source.data, source.actions, run.data.views))
+    return clips
 
 
 def cache_folders(run: Run, cache_path: Path) -> list[Path]:
@@ -104,11 +110,16 @@ def fit_normalizer(run: Run, sources: Sequence[Clips], released: Path = NO_FILE)
     """The run's statistics of what is trained on, by the robots' names; released: the file, where it says "file".
 
     Sources of one robot have the statistics of all their steps together, whatever their weights. Raises BadInput where
-    they differ in what they record.
+    they differ in what they record, and where one file would stand in for several robots.
     """
     robots: dict[str, list[Clips]] = {}
     for clips in sources:
         robots.setdefault(clips.dataset.robot_type, []).append(clips)
+    if len(robots) > 1 and run.normalization.statistics == "file":
+        raise BadInput(
+            f"normalization.statistics is file, which has those of one robot, and there are {', '.join(robots)}; "
+            "omit --stats"
+        )
     stats = {robot: _statistics(run, _joined(own), released) for robot, own in robots.items()}
     return Normalizer.fit(stats, run.normalization.modes)
 
@@ -168,7 +179,14 @@ def training_samples(run: Run, sources: Sequence[Clips], encoder: Encoder, cache
     if not run.sources:
         return own[0]
     weights = tuple(source.weight for source in run.sources)
-    return Mixture(tuple(own), weights, run.data.horizon, run.data.action_dim, run.data.proprio_dim)
+    mixture = Mixture(tuple(own), weights, run.data.horizon, run.data.action_dim, run.data.proprio_dim)
+    for source, quota in zip(run.sources, mixture.order.quotas, strict=True):
+        if not quota:
+            raise BadInput(
+                f"sources.{source.name}: weight {source.weight:g} is too small for any of its samples to be seen; "
+                "give a larger one, or leave the source out"
+            )
+    return mixture
 
 
 def train(
