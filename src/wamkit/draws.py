@@ -55,6 +55,8 @@ class Draws:
         return self._rows(tuple(like.shape[1:]), torch.randn).to(like)
 
     def _rows(self, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
+        # A generator's numbers depend on how many are asked for at once. So every block is drawn whole (the last one as
+        # far as the global batch goes), whichever of its rows are wanted, and the rows are cut out of it.
         start = self.first // BLOCK * BLOCK
         blocks = []
         for number, generator in enumerate(self.generators):
@@ -65,5 +67,6 @@ class Draws:
 
 def block_seed(seed: int, step: int, block: int) -> int:
     """The seed of a block's noise; earlier steps do not matter, so that a resumed run draws the same."""
+    # Without the block's number where it is 0: batches of up to BLOCK rows draw as they did before there were blocks.
     words = [seed, step] if block == 0 else [seed, step, block]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)

@@ -68,11 +68,15 @@ def fill(
 
 
 def _fill(source: Samples, shards: Iterable[Shard], folder: Path, work: str, batch_size: int) -> None:
+    # Processes share nothing but the folder, and talk through file names: a manifest means done, a claim means taken.
+    # One listing per round answers both for all shards; a request for each would be slow on object stores.
     names = frozenset(os.listdir(folder))
     left = [shard for shard in shards if not shard.finished(names)]
     pause = SHORTEST_PAUSE
     with bar(work, len(source), unit="clips", done=len(source) - _samples(left)) as advance:
         while left:
+            # The listing may be out of date. That costs a failed claim, or a claimed shard that turns out to be written
+            # (_write_shard); only the creation of a claim decides, and it succeeds for one process.
             if job := _take(left, names):
                 pause = SHORTEST_PAUSE
                 if _write_shard(*job, source, names, batch_size, advance):
@@ -89,6 +93,7 @@ def _fill(source: Samples, shards: Iterable[Shard], folder: Path, work: str, bat
 def _take(shards: Iterable[Shard], names: frozenset[str]) -> tuple[Shard, Claim] | None:
     """A shard that nobody has, the first of them, or else one whose owner died. None while others have them all."""
     claims = claimed_jobs(names)
+    # Free shards first: to know whether an owner died, its claim has to be opened.
     for shard in sorted(shards, key=lambda shard: shard.name in claims):
         if claim := Claim.take(shard.folder, shard.name, claims.get(shard.name, -1)):
             return shard, claim
@@ -101,6 +106,7 @@ def _write_shard(
     """Write `shard`. False where another process did, since the folder was listed or because this one seemed dead."""
     written = False
     try:
+        # Another process may have finished it between our listing and our claim.
         if not shard.manifest.exists():
             shard.clear(names)
             content = Content()
@@ -109,6 +115,8 @@ def _write_shard(
                 content.add(read_all(source, range(shard.first + first, shard.first + first + count)))
                 claim.refresh()
                 advance(count)
+            # The claim is lost where this process slept so long that it seemed dead. If that happens only now, both
+            # rename whole files into place; if theirs differ in a last bit, the manifest's checksum tells.
             if written := claim.held():
                 shard.write(content)
             else:

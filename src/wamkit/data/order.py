@@ -40,6 +40,8 @@ class Order:
 
     def at(self, place: int) -> int:
         """The number of the sample at a place of the stream."""
+        # A block is laid out source by source, a run of quotas[source] slots for each, and then shuffled: slot says
+        # which run the place is in, and how far along.
         total = sum(self.sizes)
         block, rest = divmod(place, total)
         slot = int(_permutations(total, self.seed)(block)[rest])
@@ -47,6 +49,8 @@ class Order:
         source = bisect_right(ends, slot)
         quota, size = self.quotas[source], self.sizes[source]
         number = slot - (ends[source] - quota)
+        # A run as long as its source is the whole source, shuffled with the block already. A shorter or longer one goes
+        # on where the previous block left the source's own stream, so that no sample is seen twice before all are.
         if quota != size:
             epoch, number = divmod(block * quota + number, size)
             number = int(_permutations(size, self.seed, 1 + source)(epoch)[number])

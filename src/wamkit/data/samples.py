@@ -208,6 +208,7 @@ class Mixture:
 
     def finish(self, read: Sequence[Part]) -> Encoded:
         """The samples of all sources, put back into the order of the batch."""
+        # `places` of all parts, concatenated, say where each joined row belongs; argsort inverts that.
         back = torch.tensor([place for part in read for place in part.places]).argsort()
         return _joined([self._widened(self.sources[part.source].finish(part.read)) for part in read], back)
 

@@ -162,6 +162,8 @@ def train(
                     advance(0, sentence(row))
                 stopping = stop.is_set() and not last
                 if done % config.save_every == 0 or last or stopping:
+                    # Metrics go to disk before the checkpoint that counts their rows. After a kill in between, the file
+                    # has rows past the newest checkpoint; resuming drops these and writes them again.
                     window.settle()
                     metrics.sync()
                     progress = replace(start, step=done, rows=metrics.rows, window=window.values)
@@ -270,6 +272,7 @@ def _resume(run_dir: Path, state: State, start: Progress) -> tuple[Progress, lis
             f"{run_dir / FILE}: expected {found.rows} rows up to step {found.step}, got {len(rows)}; "
             "restore the file, or start over in another run directory"
         )
+    # Weights, optimizer and average are all that is restored: data order and noise follow from seed and step.
     checkpoint.restore(folder, state)
     return replace(found, config=start.config), rows
 
