@@ -38,7 +38,6 @@ ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 NEIGHBOURS_WHO_MEET = {
     ("convert", "stages"),  # what is imported is checked and encoded as by the stages
     ("robotwin", "stages"),  # its evaluation is a stage
-    ("nn", "flow"),  # a loss is weighted by flow time
 }
 
 # The robot's side installs in any simulator's environment.
