@@ -17,8 +17,9 @@ from tests import tiny_dataset
 from tests.policies.tiny_policy import SPEC
 from wamkit.config import Run, Source, from_json, load_engine, load_normalizer, to_json
 from wamkit.data.actions import ActionSpace
+from wamkit.data.samples import read_all
 from wamkit.io.tensors import read_tensors
-from wamkit.stages.run import encode, open_clips, train, training_samples
+from wamkit.stages.run import encode, fingerprint, open_clips, train, training_samples
 from wamkit.train.metrics import read_rows
 from wamkit.types import Query
 
@@ -93,6 +94,33 @@ def test_training_reads_what_the_datasets_hold(folder: Path) -> None:
     own = clips[1].sample(15)
     assert torch.equal(found.actions[2, :4], own.actions[0])
     assert torch.equal(found.inputs["proprio"][2], torch.tensor([own.clip.proprio.item(), 0.0, 0.0]))
+
+
+def test_targets_past_the_end_and_the_proprio_of_every_frame(folder: Path, tmp_path: Path) -> None:
+    """Through the cache and through a mixture; a cache of either kind is refused for the other."""
+    changes = {"past_end": "supervised", "frame_proprio": True}
+    sources = tuple(replace(source, data=replace(source.data, **changes)) for source in SOURCES)
+    run = replace(RUN, data=replace(RUN.data, **changes), sources=sources)
+    encode(run, datasets(folder), tmp_path / "cache", CPU)
+    clips, encoder = open_clips(run, datasets(folder)), run.policy.encoder(run.data)
+    cached = training_samples(run, clips, encoder, tmp_path / "cache")
+    fresh = training_samples(run, clips, encoder, NO_CACHE)
+    last = 38 + 14  # of the first episode of hands, at whose last step every later action is past the end
+    one, two = (read_all(samples, [0, last]) for samples in (cached, fresh))
+    states = one.inputs["frame_proprio"]
+    assert torch.equal(states, two.inputs["frame_proprio"]) and torch.equal(one.valid, two.valid)
+    assert states.shape == (2, 5, 3) and torch.equal(states[:, 0], one.inputs["proprio"])
+    assert one.ids == ("0:0", "0:14") and not states[1, :, 1:].any() and (states[1] == states[1, 0]).all()
+    assert one.valid[1, :4].all() and not one.valid[1, 4:].any()
+    with pytest.raises(BadInput, match=r"was made for something else: window: .*targets past the end"):
+        training_samples(run, clips, encoder, folder / "cache")
+
+
+def test_what_older_latents_depend_on_is_named_as_before(folder: Path) -> None:
+    arm, hand = open_clips(RUN, datasets(folder))
+    encoder = RUN.policy.encoder(RUN.data)
+    assert fingerprint(encoder, arm)["window"] == "frames 0,4,8,12,16; actions 6"
+    assert fingerprint(encoder, hand)["window"] == "frames 0,1,2,3,4; actions 4"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

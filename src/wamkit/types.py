@@ -30,7 +30,7 @@ class DataSpec:
     """What a policy asks of a dataset. Times are seconds from the moment of acting.
 
     views: camera names, in canvas order (dataset key `observation.images.<name>`).
-    canvas: how views are tiled: "single", "horizontal" or "robotwin" (data/canvas.py).
+    canvas: how views are tiled: "single", "horizontal" or "robotwin"; "separate": they are not (data/canvas.py).
     view_height, view_width: pixels each view is resized to before tiling.
     hz: control rate; must equal the dataset's fps.
     frame_times: seconds of the video frames of one clip, first 0.0.
@@ -38,6 +38,9 @@ class DataSpec:
     whole_windows: samples begin only where frames and actions all lie inside the episode; else what lies past its end
         is padding.
     held_out: share of the episodes that no sample is taken of (data/hold_out.py says which).
+    past_end: what training does with actions past the episode's end, which mean "stay" (data/actions.py): "masked", no
+        loss is computed of them, or "supervised", they are targets like the others (LaWAM spec 2.6).
+    frame_proprio: whether a sample has the proprio of every video frame too (LaWAM spec 1.6).
     """
 
     views: tuple[str, ...]
@@ -51,6 +54,8 @@ class DataSpec:
     action_dim: int
     whole_windows: bool = False
     held_out: float = 0.0
+    past_end: Literal["masked", "supervised"] = "masked"
+    frame_proprio: bool = False
 
     def __post_init__(self) -> None:
         check("data", self, DATA_BOUNDS)
@@ -123,8 +128,10 @@ class Clip:
 class Batch:
     """One training batch.
 
-    inputs: what the encoder returned for frames and text, "proprio" [b p] in physical units, and "frame_is_pad" [b t].
-    actions: physical units. valid: True where an action is a target: inside its episode, a dimension of its robot.
+    inputs: what the encoder returned for frames and text, "proprio" [b p] and, where the data has it, "frame_proprio"
+        [b t p] in physical units, and "frame_is_pad" [b t].
+    actions: physical units. valid: True where an action is a target: a dimension of its robot, and inside its episode
+        unless `DataSpec.past_end` is "supervised".
     embodiment: the row of the policy's Normalizer. hz: control steps per second.
     ids: the samples' names ("episode:step") in error messages.
     """

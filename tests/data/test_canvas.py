@@ -11,7 +11,10 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.data.canvas import canvas_size, tile, view_boxes
+from wamkit.policies.wan_encoder import WanEncoder
 from wamkit.types import DataSpec
+from wamkit.wan.codec import BlockCodec
+from wamkit.wan.text import HashedText
 
 LIBERO = DataSpec(
     views=("image", "wrist_image"),
@@ -53,6 +56,17 @@ def test_libero() -> None:
     canvas = tile(given, LIBERO)
     assert canvas.shape == (2, 3, 2, 224, 448) and canvas_size(LIBERO) == (224, 448)
     torch.testing.assert_close(canvas, (expected - 0.5) / 0.5, rtol=0, atol=0)
+
+
+def test_separate_views_lie_side_by_side_on_pages_and_are_no_image_of_a_codec() -> None:
+    separate = replace(ROBOTWIN, canvas="separate")
+    assert list(view_boxes(separate).values()) == [(0, 320 * i, 240, 320) for i in range(3)]
+    given = views(separate, 240, 320)
+    assert torch.equal(tile(given, separate), tile(given, replace(separate, canvas="horizontal")))
+    with pytest.raises(
+        BadInput, match=r"data.canvas: 'separate' is for policies that take each view by itself"
+    ):
+        WanEncoder(BlockCodec(), HashedText(8, 6), separate)
 
 
 @pytest.mark.parametrize("size", [(480, 640), (240, 320)])

@@ -82,6 +82,25 @@ def test_after_the_end(clips: Clips) -> None:
     np.testing.assert_array_equal(sample.clip.views["top"][0, 1:], clips.dataset.frames("top", 1, [8, 8]))
 
 
+def test_actions_after_the_end_may_be_targets(clips: Clips, recorded: Path) -> None:
+    """They are the same "stay"; what is padding is still said."""
+    supervised = Clips(Dataset.open(recorded), replace(SPEC, past_end="supervised"), SPACE)
+    masked, sample = clips.sample(12 + 7), supervised.sample(12 + 7)
+    assert torch.equal(sample.actions, masked.actions)
+    assert torch.equal(sample.action_is_pad, masked.action_is_pad)
+    assert masked.valid.tolist() == [[True, True, False, False, False, False]] and sample.valid.all()
+
+
+def test_proprio_of_every_frame(recorded: Path) -> None:
+    """It repeats the last past the end, as the frames do."""
+    every = Clips(Dataset.open(recorded), replace(SPEC, frame_proprio=True), SPACE)
+    states = recording.columns(1, 9)["observation.state"]
+    found = every.sample(12 + 6).more["frame_proprio"]
+    np.testing.assert_array_equal(found, states[None, [6, 8, 8]])
+    none = Clips(Dataset.open(recorded), replace(SPEC, frame_proprio=True, proprio_dim=0), SPACE)
+    assert none.sample(0).more["frame_proprio"].shape == (1, 3, 0)
+
+
 def test_order_does_not_matter(clips: Clips, recorded: Path) -> None:
     order = np.random.default_rng(0).permutation(len(clips))
     shuffled = {int(i): clips.sample(int(i)) for i in order}

@@ -63,6 +63,7 @@ class TinyClips:
             clip=clip,
             actions=torch.from_numpy(random.normal(size=(1, 8, 2)).astype(np.float32)),
             action_is_pad=torch.tensor([[i % 10 + k > 9 for k in range(8)]]),
+            valid=torch.tensor([[i % 10 + k <= 9 for k in range(8)]]),
             frame_is_pad=torch.tensor([[i % 10 + 3 * t > 9 for t in range(3)]]),
             hz=10.0,
             id=f"{i // 10}:{i % 10}",

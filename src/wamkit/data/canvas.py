@@ -5,6 +5,7 @@ The layouts are boxes, so the same table tiles the canvas and cuts the views out
     single        the only view
     horizontal    views side by side (LIBERO: image | wrist_image, 224x224 each -> 224x448)
     robotwin      the first view above, the two others at half size below (240x320 each -> 384x320)
+    separate      no canvas: the policy takes each view by itself; pages lay them side by side
 
 Every view is resized to the spec's view size first, and to its box afterwards. For "robotwin" the second
 resize changes the size again (240x320 -> 256x320 stretches); both are part of the published definition.
@@ -38,7 +39,7 @@ def view_boxes(spec: DataSpec) -> dict[str, Box]:
     if spec.canvas == "single":
         _expect_views(spec, 1)
         return {spec.views[0]: (0, 0, height, width)}
-    if spec.canvas == "horizontal":
+    if spec.canvas in ("horizontal", "separate"):
         return {view: (0, i * width, height, width) for i, view in enumerate(spec.views)}
     if spec.canvas == "robotwin":
         _expect_views(spec, 3)
@@ -54,7 +55,18 @@ def view_boxes(spec: DataSpec) -> dict[str, Box]:
             left: (top, 0, top // 2, width // 2),
             right: (top, width // 2, top // 2, width // 2),
         }
-    raise BadInput(f"canvas {spec.canvas!r} is unknown; expected 'single', 'horizontal' or 'robotwin'")
+    raise BadInput(
+        f"canvas {spec.canvas!r} is unknown; expected 'single', 'horizontal', 'robotwin' or 'separate'"
+    )
+
+
+def expect_canvas(spec: DataSpec) -> None:
+    """BadInput where views are not tiled: for encoders that take one image."""
+    if spec.canvas == "separate":
+        raise BadInput(
+            "data.canvas: 'separate' is for policies that take each view by itself, and the codec of this one takes "
+            "one image; give 'single', 'horizontal' or 'robotwin'"
+        )
 
 
 def canvas_size(spec: DataSpec) -> tuple[int, int]:
@@ -121,6 +133,7 @@ def cut_out(image: Image.Image, height: int, width: int) -> Image.Image:
 SHAPED: Mapping[str, Callable[[Image.Image, int, int], Image.Image]] = {
     "single": cut_out,
     "horizontal": cut_out,
+    "separate": cut_out,
     "robotwin": stretched,
 }
 

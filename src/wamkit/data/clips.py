@@ -8,8 +8,8 @@ It does not know about latents, normalisation or batches.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -23,20 +23,26 @@ from wamkit.data.hold_out import kept_episodes
 from wamkit.data.joined import AnyDataset
 from wamkit.data.lerobot.dataset import Dataset, Episode
 from wamkit.data.windows import window
+from wamkit.tree import Tree
 from wamkit.types import Clip, DataSpec
 
 
 @dataclass(frozen=True)
 class ClipSample:
-    """One sample, with a batch of one (b = 1). hz: control steps per second. id: "episode:step", after the folder and
-    "/" where there are several."""
+    """One sample, with a batch of one (b = 1).
+
+    valid: which actions are targets. hz: control steps per second. id: "episode:step", after the folder and "/" where
+    there are several. more: further inputs; "frame_proprio" [1 t p] where the spec asks for it.
+    """
 
     clip: Clip
     actions: Float[Tensor, "1 k a"]
     action_is_pad: Bool[Tensor, "1 k"]
+    valid: Bool[Tensor, "1 k"]
     frame_is_pad: Bool[Tensor, "1 t"]
     hz: float
     id: str
+    more: Tree = field(default_factory=dict)
 
     def observation(self, noise_seed: int = 0) -> Observation:
         """What a robot would have sent at that step."""
@@ -47,6 +53,10 @@ class ClipSample:
             embodiment=self.clip.embodiments[0],
             noise_seed=noise_seed,
         )
+
+
+VALID: Mapping[str, Callable[[Tensor], Tensor]] = {"masked": torch.logical_not, "supervised": torch.ones_like}
+"""Which actions are targets, of which are padding, by DataSpec.past_end."""
 
 
 def trained_episodes(dataset: AnyDataset, spec: DataSpec) -> tuple[Episode, ...]:
@@ -123,7 +133,7 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
         action_is_pad = torch.tensor(steps.action_is_pad)
         clip = Clip(
             views={self.names[view]: torch.from_numpy(frames)[None] for view, frames in views.items()},
-            proprio=self._proprio(found, step),
+            proprio=self._proprio(found, [step]),
             instructions=(self.dataset.instruction(episode, step),),
             embodiments=(self.dataset.robot_type,),
         )
@@ -132,16 +142,20 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
             clip=clip,
             actions=pad_actions(chunk, action_is_pad, self.space)[None],
             action_is_pad=action_is_pad[None],
+            valid=VALID[self.spec.past_end](action_is_pad)[None],
             frame_is_pad=torch.tensor(steps.frame_is_pad)[None],
             hz=self.spec.hz,
             id=f"{self.dataset.label(episode)}:{step}",
+            more={"frame_proprio": self._proprio(found, steps.frame_steps)[None]}
+            if self.spec.frame_proprio
+            else {},
         )
 
-    def _proprio(self, episode: Episode, step: int) -> Float[Tensor, "1 p"]:
+    def _proprio(self, episode: Episode, steps: Sequence[int]) -> Float[Tensor, "n p"]:
         if not self.spec.proprio_dim:
-            return torch.zeros(1, 0)
+            return torch.zeros(len(steps), 0)
         rows = self.dataset.rows("observation.state", [episode])
-        return torch.from_numpy(rows[[step]].astype(np.float32))
+        return torch.from_numpy(rows[list(steps)].astype(np.float32))
 
     def _check(self, dataset: Dataset) -> None:
         spec = self.spec

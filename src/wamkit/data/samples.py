@@ -21,12 +21,15 @@ from wamkit.data.order import Order
 from wamkit.tree import Tree, tree_cat, tree_map
 from wamkit.types import Batch, Encoder
 
+STATES = ("proprio", "frame_proprio")
+"""Inputs that are as wide as a robot's proprio; the second is there where the spec asks for it."""
+
 
 @dataclass(frozen=True)
 class Encoded:
     """Samples in order: what the encoder made of them (and "proprio", physical units), actions, and what is padding.
 
-    valid: True where an action lies inside its episode and the dimension belongs to its robot.
+    valid: as Batch.valid.
     embodiments, ids: names of robots and samples. hz: control steps per second.
     """
 
@@ -105,7 +108,7 @@ class Unencoded:
     """Samples before the encoder.
 
     prepared: what `Encoder.frames` takes. instructions: what `Encoder.text` takes. rest: everything else; of the inputs
-    it has "proprio".
+    it has "proprio" and, where asked for, "frame_proprio".
     """
 
     prepared: Tree
@@ -116,11 +119,11 @@ class Unencoded:
     def of(cls, prepared: Tree, samples: Sequence[ClipSample]) -> Unencoded:
         """Samples, of which the views are not used, and what was prepared of these."""
         actions = torch.cat([sample.actions for sample in samples])
-        is_pad = torch.cat([sample.action_is_pad for sample in samples])
+        valid = torch.cat([sample.valid for sample in samples])
         rest = Encoded(
-            inputs={"proprio": torch.cat([sample.clip.proprio for sample in samples])},
+            inputs=tree_cat([{"proprio": sample.clip.proprio} | sample.more for sample in samples]),
             actions=actions,
-            valid=(~is_pad)[:, :, None].expand(actions.shape),
+            valid=valid[:, :, None].expand(actions.shape),
             frame_is_pad=torch.cat([sample.frame_is_pad for sample in samples]),
             hz=torch.tensor([sample.hz for sample in samples]),
             embodiments=tuple(name for sample in samples for name in sample.clip.embodiments),
@@ -214,14 +217,17 @@ class Mixture:
 
     def _widened(self, part: Encoded) -> Encoded:
         k, a = part.actions.shape[1:]
-        p = part.inputs["proprio"].shape[1]
         more = (0, self.action_dim - a, 0, self.horizon - k)
+        states = {name: part.inputs[name] for name in STATES if name in part.inputs}
         return replace(
             part,
-            inputs=part.inputs | {"proprio": F.pad(part.inputs["proprio"], (0, self.proprio_dim - p))},
+            inputs=part.inputs | tree_map(self._wider, states),
             actions=F.pad(part.actions, more),
             valid=F.pad(part.valid, more),
         )
+
+    def _wider(self, proprio: Float[Tensor, "b *t p"]) -> Tensor:
+        return F.pad(proprio, (0, self.proprio_dim - proprio.shape[-1]))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.data.canvas import canvas_size, tile
+from wamkit.data.canvas import canvas_size, expect_canvas, tile
 from wamkit.data.normalize import Normalizer
 from wamkit.policies.base import EncoderFacts, FrozenEncoder
 from wamkit.tree import Tree
@@ -50,6 +50,7 @@ class WanEncoder(FrozenEncoder):
         pool: int = 1,
         preprocessing: Preprocessing = "training",
     ) -> None:
+        expect_canvas(data)
         self.codec, self._text = codec, text
         self.data, self.pool, self.preprocessing = data, pool, preprocessing
         self._contexts: dict[str, Tensor] = {}

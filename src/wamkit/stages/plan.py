@@ -114,7 +114,12 @@ def meta_batch(run: Run) -> Batch:
             | {
                 "proprio": torch.zeros(b, data.proprio_dim),
                 "frame_is_pad": torch.zeros(b, len(data.frame_times), dtype=torch.bool),
-            },
+            }
+            | (
+                {"frame_proprio": torch.zeros(b, len(data.frame_times), data.proprio_dim)}
+                if data.frame_proprio
+                else {}
+            ),
             actions=torch.zeros(b, data.horizon, data.action_dim),
             valid=torch.ones(b, data.horizon, data.action_dim, dtype=torch.bool),
             embodiment=torch.zeros(b, dtype=torch.int64),

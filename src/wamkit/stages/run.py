@@ -100,7 +100,9 @@ def fingerprint(encoder: Encoder, clips: Clips) -> dict[str, str]:
         "code": CODE_VERSION,
         **encoder.fingerprint,
         "window": f"frames {','.join(map(str, spec.frame_offsets))}; actions {spec.horizon}"
-        + ("; whole windows" if spec.whole_windows else ""),
+        + ("; whole windows" if spec.whole_windows else "")
+        + ("; targets past the end" if spec.past_end == "supervised" else "")
+        + ("; proprio of every frame" if spec.frame_proprio else ""),
         "actions": " ".join(f"{n}:{k}" for n, k in zip(space.names, space.kinds, strict=True)),
         "dataset": clips.dataset.fingerprint(),
     } | ({"held out": f"{spec.held_out:g} of the episodes"} if spec.held_out else {})
