@@ -10,6 +10,7 @@ import pytest
 
 from tests.golden.compare import Golden
 from tests.golden.fast_wam import fast_wam_rows
+from tests.golden.lawam import lawam_rows
 from tests.golden.light_wam import light_wam_rows
 
 FILE = Path(__file__).parent / "golden" / "lightwam_seed1.safetensors"
@@ -18,6 +19,9 @@ GROUPS = {
     *("context", "action_branch", "rope", "masked_context", "video_branch", "expert", "action", "scheduler"),
     *("loss", "loss_cases", "grad_norm_groups", "grad_norm_per_param"),
 }
+
+LAWAM = FILE.with_name("lawam_seed1.safetensors")
+LAWAM_GROUPS = {f"lawm.{group}" for group in ("const", "out", "losses", "metrics", "grad", "grad_norms")}
 
 FAST_GROUPS = {
     *(f"{variant}.train.{what}" for variant in ("fastwam", "joint", "idm") for what in ("video", "action")),
@@ -83,12 +87,37 @@ def test_a_wrong_number_of_fast_wam_is_noticed(tensor, groups):
     assert groups <= {row.group for row in fast_wam_rows(golden) if not row.ok}
 
 
+def test_lawam_is_within_its_bounds_and_every_tensor_of_the_file_is_an_input_or_compared():
+    golden = Golden.read(LAWAM)
+    rows = {row.group: row for row in lawam_rows(golden)}
+    assert rows.keys() == LAWAM_GROUPS
+    assert [row for row in rows.values() if not row.ok] == []
+    compared = sum(rows[group].count for group in ("lawm.const", "lawm.out", "lawm.grad"))
+    outputs = [name for name in golden.tensors if name.startswith(("lawm.const.", "lawm.out.", "lawm.grad."))]
+    assert compared == len(outputs)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "groups"),
+    [
+        ("lawm.const.pos3d", {"lawm.const"}),
+        ("lawm.w.encoder.QFormer.layers.0.norm2.bias", {"lawm.out", "lawm.grad", "lawm.grad_norms"}),
+        ("lawm.in.states", {"lawm.losses", "lawm.grad_norms"}),
+    ],
+)
+def test_a_wrong_number_of_lawam_is_noticed(tensor, groups):
+    golden = Golden.read(LAWAM)
+    golden.tensors[tensor].flatten()[0] += 1e-2
+    assert groups <= {row.group for row in lawam_rows(golden) if not row.ok}
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
         ([str(FILE)], 0, "12 of 12 groups within bounds"),
         ([str(FILE.with_name("lightwam_vae_seed1.safetensors"))], 0, "3 of 3 groups within bounds"),
         ([str(FAST)], 0, "22 of 22 groups within bounds"),
+        ([str(LAWAM)], 0, "6 of 6 groups within bounds"),
         (["unknown_seed1.safetensors"], 2, "no runner"),
         ([], 2, "python -m tests.golden FILE"),
     ],

@@ -7,11 +7,17 @@ from pathlib import Path
 
 from tests.golden.compare import Golden
 from tests.golden.fast_wam import fast_wam_rows
+from tests.golden.lawam import lawam_rows
 from tests.golden.light_wam import light_wam_rows
 from tests.golden.wan_vae import wan_vae_rows
 
 # by the beginning of the file's name; the first that fits
-RUNNERS = {"lightwam_vae_": wan_vae_rows, "lightwam_": light_wam_rows, "fastwam_": fast_wam_rows}
+RUNNERS = {
+    "lightwam_vae_": wan_vae_rows,
+    "lightwam_": light_wam_rows,
+    "fastwam_": fast_wam_rows,
+    "lawam_": lawam_rows,
+}
 
 
 def main() -> int:

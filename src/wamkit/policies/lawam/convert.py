@@ -1,0 +1,49 @@
+"""Names of released LaWAM weights <-> ours (LaWAM spec 3)."""
+
+from __future__ import annotations
+
+from wamkit.io.renaming import Renaming, under
+
+# stage 1: the groups lam.encoder, lam.vq, lam.decoder and lam.state_decoder <-> LaWAMWorld
+WORLD_NAMES = Renaming(
+    *under(
+        ("lam.encoder.", "inverse."),
+        ("project_in.{w}", "input.{w}"),
+        ("QFormer.queries", "queries"),
+        ("QFormer.q_cross_attn.attn.{rest}", "look.attention.{rest}"),
+        ("QFormer.q_cross_attn.ff.{rest}", "look.ffn.{rest}"),
+        ("QFormer.q_cross_attn.norm1.{w}", "look.context_norm.{w}"),
+        ("QFormer.q_cross_attn.norm2.{w}", "look.norm.{w}"),
+        ("QFormer.layers.{i}.{rest}", "layers.{i}.{rest}"),
+        ("out_proj.{w}", "output.{w}"),
+    ),
+    *under(
+        ("lam.vq.", "bottleneck."),
+        ("pre_norm.{w}", "norm.{w}"),
+        ("mu.{w}", "mu.{w}"),
+        ("logvar.{w}", "logvar.{w}"),
+    ),
+    *under(
+        ("lam.decoder.", "world."),
+        ("project_input.{w}", "input.{w}"),
+        ("action_in_proj.{w}", "code.{w}"),
+        ("dec_layers.{i}.attn.{rest}", "blocks.{i}.attention.{rest}"),
+        ("dec_layers.{i}.ffn.0.{w}", "blocks.{i}.ffn.0.{w}"),
+        ("dec_layers.{i}.ffn.3.{w}", "blocks.{i}.ffn.2.{w}"),
+        ("dec_layers.{i}.adaLN_modulation.1.{w}", "blocks.{i}.modulation.{w}"),
+        ("project_output.{w}", "output.{w}"),
+        ("last_ln.{w}", "norm.{w}"),
+    ),
+    *under(
+        ("lam.state_decoder.", "state_head."),
+        ("z_encoder.{w}", "code.{w}"),
+        ("state_encoder.layer1.W", "state.0.weight"),
+        ("state_encoder.layer1.b", "state.0.bias"),
+        ("state_encoder.layer2.W", "state.1.weight"),
+        ("state_encoder.layer2.b", "state.1.bias"),
+        ("state_decoder.layer1.W", "change.0.weight"),
+        ("state_decoder.layer1.b", "change.0.bias"),
+        ("state_decoder.layer2.W", "change.1.weight"),
+        ("state_decoder.layer2.b", "change.1.bias"),
+    ),
+)

@@ -1,0 +1,157 @@
+"""LaWAM against vectors of the official modules. Every dimension comes from the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.golden.compare import GRADIENT, LOSS, Golden, Row
+from wamkit.policies.lawam.convert import WORLD_NAMES
+from wamkit.policies.lawam.latent_action import Bottleneck, Code, InverseDynamics, LatentSize
+from wamkit.policies.lawam.losses import FEATURE_LOSSES, cosine, state_loss
+from wamkit.policies.lawam.robot_linear import HUMAN
+from wamkit.policies.lawam.world_model import LatentWorldModel, StateHead
+
+OUTPUT, EXACT = 2e-5, 1e-12
+
+
+def lawam_rows(golden: Golden) -> list[Row]:
+    """Compare every group of the file."""
+    _world(golden)
+    return golden.rows
+
+
+class World(nn.Module):
+    """The networks of stage 1 in the file's dimensions, with its weights."""
+
+    def __init__(self, golden: Golden) -> None:
+        super().__init__()
+        about = golden.about["lawm"]
+        size = LatentSize(
+            width=about["D"],
+            heads=about["heads"],
+            ffn=about["ffn_mult"] * about["D"],
+            inverse_layers=about["enc_layers"],
+            world_layers=about["dec_layers"],
+            code=about["code"],
+        )
+        grid = tuple(about["grid"])
+        self.inverse = InverseDynamics(size, about["D_in"], grid)
+        self.bottleneck = Bottleneck(size.code)
+        self.world = LatentWorldModel(size, about["D_in"], grid)
+        self.state_head = StateHead(size, about["embodiments"], about["max_state"])
+        self.load_state_dict(
+            {WORLD_NAMES.forward(f"lam.{name}"): x for name, x in golden.section("lawm.w.").items()}
+        )
+
+
+@dataclass(frozen=True)
+class Stage1:
+    """What the networks make of the file's inputs."""
+
+    code: Code
+    z: Tensor
+    predicted: Tensor
+    target: Tensor
+    state_change: Tensor
+
+
+def _world(golden: Golden) -> None:
+    networks = World(golden)
+    outputs = _outputs_by_module(networks)
+    made = _stage1(golden, networks)
+    _constants(golden, networks)
+    _layers(golden, outputs)
+    check = partial(_check_like, golden)
+    check("lawm.out.mu", made.code.mu)
+    check("lawm.out.logvar", made.code.logvar)
+    check("lawm.out.z", made.z)
+    check("lawm.out.recon", made.predicted)
+    check("lawm.out.recon_from_mu", networks.world(golden.tensors["lawm.in.dec_feats"][:, 0], made.code.mu))
+    valid = golden.tensors["lawm.in.state_mask"][:, 0].bool()
+    check("lawm.out.state_delta_pred", made.state_change * valid)
+    _losses_and_gradients(golden, networks, made)
+
+
+def _check_like(golden: Golden, name: str, ours: Tensor) -> None:
+    """The file has an axis of one query, or of one predicted frame, that ours does without."""
+    expected = golden.tensors[name]
+    golden.record(name.rpartition(".")[0], ours.detach().reshape(expected.shape), expected, OUTPUT)
+
+
+def _outputs_by_module(networks: nn.Module) -> dict[str, Tensor]:
+    """Filled with what every module returned last."""
+    outputs: dict[str, Any] = {}
+    for name, module in networks.named_modules():
+        module.register_forward_hook(lambda _, args, output, name=name: outputs.update({name: output}))
+    return outputs
+
+
+def _stage1(golden: Golden, networks: World) -> Stage1:
+    given = golden.section("lawm.in.")
+    present, target = given["dec_feats"].unbind(1)
+    node = networks.inverse(given["enc_feats"])
+    code = networks.bottleneck(node)
+    z = code.sample(given["eps"].flatten(1))
+    change = networks.state_head(z, given["states"][:, 0], given["embodiment_id"])
+    return Stage1(code, z, networks.world(present, z), target, change)
+
+
+def _constants(golden: Golden, networks: World) -> None:
+    """Bit for bit."""
+    inverse, world = networks.inverse.tables, networks.world.tables
+    blocked = (~inverse.get_buffer("visible")).to(torch.uint8)
+    tables = {
+        "pos3d": inverse.get_buffer("positions"),
+        "pos2d": world.get_buffer("positions"),
+        "enc_blocked_mask": blocked,
+    }
+    for name, ours in tables.items():
+        expected = golden.tensors[f"lawm.const.{name}"]
+        golden.record("lawm.const", ours.reshape(expected.shape), expected, EXACT)
+
+
+def _layers(golden: Golden, outputs: dict[str, Tensor]) -> None:
+    modules = {"query0": "inverse.look", "nodes": "inverse"}
+    for layers, ours in (("enc_layer", "inverse.layers"), ("dec_layer", "world.blocks")):
+        modules |= {f"{layers}{i}": f"{ours}.{i}" for i in golden.section(f"lawm.out.{layers}")}
+    for name, module in modules.items():
+        _check_like(golden, f"lawm.out.{name}", outputs[module])
+
+
+def _losses_and_gradients(golden: Golden, networks: World, made: Stage1) -> None:
+    given, about = golden.section("lawm.in."), golden.about["lawm"]
+    robot = (given["embodiment_id"] != HUMAN)[:, None]
+    moved = given["states"][:, 1] - given["states"][:, 0]
+    kl = made.code.kl().sum(1).mean()
+    features = {name: loss(made.predicted, made.target) for name, loss in FEATURE_LOSSES.items()}
+    state = state_loss(made.state_change, moved, given["state_mask"][:, 0].bool() & robot)
+    total = features["smooth_l1"] + about["beta"] * kl + about["lambda_aux"] * state
+    losses = {
+        "smooth_l1": features["smooth_l1"],
+        "mse": features["squared"],
+        "kl": kl,
+        "state_l2": state,
+        "total": total,
+    }
+    for name, expected in golden.about["lawm_losses"].items():
+        golden.record("lawm.losses", losses[name].item(), expected, LOSS)
+    metrics = {
+        "cosine_recon_target": cosine(made.predicted, made.target).mean(),
+        "l1": F.l1_loss(made.predicted, made.target),
+    }
+    for name, expected in golden.about["lawm_metrics"].items():
+        golden.record("lawm.metrics", metrics[name].item(), expected, OUTPUT)
+    total.backward()
+    parameters = dict(networks.named_parameters())
+    for name, expected in golden.section("lawm.grad.").items():
+        golden.record("lawm.grad", parameters[WORLD_NAMES.forward(f"lam.{name}")].grad, expected, GRADIENT)
+    for part, norms in golden.about["lawm_grad_norms"].items():
+        for name, expected in norms.items():
+            grad = parameters[WORLD_NAMES.forward(f"lam.{part}.{name}")].grad
+            golden.record("lawm.grad_norms", grad.norm().item(), expected, GRADIENT)
