@@ -48,8 +48,11 @@ def _cosines(size: int) -> Float[Tensor, "size size"]:
     return rows
 
 
-def _basis(coefficients: list[tuple[int, int, int, int]], frames: int) -> Float[Tensor, "c n"]:
-    """Rows of the transform for blocks flattened as (colour, frame, row, column)."""
+def block_basis(coefficients: list[tuple[int, int, int, int]], frames: int) -> Float[Tensor, "c n"]:
+    """Rows of the orthonormal transform for blocks flattened as (colour, frame, row, column), one per coefficient.
+
+    Blocks are BLOCK x BLOCK pixels and `frames` deep; a coefficient is (time, colour axis, row, column).
+    """
     s3, s2, s6 = math.sqrt(3), math.sqrt(2), math.sqrt(6)
     colours = torch.tensor(
         [[1 / s3, 1 / s3, 1 / s3], [1 / s2, 0, -1 / s2], [-1 / s6, 2 / s6, -1 / s6]], dtype=torch.float64
@@ -77,8 +80,8 @@ class BlockCodec(Tables):
     def __init__(self) -> None:
         with torch.device("cpu"):
             super().__init__(
-                present_basis=_basis(PRESENT, 1),
-                future_basis=_basis(FUTURE, GROUP),
+                present_basis=block_basis(PRESENT, 1),
+                future_basis=block_basis(FUTURE, GROUP),
                 present_mean=torch.tensor(PRESENT_MEAN),
                 present_std=torch.tensor(PRESENT_STD),
                 future_std=torch.tensor(FUTURE_STD),

@@ -1,0 +1,276 @@
+"""Frozen image features: the space in which LaWM predicts and in which all of its losses live (LaWAM spec 1.1).
+
+One view, uint8 [n h w 3], becomes a grid of tokens, row by row, each normalised over its numbers without learned
+scale. Features of DINOv3 need its released weights; those of the block transform need nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from wamkit_client.types import BadInput
+
+from wamkit.bounds import Bound, check
+from wamkit.io.records import read_record
+from wamkit.io.tensors import digest, load_strict, read_tensors
+from wamkit.nn.tables import Tables
+from wamkit.wan.codec import BLOCK, block_basis
+
+EPS = 1e-5
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Features(Protocol):
+    """What a features config makes: an nn.Module without trained weights."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the features and their weights."""
+
+    def __call__(self, images: UInt8[Tensor, "n _ _ 3"]) -> Float[Tensor, "n s d"]:
+        """Tokens of the images, row by row."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move (nn.Module's)."""
+
+
+@dataclass(frozen=True)
+class DINOv3Size:
+    """Structure of a DINOv3 ViT; defaults: ViT-B/16."""
+
+    width: int = 768
+    blocks: int = 12
+    heads: int = 12
+    ffn: int = 3072
+    patch: int = 16
+    registers: int = 4
+
+    def __post_init__(self) -> None:
+        check("policy.features.size", self, {"blocks": Bound("at least 2", lambda blocks: blocks >= 2)})
+
+
+@dataclass(frozen=True)
+class DINOv3Config:
+    """DINOv3 through transformers; path: a folder in its layout (`config.json` and safetensors)."""
+
+    path: str = "weights/dinov3-vitb16"
+    size: DINOv3Size = DINOv3Size()
+    kind: Literal["dinov3"] = "dinov3"
+
+    @property
+    def dim(self) -> int:
+        """Numbers per token."""
+        return self.size.width
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of a view. BadInput where patches do not cover it exactly."""
+        return _grid(height, width, self.size.patch)
+
+    def build(self) -> DINOv3Features:
+        """With random weights; without any under `torch.device("meta")`."""
+        size = self.size
+        return DINOv3Features(
+            _transformers_config(
+                hidden_size=size.width,
+                num_hidden_layers=size.blocks,
+                num_attention_heads=size.heads,
+                intermediate_size=size.ffn,
+                patch_size=size.patch,
+                num_register_tokens=size.registers,
+            )
+        )
+
+    def load(self) -> DINOv3Features:
+        """With the folder's weights, on the CPU. BadInput where it is missing, damaged or of another size."""
+        folder = Path(self.path)
+        if not (folder / "config.json").is_file():
+            raise BadInput(
+                f"{folder}: no DINOv3; expected config.json and its safetensors file. Download them with `hf download "
+                f"facebook/dinov3-vitb16-pretrain-lvd1689m --local-dir {folder}`"
+            )
+        config = _read_config(folder)
+        found = DINOv3Size(
+            config.hidden_size,
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.intermediate_size,
+            config.patch_size,
+            config.num_register_tokens,
+        )
+        if found != self.size:
+            raise BadInput(
+                f"{folder}: expected a DINOv3 of {asdict(self.size)}, got {asdict(found)}; name another folder as "
+                "policy.features.path"
+            )
+        with torch.device("meta"):
+            features = DINOv3Features(config)
+        features.load(read_tensors(folder), str(folder))
+        return features
+
+
+@dataclass(frozen=True)
+class BlockFeaturesConfig:
+    """Features that need no download: coefficients of the block transform (wan/codec.py) of each 8x8 block.
+
+    coefficients: how many are kept of the 192, those of low frequency first; 27 are those that the codec keeps.
+    """
+
+    coefficients: int = 64
+    kind: Literal["block"] = "block"
+
+    def __post_init__(self) -> None:
+        kept = Bound(f"from 1 to {3 * BLOCK**2}", lambda count: 1 <= count <= 3 * BLOCK**2)
+        check("policy.features", self, {"coefficients": kept})
+
+    @property
+    def dim(self) -> int:
+        """Numbers per token."""
+        return self.coefficients
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of a view. BadInput where blocks do not cover it exactly."""
+        return _grid(height, width, BLOCK)
+
+    def build(self) -> BlockFeatures:
+        """There are no weights."""
+        return BlockFeatures(self.coefficients)
+
+    def load(self) -> BlockFeatures:
+        """There are no weights."""
+        return self.build()
+
+
+FeaturesConfig = DINOv3Config | BlockFeaturesConfig
+
+
+class DINOv3Features(nn.Module):
+    """DINOv3's residual stream before its last block, without its final norm; class and register tokens dropped.
+
+    All but the last of its blocks run. config: transformers' own.
+    """
+
+    def __init__(self, config: Any) -> None:
+        from transformers import DINOv3ViTModel
+
+        super().__init__()
+        self.model = DINOv3ViTModel(config)
+        # its frequencies are in no file: built on the CPU, as Tables are
+        with torch.device("cpu"):
+            self.model.rope_embeddings = type(self.model.rope_embeddings)(config)
+            self.pixel_scale = Tables(mean=_channels(IMAGENET_MEAN), std=_channels(IMAGENET_STD))
+        self.requires_grad_(False).eval()  # in training it would move its positions
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all weights."""
+        tensors = self.model.state_dict().items()
+        return f"dinov3:{digest((canonical(name), tensor) for name, tensor in tensors)}"
+
+    def load(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Take weights of any version of transformers. Raises BadInput naming a missing or unexpected one."""
+        own = {canonical(name): name for name in self.model.state_dict()}
+        load_strict(self.model, {own.get(canonical(name), name): x for name, x in tensors.items()}, source)
+        self.model.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: UInt8[Tensor, "n _ _ 3"]) -> Float[Tensor, "n s d"]:
+        """See above."""
+        from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
+
+        scale: Any = self.pixel_scale
+        pixels = (images.permute(0, 3, 1, 2) / 255.0 - scale.mean) / scale.std
+        hidden = self.model.embeddings(pixels)
+        positions = self.model.rope_embeddings(pixels)
+        blocks = [module for module in self.model.modules() if isinstance(module, DINOv3ViTLayer)]
+        for block in blocks[:-1]:
+            hidden = block(hidden, position_embeddings=positions)
+        patches = hidden[:, 1 + self.model.config.num_register_tokens :]
+        return F.layer_norm(patches, patches.shape[-1:], eps=EPS)
+
+
+class BlockFeatures(Tables):
+    """Coefficients of 8x8 blocks, each scaled to about unit variance by SPREAD."""
+
+    basis: Tensor
+
+    def __init__(self, coefficients: int) -> None:
+        kept = sorted(_COEFFICIENTS, key=_rank)[:coefficients]
+        scale = torch.tensor([_spread(colour, row + column) for _, colour, row, column in kept])
+        with torch.device("cpu"):
+            super().__init__(basis=block_basis(kept, 1) / scale[:, None])
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the transform and what is kept of it."""
+        return f"blocks:{len(self.basis)}:{COLOUR_SPREAD}:{MEAN_SPREAD}:{SLOPE}"
+
+    @torch.no_grad()
+    def forward(self, images: UInt8[Tensor, "n _ _ 3"]) -> Float[Tensor, "n s d"]:
+        """See above."""
+        pixels = images / 127.5 - 1
+        blocks = pixels.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).permute(0, 1, 3, 5, 2, 4)
+        tokens = blocks.flatten(3).flatten(1, 2) @ self.basis.T
+        return F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
+
+
+def canonical(name: str) -> str:
+    """The name of a tensor of DINOv3 in every version of transformers, some of which insert `model.`."""
+    return name.removeprefix("model.")
+
+
+COLOUR_SPREAD = (1.0, 0.6, 0.35)
+MEAN_SPREAD, SLOPE = 3.0, 1.1
+"""Deviation of a coefficient: that of its colour axis, times that of a block's mean or SLOPE / frequency.
+
+Natural images have such spectra; the numbers fit PRESENT_STD (wan/codec_constants.py).
+"""
+
+_COEFFICIENTS = [
+    (0, colour, row, column) for colour in range(3) for row in range(BLOCK) for column in range(BLOCK)
+]
+
+
+def _rank(coefficient: tuple[int, int, int, int]) -> tuple[int, ...]:
+    """Low frequencies first; those of chroma four later, since they are weak. The first 27 are the codec's."""
+    _, colour, row, column = coefficient
+    return (row + column + 4 * (colour > 0), colour, row)
+
+
+def _spread(colour: int, frequency: int) -> float:
+    return COLOUR_SPREAD[colour] * (SLOPE / frequency if frequency else MEAN_SPREAD)
+
+
+def _channels(numbers: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
+    return torch.tensor(numbers)[:, None, None]
+
+
+def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    if height % patch or width % patch:
+        raise BadInput(
+            f"data.view_height, data.view_width: expected multiples of the features' patch, {patch}, got "
+            f"{height} and {width}"
+        )
+    return height // patch, width // patch
+
+
+def _transformers_config(**fields: int) -> Any:
+    from transformers import DINOv3ViTConfig
+
+    return DINOv3ViTConfig(**fields, attn_implementation="sdpa")
+
+
+def _read_config(folder: Path) -> Any:
+    """transformers' config of a folder. BadInput where it is not DINOv3's."""
+    from transformers import DINOv3ViTConfig
+
+    kind = read_record(folder / "config.json", dict, "download it again").get("model_type")
+    if kind != DINOv3ViTConfig.model_type:
+        raise BadInput(f"{folder / 'config.json'}: model_type is {kind!r}, expected 'dinov3_vit'")
+    return DINOv3ViTConfig.from_pretrained(folder, attn_implementation="sdpa")
