@@ -10,53 +10,40 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.bounds import Bound, check
 from wamkit.nn.tables import Tables
 
 HUMAN = 0
 """The row of human video: its samples have neither actions nor states as targets."""
 
 
-@dataclass(frozen=True)
-class Robots:
-    """Rows of the tables of robots.
+class RobotRows(Tables):
+    """Rows of a normaliser -> rows of the tables.
 
-    rows: how many there are, published: 32. named: (robot, row), where weights that exist fix them; (): rows 1, 2, ...
-    in the order of the run's normaliser. Row 0 is human video.
+    named: (robot, row), where weights that exist fix them; (): rows 1, 2, ... in the order of `embodiments`, the
+    normaliser's robots. rows: how many the tables have. Raises BadInput for a row that they do not have.
     """
 
-    rows: int = 32
-    named: tuple[tuple[str, int], ...] = ()
-
-    def __post_init__(self) -> None:
-        check("policy.robots", self, {"rows": Bound("at least 2", lambda rows: rows >= 2)})
-        for robot, row in self.named:
-            if not 0 <= row < self.rows:
+    def __init__(self, named: Sequence[tuple[str, int]], embodiments: Sequence[str], rows: int) -> None:
+        row_of = dict(named) or {name: 1 + i for i, name in enumerate(embodiments)}
+        # A robot without a row is refused where a batch or an observation of it comes in: `expect`.
+        table = [row_of.get(name, HUMAN) for name in embodiments]
+        super().__init__(rows=torch.tensor(table, device="cpu"))
+        self._row_of = row_of
+        for robot, row in row_of.items():
+            if not 0 <= row < rows:
                 raise BadInput(
-                    f"policy.robots.named: {robot!r} has row {row}; expected 0 (human video) to {self.rows - 1}"
+                    f"policy.robots: {robot!r} has row {row}, and the tables have rows 1 to {rows - 1} for robots and "
+                    f"{HUMAN} for human video; name another row, or make larger tables"
                 )
 
-    def rows_of(self, embodiments: Sequence[str]) -> RobotRows:
-        """The rows of a normaliser's robots. BadInput for a robot without one, or for more robots than rows."""
-        rows = dict(self.named) if self.named else {name: 1 + i for i, name in enumerate(embodiments)}
-        unknown = [name for name in embodiments if name not in rows]
+    def expect(self, robots: Sequence[str]) -> None:
+        """BadInput for a robot without a row."""
+        unknown = [name for name in robots if name not in self._row_of]
         if unknown:
             raise BadInput(
-                f"policy.robots.named: robot {unknown[0]!r} of the data has no row; expected one of {list(rows)}. "
-                "Give it a row of its own, from 1"
+                f"policy.robots: robot {unknown[0]!r} has no row; expected one of {list(self._row_of)}. Give it a row of "
+                "its own, or train on its data"
             )
-        if max(rows.values()) >= self.rows:
-            raise BadInput(
-                f"policy.robots.rows: {len(rows)} robots and human video need {len(rows) + 1} rows, got {self.rows}"
-            )
-        return RobotRows([rows[name] for name in embodiments])
-
-
-class RobotRows(Tables):
-    """Rows of a normaliser -> rows of the tables."""
-
-    def __init__(self, rows: Sequence[int]) -> None:
-        super().__init__(rows=torch.tensor(rows, device="cpu"))
 
     def forward(self, embodiment: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
         """See above."""
