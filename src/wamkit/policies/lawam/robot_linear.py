@@ -41,8 +41,8 @@ class RobotRows(Tables):
         unknown = [name for name in robots if name not in self._row_of]
         if unknown:
             raise BadInput(
-                f"policy.robots: robot {unknown[0]!r} has no row; expected one of {list(self._row_of)}. Give it a row of "
-                "its own, or train on its data"
+                f"policy.robots: robot {unknown[0]!r} has no row; expected one of {list(self._row_of)}. Give it a row "
+                "of its own, or train on its data"
             )
 
     def forward(self, embodiment: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
