@@ -11,6 +11,7 @@ PIP_FLAGS ?=
 DEMO_full := --out demo
 DEMO_smoke := --smoke --episodes 2 --out runs/smoke
 DEMO_fast_wam := --policy fast_wam --out fast_demo
+DEMO_lawam := --policy lawam --out lawam_demo
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 PINS := constraints.txt pyproject.toml packages/wamkit-client/pyproject.toml
@@ -21,7 +22,7 @@ CLIENT := packages/wamkit-client
 
 help:
 	@echo "make demo          install, then demonstrations -> trained policy -> success rates -> page (about 12 minutes)"
-	@echo "make demo DEMO=smoke   the same stages with seconds of training;  DEMO=fast_wam: Fast-WAM in place of Light-WAM"
+	@echo "make demo DEMO=smoke   the same stages with seconds of training;  DEMO=fast_wam, DEMO=lawam: the other systems"
 	@echo "make libero        install LIBERO beside it, with its meshes and textures (0.7 GB)"
 	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"
 	@echo "make lint          ruff, mypy"

@@ -284,6 +284,35 @@ class Policy(Trainable, Protocol):
         """Ways of acting by name: "plain", which is `act`, and "fast"; made once, for weights that do not change."""
 
 
+class WorldModel(Protocol):
+    """Predicts what a camera will see, as frozen features of its patches, from what it sees and a latent action.
+
+    view: the camera. grid: rows and columns of the s = rows * columns patches, row-major. seconds: how far ahead it
+    predicts. No method keeps gradients; tensors are float32 on the model's device.
+    """
+
+    @property
+    def view(self) -> str:
+        """See above."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """See above."""
+
+    @property
+    def seconds(self) -> float:
+        """See above."""
+
+    def features(self, frames: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b s d"]:
+        """Of images of its camera, as a dataset or a robot has them."""
+
+    def infer(self, now: Float[Tensor, "b s d"], later: Float[Tensor, "b s d"]) -> Float[Tensor, "b e"]:
+        """The latent action between two moments that lie `seconds` apart."""
+
+    def step(self, now: Float[Tensor, "b s d"], code: Float[Tensor, "b e"]) -> Float[Tensor, "b s d"]:
+        """The features `seconds` later, if that latent action is taken."""
+
+
 @torch.no_grad()
 def encode(encoder: Encoder, clip: Clip) -> Tree:
     """A clip as `Batch.inputs` and `Query.inputs` have it, on the encoder's device but for proprio."""

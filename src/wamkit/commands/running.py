@@ -22,7 +22,7 @@ from wamkit.commands.overrides import (
     words,
 )
 from wamkit.io.progress import command, console, say
-from wamkit.recipes import DEMOS, recipe
+from wamkit.recipes import DEMOS, earlier, recipe
 
 if TYPE_CHECKING:
     from wamkit.config import Run
@@ -79,10 +79,12 @@ class Demo:
         from wamkit.stages.demo import demo
 
         refuse_seed(overrides, "--seed")
-        run = recipe(DEMOS[self.policy])
-        seeded = overrides | {"train.seed": self.seed}
+        name, other = DEMOS[self.policy]
+        seed = {"train.seed": self.seed}
+        before = [changed(smoke(run) if self.smoke else run, seed) for run in earlier(name)]
+        run = smoke(recipe(name)) if self.smoke else recipe(name)
         output_folder(self.out)
-        return demo(changed(smoke(run) if self.smoke else run, seeded), self.out, self.episodes)
+        return demo(changed(run, overrides | seed), other, self.out, self.episodes, before)
 
 
 @dataclass(frozen=True)

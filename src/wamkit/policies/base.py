@@ -7,15 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from wamkit_client.types import BadInput
 
 from wamkit.data.normalize import Normalizer
 from wamkit.tree import Tree
-from wamkit.types import Actor, DataSpec, Encoder, Group, PartTable, Preprocessing, Query, Trainable
+from wamkit.types import (
+    Actor,
+    DataSpec,
+    Encoder,
+    Group,
+    PartTable,
+    Preprocessing,
+    Query,
+    Trainable,
+    WorldModel,
+)
 from wamkit.wan.encoders import Codec
 from wamkit.wan.prompts import Prompt
 
@@ -79,6 +91,22 @@ class PolicyConfig:
 
     def validate_together(self) -> None:
         """BadInput where values that a command line changed do not go together."""
+
+    def started_from(self, directory: Path) -> PolicyConfig:
+        """The same, beginning with what an earlier stage learned. directory: its run directory, also a future one.
+
+        Raises BadInput where this kind has no earlier stage.
+        """
+        raise BadInput(f"{self.kind}: has no earlier stage that it could start from; omit it")
+
+    def world_model(self, directory: Path, data: DataSpec, device: torch.device) -> WorldModel:
+        """The latent world model of a run directory that was trained with this config and `data`.
+
+        Raises BadInput where this kind has none, naming a file where one is missing.
+        """
+        raise BadInput(
+            f"{directory}: {self.kind} has no latent world model; name a run of a policy that has one"
+        )
 
 
 class FrozenEncoder:

@@ -55,8 +55,14 @@ OURS = {f"{name}_ours": name for name in PUBLISHED}
 PLUG_INS = plug_ins(plugins.RECIPES, {*SMALL, *PUBLISHED, *OURS})
 RECIPES = (*SMALL, *PUBLISHED, *OURS, *PLUG_INS)
 
-# policy -> the recipe that `wamkit demo` trains
-DEMOS = {"light_wam": "metaworld3", "fast_wam": "metaworld3_fast_wam"}
+# recipe -> the recipe that is trained before, from whose run directory it starts
+EARLIER: dict[str, str] = {}
+
+# policy -> the recipe that `wamkit demo` trains, and one that it may be compared with
+DEMOS = {
+    "light_wam": ("metaworld3", "metaworld3_no_video"),
+    "fast_wam": ("metaworld3_fast_wam", "metaworld3_fast_wam_no_video"),
+}
 
 
 def recipe(name: str) -> Run:
@@ -73,6 +79,11 @@ def recipe(name: str) -> Run:
         raise BadInput(f"unknown recipe {name!r}; did you mean {near!r}? There are {', '.join(RECIPES)}")
     run: Run = getattr(import_module(f"wamkit.recipes.{known[name][0]}"), name)()
     return run
+
+
+def earlier(name: str) -> tuple[Run, ...]:
+    """The run that is trained before that of this recipe, or none."""
+    return tuple(recipe(before) for after, before in EARLIER.items() if after == name)
 
 
 def _added(name: str) -> Run:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from wamkit_client.suites import suite as find_suite
 from wamkit_client.types import BadInput
 
-from wamkit.config import Run
+from wamkit.config import Run, build_encoder
 from wamkit.data.check import check
 from wamkit.eval.evaluate import RESULTS, read_results
 from wamkit.io.files import replace_text
@@ -27,13 +29,16 @@ from wamkit.stages.tables import results_table
 TIMES = "stages.json"
 
 
-def demo(run: Run, out: Path, episodes: int) -> int:
-    """Run every stage into `out` and return the exit status. Raises BadInput as the stages do."""
+def demo(run: Run, other: str, out: Path, episodes: int, earlier: Sequence[Run] = ()) -> int:
+    """Run every stage into `out` and return the exit status. Raises BadInput as the stages do.
+
+    other: a recipe that `run` may be compared with. earlier: the stages that are trained before it, in order.
+    """
     wanted = CollectConfig(episodes=episodes)
     out.mkdir(parents=True, exist_ok=True)
     suite = find_suite(run.suite)
     device = stages.best_device()
-    dataset, cache, run_dir = out / "dataset", out / "cache", out / "run"
+    dataset, run_dir = out / "dataset", out / "run"
     results_dir = run_dir / "eval" / run.suite
 
     def checked() -> None:
@@ -44,30 +49,46 @@ def demo(run: Run, out: Path, episodes: int) -> int:
     todo: dict[str, Callable[[], object]] = {
         "collect": lambda: collect(suite, dataset, wanted),
         "check": checked,
-        "encode": lambda: stages.encode(run, [dataset], cache, device),
-        "train": lambda: stages.train(run, [dataset], cache, run_dir, device),
+    }
+    for number, before in enumerate(earlier, start=1):
+        folder = out / f"stage{number}"
+        todo |= _training(before, dataset, folder, f" stage {number}", device)
+        run = replace(run, policy=run.policy.started_from(folder / "run"))
+    todo |= _training(run, dataset, out, "", device)
+    todo |= {
         "evaluate": lambda: stages.evaluate(run_dir, run, run.suite, 0, results_dir),
         "report": lambda: stages.report(
             run_dir, [dataset], results_dir, run_dir / "report.html", _times(out)
         ),
     }
-    for number, (name, stage) in enumerate(todo.items(), start=1):
+    for number, (name, work) in enumerate(todo.items(), start=1):
         console.print(f"[bold]{number}/{len(todo)} {name}[/bold]")
-        _timed(out, name, stage)
+        _timed(out, name, work)
 
     times = _times(out)
     console.print(results_table(read_results(results_dir / RESULTS)))
     console.print("time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items()))
     say(f"page: {run_dir / 'report.html'}")
     say("next:")
-    recipes, data = (run.recipe, f"{run.recipe}_no_video"), ("--dataset", dataset, "--cache", cache)
+    data = ("--dataset", dataset, "--cache", (out / "stage1" if earlier else out) / "cache")
     for words in (
         ("eval", run_dir, "--like", results_dir / RESULTS, "--out", run_dir / "eval" / "again"),
-        ("compare", *recipes, *data, "--out", out / "comparison"),
+        ("compare", run.recipe, other, *data, "--out", out / "comparison"),
         ("train", "libero_spatial", "--plan"),
     ):
         say(f"  {command('wamkit', *words)}")
     return 0
+
+
+def _training(
+    run: Run, dataset: Path, folder: Path, stage: str, device: torch.device
+) -> dict[str, Callable[[], object]]:
+    """What is left until `folder` has a trained run, by name. One that augments its images encodes as it trains."""
+    cache = stages.NO_FILE if build_encoder(run).augments else folder / "cache"
+    encoding: dict[str, Callable[[], object]] = {}
+    if cache != stages.NO_FILE:
+        encoding = {f"encode{stage}": lambda: stages.encode(run, [dataset], cache, device)}
+    return encoding | {f"train{stage}": lambda: stages.train(run, [dataset], cache, folder / "run", device)}
 
 
 def _times(out: Path) -> dict[str, float]:
