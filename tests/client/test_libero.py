@@ -418,12 +418,12 @@ def test_more_trials_than_published_states_are_refused() -> None:
     assert replace(objects, first_seed=1000, episodes=60).episodes == 60
 
 
-def test_suites_are_the_three_protocols() -> None:
-    for name, steps, theirs in (
-        ("spatial", 400, 220),
-        ("object", 400, 280),
-        ("goal", 400, 300),
-        ("10", 700, 520),
+def test_suites_are_the_protocols_of_the_papers() -> None:
+    for name, steps, theirs, lawams in (
+        ("spatial", 400, 220, 250),
+        ("object", 400, 280, 300),
+        ("goal", 400, 300, 320),
+        ("10", 700, 520, 550),
     ):
         published, openvla = suite(f"libero_{name}"), suite(f"libero_{name}_openvla")
         assert (len(published.tasks), published.episodes, published.first_seed) == (10, 50, 0)
@@ -433,10 +433,16 @@ def test_suites_are_the_three_protocols() -> None:
         assert fixed.env == LiberoConfig(settle_steps=30, scene_seed=42, fixtures="fixed")
         assert openvla.max_steps == theirs
         assert openvla.env == LiberoConfig(settle_steps=10, scene_seed=0, fixtures="per_trial")
+        lawam = suite(f"libero_{name}_lawam")
+        assert (lawam.max_steps, lawam.env, lawam.episodes) == (lawams, openvla.env, 50)
     four = suite("libero")
     assert len(four.tasks) == 40 and {four.steps(task) for task in four.tasks} == {400, 700}
     assert all(task.instruction == task.instruction.lower() for task in four.tasks)
     assert suite("libero_90").max_steps == 700 and len(suite("libero_90").tasks) == 90
+    lawam = suite("libero_lawam")
+    assert {lawam.steps(task) for task in lawam.tasks} == {250, 300, 320, 550}
+    with pytest.raises(BadInput, match="unknown suite 'libero_90_lawam'"):  # its paper has none
+        suite("libero_90_lawam")
 
 
 def test_tasks_are_chosen_by_number_range_and_name() -> None:

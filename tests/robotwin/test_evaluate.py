@@ -179,6 +179,7 @@ def test_end_effector_poses(tmp_path: Path) -> None:
     )
     results = measured(run_dir, tmp_path / "out", root, "robotwin_randomized:place_fan")
     assert outcomes(results, "place_fan")[0] == (SEEDS[0], "success")
+    assert results["simulator"]["actions"] == "absolute end-effector poses, reached by the planner"
     rows = np.array([row[1:] for episode in executed(root) for row in episode["executed"]])
     assert rows.shape[1] == 16 and {row[0] for row in executed(root)[0]["executed"]} == {"ee"}
     for first in (3, 11):
@@ -360,10 +361,14 @@ def test_whose_statistics_are_used(tmp_path: Path) -> None:
 
 def test_suites() -> None:
     for name, suite in SUITES.items():
+        first, instructions = (100_000, "seen") if name.endswith("_lawam") else (FIRST, "unseen")
         assert len({task.name for task in suite.tasks}) == 50
-        assert (suite.episodes, suite.first_seed, suite.name) == (100, FIRST, name)
+        assert (suite.episodes, suite.first_seed, suite.name) == (100, first, name)
         data = json.loads(json.dumps(suite.to_json()))
-        assert data["env"]["instructions"] == "unseen"
+        assert data["env"]["instructions"] == instructions
+    assert list(SUITES) == [
+        f"robotwin_{scenes}{ending}" for ending in ("", "_lawam") for scenes in ("clean", "randomized")
+    ]
     assert SUITES["robotwin_randomized"].to_json()["env"]["task_config"] == "demo_randomized"
     assert [task.name for task in find_suite(SUITE).tasks] == ["adjust_bottle", "place_fan"]
     for name in ("robotwin", "robotwin_clean:fly"):

@@ -1,8 +1,9 @@
 """RoboTwin 2.0: named protocols, run by its own evaluator in its own checkout and Python, against a policy served here.
 
-Light-WAM spec 5.4: fifty tasks, 100 episodes each, clean or randomised scenes; seeds from 100000 * (1 + 42) upwards
-over those that the scripted expert solves; an instruction drawn from the episode's "unseen" ones; 24 of 32 actions
-executed (the recipe's `replan_steps`); step limits and success are the simulator's.
+Fifty tasks, 100 episodes each, clean or randomised scenes; seeds go upwards over those that the scripted expert solves;
+step limits and success are the simulator's. How many actions of a chunk are executed, and whether they are joints or
+poses of the hands, is the recipe's (`replan_steps`, `actions.names`). The protocols differ in where seeds begin and in
+which instructions an episode's is drawn from.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 LONGEST = 1700  # of the simulator's step limits, which hold; results list them
 
+# By the ending of a suite's name: which instructions, and which seed. Light-WAM's and Fast-WAM's (Light-WAM spec 5.4),
+# and LaWAM's (LaWAM spec 6.2), which names no seed; 0 is RoboTwin's own.
+PROTOCOLS = {"": ("unseen", 42), "_lawam": ("seen", 0)}
+SCENES = ("clean", "randomized")
+
 
 def _suite(name: str, env: RoboTwinConfig) -> Suite:
     tasks = tuple(Task(task, "drawn for every episode", name) for task in TASKS)
@@ -28,8 +34,10 @@ def _suite(name: str, env: RoboTwinConfig) -> Suite:
 
 
 SUITES = {
-    "robotwin_clean": _suite("robotwin_clean", RoboTwinConfig("demo_clean")),
-    "robotwin_randomized": _suite("robotwin_randomized", RoboTwinConfig("demo_randomized")),
+    name: _suite(name, RoboTwinConfig(f"demo_{scenes}", instructions, seed))
+    for ending, (instructions, seed) in PROTOCOLS.items()
+    for scenes in SCENES
+    for name in (f"robotwin_{scenes}{ending}",)
 }
 
 

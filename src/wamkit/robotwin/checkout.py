@@ -16,7 +16,7 @@ from typing import Any
 
 import wamkit_client
 import yaml
-from wamkit_client.envs.robotwin.conventions import RoboTwinConfig
+from wamkit_client.envs.robotwin.conventions import CONTROLS, RoboTwinConfig
 from wamkit_client.envs.robotwin.launch import SERVER_VARIABLE
 from wamkit_client.types import BadInput
 
@@ -83,8 +83,8 @@ class Checkout:
     installed: dict[str, str]
     step_limits: dict[str, int]
 
-    def facts(self) -> dict[str, Any]:
-        """What results say of the simulator."""
+    def facts(self, control: str) -> dict[str, Any]:
+        """What results say of the simulator, for a policy that acts by `control` (conventions.CONTROLS)."""
         head = ["git", "-C", str(self.root), "rev-parse", "HEAD"]
         commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
         return {
@@ -92,7 +92,7 @@ class Checkout:
             "versions": {"robotwin": commit or "unknown", **self.installed},
             "opengl": "Vulkan (SAPIEN)",
             "step_limits": self.step_limits,
-            "actions": "absolute targets; success as the simulator says",
+            "actions": CONTROLS[control].targets,
             "success": "the simulator's eval_success before its own step limit",
         }
 

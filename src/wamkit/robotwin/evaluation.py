@@ -93,7 +93,7 @@ def evaluate(run_dir: Path, asked: Run, suite: Suite, out: Path, root: Path) -> 
         "suite": suite.to_json(),
         "config": dataclasses.asdict(asked.eval),
         "policy": stages.policy_facts(run_dir, asked, stages.best_device()),
-        "simulator": checkout.facts(),
+        "simulator": checkout.facts(layout_of(asked.actions.names).control),
     }
     request = json.loads(json.dumps(request))  # as it will be read from the file
     finished = finished_results(out, request)

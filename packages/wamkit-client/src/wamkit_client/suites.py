@@ -95,16 +95,18 @@ _MT10 = (
 _DEMO = ("button-press-topdown-v3", "drawer-open-v3", "window-open-v3")
 _LIBERO = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 _LIBERO_FOUR = _LIBERO[:4]  # the four whose mean is "LIBERO" in papers
-# LIBERO's protocols, by the ending of their names: environment, and the step limits of the suites above. The first is
-# that of the published Light-WAM and Fast-WAM scores, the second OpenVLA's, which most other papers follow. Both seed
-# once per task and reset before every trial, so that fixtures stand elsewhere in every trial; the third keeps the first
-# one's where trial 0 has them.
+# LIBERO's protocols, by the ending of their names: environment, and the step limits of the suites above, as far as the
+# protocol has them. The first is that of the published Light-WAM and Fast-WAM scores, the second OpenVLA's, which most
+# other papers follow, the third LaWAM's (LaWAM spec 6.1), which measures no LIBERO-90. All three seed once per task
+# and reset before every trial, so that fixtures stand elsewhere in every trial; the last keeps the first one's where
+# trial 0 has them.
 _LIBERO_PROTOCOLS = {
     "": (LiberoConfig(settle_steps=30, scene_seed=42, fixtures="per_trial"), (400, 400, 400, 700, 700)),
     "_openvla": (
         LiberoConfig(settle_steps=10, scene_seed=0, fixtures="per_trial"),
         (220, 280, 300, 520, 400),
     ),
+    "_lawam": (LiberoConfig(settle_steps=10, scene_seed=0, fixtures="per_trial"), (250, 300, 320, 550)),
     "_fixed": (LiberoConfig(settle_steps=30, scene_seed=42, fixtures="fixed"), (400, 400, 400, 700, 700)),
 }
 
@@ -123,8 +125,8 @@ def _metaworld() -> Iterator[Suite]:
 def _libero() -> Iterator[Suite]:
     for ending, (env, limits) in _LIBERO_PROTOCOLS.items():
         steps = dict(zip(_LIBERO, limits))
-        for name in _LIBERO:
-            yield Suite(name + ending, LIBERO_TASKS[name], env, steps[name], episodes=50, first_seed=0)
+        for name, limit in steps.items():
+            yield Suite(name + ending, LIBERO_TASKS[name], env, limit, episodes=50, first_seed=0)
         tasks = tuple(task for name in _LIBERO_FOUR for task in LIBERO_TASKS[name])
         own = {name: steps[name] for name in _LIBERO_FOUR}
         yield Suite("libero" + ending, tasks, env, max(own.values()), 50, 0, own)

@@ -37,25 +37,29 @@ SMALLEST_QUATERNION = 1e-3
 class Control:
     """What an arm is controlled by. key: of XPolicyLab's state and action.  word: `take_action`'s.
 
-    section, part: where the simulator's observation has it.
+    section, part: where the simulator's observation has it.  targets: what results say of the actions.
     """
 
     key: str
     word: str
     section: str
     part: str
+    targets: str
 
 
 CONTROLS = {
-    "joint": Control("arm_joint_state", "qpos", "joint_action", "arm"),
-    "ee": Control("ee_pose", "ee", "endpose", "endpose"),
+    "joint": Control("arm_joint_state", "qpos", "joint_action", "arm", "absolute joint targets"),
+    "ee": Control(
+        "ee_pose", "ee", "endpose", "endpose", "absolute end-effector poses, reached by the planner"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class RoboTwinConfig(EnvConfig):
     """What the evaluator is told. seed: 42 begins at the simulator's seed 100000 * (1 + 42) and goes on upwards over
-    those that the scripted expert solves.  instructions: which set an episode's instruction is drawn from."""
+    those that the scripted expert solves.  instructions: the set that an episode's instruction is drawn from, "seen" or
+    "unseen"."""
 
     task_config: str
     instructions: str = "unseen"
