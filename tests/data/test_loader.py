@@ -190,6 +190,7 @@ class Narrow(TinyClips):
             clip=clip,
             actions=sample.actions[:, :5, :1],
             action_is_pad=sample.action_is_pad[:, :5],
+            valid=sample.valid[:, :5],
             hz=5.0,
             id=f"narrow/{sample.id}",
         )
