@@ -54,6 +54,11 @@ class Draws:
         """Standard normal noise of the shape, dtype and device of `like`."""
         return self._rows(tuple(like.shape[1:]), torch.randn).to(like)
 
+    @torch.compiler.disable
+    def uniform_like(self, like: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
+        """Numbers in [0, 1), of the shape and device of `like`."""
+        return self._rows(tuple(like.shape[1:]), torch.rand).to(like.device)
+
     def _rows(self, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
         # A generator's numbers depend on how many are asked for at once. So every block is drawn whole (the last one as
         # far as the global batch goes), whichever of its rows are wanted, and the rows are cut out of it.

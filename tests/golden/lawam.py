@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.golden import lawam_expert
 from tests.golden.compare import GRADIENT, LOSS, Golden, Row
+from tests.golden.lawam_expert import EXACT, OUTPUT, check, outputs_by_module
 from wamkit.policies.lawam.convert import WORLD_NAMES
 from wamkit.policies.lawam.latent_action import Bottleneck, Code, InverseDynamics, LatentSize
 from wamkit.policies.lawam.losses import FEATURE_LOSSES, cosine, state_loss
 from wamkit.policies.lawam.robot_linear import HUMAN
 from wamkit.policies.lawam.world_model import LatentWorldModel, StateHead
 
-OUTPUT, EXACT = 2e-5, 1e-12
-
 
 def lawam_rows(golden: Golden) -> list[Row]:
     """Compare every group of the file."""
     _world(golden)
+    lawam_expert.query_pool(golden)
+    lawam_expert.physical_time(golden)
+    lawam_expert.action_expert(golden)
+    lawam_expert.stage2(golden, World(golden).world)
     return golden.rows
 
 
@@ -63,33 +65,22 @@ class Stage1:
 
 def _world(golden: Golden) -> None:
     networks = World(golden)
-    outputs = _outputs_by_module(networks)
+    outputs = outputs_by_module(networks)
     made = _stage1(golden, networks)
     _constants(golden, networks)
     _layers(golden, outputs)
-    check = partial(_check_like, golden)
-    check("lawm.out.mu", made.code.mu)
-    check("lawm.out.logvar", made.code.logvar)
-    check("lawm.out.z", made.z)
-    check("lawm.out.recon", made.predicted)
-    check("lawm.out.recon_from_mu", networks.world(golden.tensors["lawm.in.dec_feats"][:, 0], made.code.mu))
+    check(golden, "lawm.out.mu", made.code.mu)
+    check(golden, "lawm.out.logvar", made.code.logvar)
+    check(golden, "lawm.out.z", made.z)
+    check(golden, "lawm.out.recon", made.predicted)
+    check(
+        golden,
+        "lawm.out.recon_from_mu",
+        networks.world(golden.tensors["lawm.in.dec_feats"][:, 0], made.code.mu),
+    )
     valid = golden.tensors["lawm.in.state_mask"][:, 0].bool()
-    check("lawm.out.state_delta_pred", made.state_change * valid)
+    check(golden, "lawm.out.state_delta_pred", made.state_change * valid)
     _losses_and_gradients(golden, networks, made)
-
-
-def _check_like(golden: Golden, name: str, ours: Tensor) -> None:
-    """The file has an axis of one query, or of one predicted frame, that ours does without."""
-    expected = golden.tensors[name]
-    golden.record(name.rpartition(".")[0], ours.detach().reshape(expected.shape), expected, OUTPUT)
-
-
-def _outputs_by_module(networks: nn.Module) -> dict[str, Tensor]:
-    """Filled with what every module returned last."""
-    outputs: dict[str, Any] = {}
-    for name, module in networks.named_modules():
-        module.register_forward_hook(lambda _, args, output, name=name: outputs.update({name: output}))
-    return outputs
 
 
 def _stage1(golden: Golden, networks: World) -> Stage1:
@@ -121,7 +112,7 @@ def _layers(golden: Golden, outputs: dict[str, Tensor]) -> None:
     for layers, ours in (("enc_layer", "inverse.layers"), ("dec_layer", "world.blocks")):
         modules |= {f"{layers}{i}": f"{ours}.{i}" for i in golden.section(f"lawm.out.{layers}")}
     for name, module in modules.items():
-        _check_like(golden, f"lawm.out.{name}", outputs[module])
+        check(golden, f"lawm.out.{name}", outputs[module])
 
 
 def _losses_and_gradients(golden: Golden, networks: World, made: Stage1) -> None:

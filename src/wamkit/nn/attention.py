@@ -33,6 +33,16 @@ def cut(x: Float[Tensor, "b n s e"], sizes: Mapping[str, int]) -> dict[str, Tens
     return dict(zip(sizes, x.split(list(sizes.values()), dim=2), strict=True))
 
 
+def split_heads(x: Float[Tensor, "b s ne"], heads: int) -> Float[Tensor, "b n s e"]:
+    """Channels of each head apart."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s ne"]:
+    """The inverse of `split_heads`."""
+    return x.transpose(1, 2).flatten(2)
+
+
 def attend(
     q: Mapping[str, Tensor], kv: Mapping[str, KV], visibility: Visibility
 ) -> dict[str, Float[Tensor, "b n s e"]]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wamkit.bounds import AT_LEAST_1, EVEN, POSITIVE, Bound, check
-from wamkit.nn.attention import KV, Visibility, attend, cut
+from wamkit.nn.attention import KV, Visibility, attend, cut, join_heads, split_heads
 from wamkit.nn.rope import rotate
 from wamkit.nn.sinusoid import Sinusoid
 
@@ -116,16 +116,6 @@ class Attention(nn.Module):
     def join(self, x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s d"]:
         """Put the heads together and project out."""
         return self.o(join_heads(x))
-
-
-def split_heads(x: Float[Tensor, "b s ne"], heads: int) -> Float[Tensor, "b n s e"]:
-    """Channels of each head apart."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def join_heads(x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s ne"]:
-    """The inverse of `split_heads`."""
-    return x.transpose(1, 2).flatten(2)
 
 
 class Block(nn.Module):

@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from wamkit.nn.attention import KV, Visibility
+from wamkit.nn.attention import KV, Visibility, join_heads, split_heads
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
-from wamkit.wan.block import Block, Rows, embed_times, join_heads, split_heads
+from wamkit.wan.block import Block, Rows, embed_times
 from wamkit.wan.dit import PATCH, WanDiT, fold
 
 CLEAN = -1  # the last of the sampler's times is 0

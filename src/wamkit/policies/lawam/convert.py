@@ -47,3 +47,45 @@ WORLD_NAMES = Renaming(
         ("state_decoder.layer2.b", "change.1.bias"),
     ),
 )
+
+# stage 2: the groups vlm_to_lam and flow <-> LaWAM's pool and expert
+EXPERT_NAMES = Renaming(
+    *under(
+        ("vlm_to_lam.", "pool."),
+        ("query", "query"),
+        ("norm_qs.0.{w}", "query_norm.{w}"),
+        ("norm_kvs.0.{w}", "hidden_norm.{w}"),
+        ("cross_attns.0.{rest}", "attention.{rest}"),
+        ("ffns.0.0.{w}", "ffn.0.{w}"),
+        ("ffns.0.1.{w}", "ffn.1.{w}"),
+        ("ffns.0.4.{w}", "ffn.3.{w}"),
+        ("final_norm.{w}", "norm.{w}"),
+    ),
+    *under(
+        ("flow.", "expert."),
+        ("cfg_embeddings", "null_subgoal"),
+        ("enc_vlm.net.{rest}", "hidden.{rest}"),
+        ("action_encoder.W1.W", "encoder.first.weight"),
+        ("action_encoder.W1.b", "encoder.first.bias"),
+        ("action_encoder.W2.W", "encoder.second.weight"),
+        ("action_encoder.W2.b", "encoder.second.bias"),
+        ("action_decoder.layer1.W", "decoder.first.weight"),
+        ("action_decoder.layer1.b", "decoder.first.bias"),
+        ("action_decoder.layer2.W", "decoder.second.weight"),
+        ("action_decoder.layer2.b", "decoder.second.bias"),
+        ("DiT.timestep_encoder.timestep_embedder.linear_1.{w}", "time.0.{w}"),
+        ("DiT.timestep_encoder.timestep_embedder.linear_2.{w}", "time.2.{w}"),
+        ("DiT.proj_out_1.{w}", "trunk.last_modulation.{w}"),
+        ("DiT.proj_out_2.{w}", "trunk.last.{w}"),
+        *under(
+            ("DiT.transformer_blocks.{i}.", "trunk.layers.{i}."),
+            ("norm1.linear.{w}", "modulation.{w}"),
+            ("attn1.to_q.{w}", "q.{w}"),
+            ("attn1.to_k.{w}", "k.{w}"),
+            ("attn1.to_v.{w}", "v.{w}"),
+            ("attn1.to_out.0.{w}", "out.{w}"),
+            ("ff.net.0.proj.{w}", "up.{w}"),
+            ("ff.net.2.{w}", "down.{w}"),
+        ),
+    ),
+)

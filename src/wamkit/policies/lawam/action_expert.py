@@ -1,0 +1,226 @@
+"""LaWAM's action expert: flow matching of a chunk that looks at the prior's tokens, the present and the subgoal
+(paper 3.3, spec 2.4, 2.7).
+
+It knows no physical units: chunks are in unit range, padded to the widest robot's dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from wamkit_client.types import BadInput
+
+from wamkit.bounds import AT_LEAST_1, DECAY, EVEN, Bound, check
+from wamkit.draws import Draws
+from wamkit.flow import Beta, FlowTimes, integrate
+from wamkit.nn.tables import Tables
+from wamkit.policies.lawam.alternate_dit import PERIOD, AlternateDiT, Drop, Seen, keep
+from wamkit.policies.lawam.physical_time import PhysicalTime, TimeCode
+from wamkit.policies.lawam.robot_linear import HUMAN, RobotLinear
+
+TIMES = FlowTimes(drawn=Beta(), data_at=1)
+BUCKETS, ROUNDING = 1000, 1e-4
+
+
+@dataclass(frozen=True)
+class ExpertSize:
+    """Structure of the expert; the published one by default.
+
+    width, heads, ffn, layers: of the trunk. tokens: the most actions that a chunk may have. action_dim: dimensions of
+    the widest robot's action. time_dim: of the code of flow time. dropout: of the trunk's branches, in training.
+    """
+
+    width: int = 1024
+    heads: int = 16
+    ffn: int = 4096
+    layers: int = 16
+    tokens: int = 50
+    action_dim: int = 32
+    time_dim: int = 256
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        check("policy.expert", self, BOUNDS)
+        if self.width % self.heads:
+            raise BadInput(f"policy.expert.heads: {self.heads} do not divide the width {self.width}")
+
+
+BOUNDS = {
+    **dict.fromkeys(("width", "heads", "ffn", "tokens", "action_dim"), AT_LEAST_1),
+    "layers": Bound(
+        f"a multiple of {PERIOD}, at least {PERIOD}", lambda layers: layers >= PERIOD and layers % PERIOD == 0
+    ),
+    "time_dim": EVEN,
+    "dropout": DECAY,
+}
+SIZES = {
+    "published": ExpertSize(),
+    "tiny": ExpertSize(width=128, heads=4, ffn=384, layers=8, tokens=32, action_dim=8, time_dim=64),
+}
+""""tiny" trains on a CPU."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What chunks are made from, one per row.
+
+    hidden, hidden_valid: the prior's tokens, and which of them exist. now, subgoal: features of the present and of the
+    horizon. hz: control rate. valid: which action tokens exist. robot: rows of the tables of robots.
+    """
+
+    hidden: Float[Tensor, "b l dv"]
+    hidden_valid: Bool[Tensor, "b l"]
+    now: Float[Tensor, "b s d"]
+    subgoal: Float[Tensor, "b s d"]
+    hz: Float[Tensor, " b"]
+    valid: Bool[Tensor, "b k"]
+    robot: Int[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """A condition as the trunk sees it: nothing in it depends on the noisy chunk.
+
+    seen: keys and values. due: the code of physical time, 0 at tokens that do not exist.
+    """
+
+    seen: tuple[Seen, ...]
+    due: Float[Tensor, "b 1 k d"]
+    valid: Bool[Tensor, "b k"]
+    robot: Int[Tensor, " b"]
+
+
+class FlowTimeCode(Tables):
+    """Flow time -> [cos, sin] of its bucket, of which there are 1000."""
+
+    code: Tensor
+
+    def __init__(self, dim: int) -> None:
+        half = dim // 2
+        step = torch.arange(half, dtype=torch.float32, device="cpu")
+        frequency = torch.exp(-math.log(1e4) * step / max(half - 1, 1))
+        angle = torch.arange(BUCKETS, device="cpu")[:, None] * frequency
+        super().__init__(code=torch.cat([angle.cos(), angle.sin()], dim=-1))
+
+    def forward(self, t: Float[Tensor, "..."]) -> Float[Tensor, "... dim"]:
+        return self.code[bucket(t)]
+
+
+def bucket(t: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """The number of a flow time's bucket: int(1000 t), at most 999."""
+    # k / n in float32 may fall just short of it, and of the edge of the bucket that it begins
+    return (BUCKETS * t + ROUNDING).long().clamp(0, BUCKETS - 1)
+
+
+class RobotMLP(nn.Module):
+    """Two linear layers with matrices per robot."""
+
+    def __init__(
+        self, robots: int, sizes: tuple[int, int, int], activation: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.first, self.second = RobotLinear(robots, *sizes[:2]), RobotLinear(robots, *sizes[1:])
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "b *n i"], robot: Int[Tensor, " b"]) -> Float[Tensor, "b *n o"]:
+        return self.second(self.activation(self.first(x, robot)), robot)
+
+
+class ActionExpert(nn.Module):
+    """See the module docstring. hidden_dim: width of the prior's tokens. features_dim, patches: of a frame's features.
+    robots: rows of the tables of robots.
+    """
+
+    def __init__(
+        self,
+        size: ExpertSize,
+        hidden_dim: int,
+        features_dim: int,
+        patches: int,
+        robots: int,
+        time_code: TimeCode = "seconds",
+    ) -> None:
+        super().__init__()
+        self.size = size
+        width, dim = size.width, size.action_dim
+        self.physical_time = PhysicalTime(width, size.tokens, time_code)
+        self.flow_time = FlowTimeCode(size.time_dim)
+        self.hidden = nn.Sequential(nn.Linear(hidden_dim, features_dim), nn.LayerNorm(features_dim))
+        self.null_subgoal = nn.Parameter(0.02 * torch.randn(1, patches, features_dim))
+        self.encoder = RobotMLP(robots, (dim, width, width), F.silu)
+        self.time = nn.Sequential(nn.Linear(size.time_dim, width), nn.SiLU(), nn.Linear(width, width))
+        self.trunk = AlternateDiT(width, size.heads, size.ffn, size.layers, features_dim)
+        self.decoder = RobotMLP(robots, (width, width, dim), F.relu)
+
+    def forward(
+        self, noisy: Float[Tensor, "br k a"], t: Float[Tensor, " br"], condition: Condition, drop: Drop = keep
+    ) -> Float[Tensor, "br k a"]:
+        """Velocities. There may be several noisy chunks of each condition, one behind the other."""
+        return self.velocity(noisy, t, self.context(condition), drop)
+
+    def context(self, condition: Condition) -> Context:
+        """What all noisy chunks of a condition share."""
+        dtype = self.null_subgoal.dtype
+        world = torch.cat([condition.now, condition.subgoal], dim=1).to(dtype)
+        seen = self.trunk.context(self.hidden(condition.hidden.to(dtype)), condition.hidden_valid, world)
+        valid = condition.valid
+        due = self.physical_time(condition.hz, valid.shape[1]) * valid[..., None]
+        return Context(seen, due.to(dtype)[:, None], valid, condition.robot)
+
+    def velocity(
+        self, noisy: Float[Tensor, "br k a"], t: Float[Tensor, " br"], context: Context, drop: Drop = keep
+    ) -> Float[Tensor, "br k a"]:
+        """Velocities of chunks at flow times t."""
+        chunks, dtype = len(context.robot), self.null_subgoal.dtype
+        noisy, t = noisy.to(dtype).unflatten(0, (chunks, -1)), t.unflatten(0, (chunks, -1))
+        x = self.encoder(noisy, context.robot) * context.valid[:, None, :, None]
+        time = self.time(self.flow_time(t).to(dtype))
+        x = self.trunk(x, time, context.due, context.valid, context.seen, drop)
+        return self.decoder(x, context.robot).flatten(0, 1).float()
+
+    @torch.no_grad()
+    def sample(
+        self, noise: Float[Tensor, "b k a"], condition: Condition, steps: int, guidance: float = 1.0
+    ) -> Float[Tensor, "b k a"]:
+        """Chunks in unit range; 0 at tokens that do not exist. guidance: see `guided`."""
+        kept = condition.valid[..., None]
+        velocity = guided(self, condition, guidance)
+        return integrate(noise * kept, lambda x, t: velocity(x, t) * kept, TIMES.grid(steps))
+
+    def dropout(self, draws: Draws) -> Drop:
+        """Of a training step."""
+        share = self.size.dropout
+        if not (self.training and share):
+            return keep
+        return lambda x: x * (draws.uniform_like(x) >= share) / (1 - share)
+
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+
+
+def guided(expert: ActionExpert, condition: Condition, scale: float) -> Velocity:
+    """The velocity, driven away from that without a subgoal: v_null + scale (v - v_null); scale 1 is v itself."""
+    context = expert.context(condition)
+    if scale == 1:
+        return lambda x, t: expert.velocity(x, t, context)
+    blind = expert.context(
+        replace(condition, subgoal=expert.null_subgoal.expand(len(condition.subgoal), -1, -1))
+    )
+    return lambda x, t: torch.lerp(expert.velocity(x, t, blind), expert.velocity(x, t, context), scale)
+
+
+def action_loss(
+    predicted: Float[Tensor, "b k a"],
+    velocity: Float[Tensor, "b k a"],
+    valid: Bool[Tensor, "b k a"],
+    robot: Int[Tensor, " b"],
+) -> Float[Tensor, ""]:
+    """Mean squared error over all valid numbers of the batch; human video has no actions."""
+    counts = valid & (robot != HUMAN)[:, None, None]
+    return ((predicted - velocity).square() * counts).sum() / counts.sum().clamp(min=1)
