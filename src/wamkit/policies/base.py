@@ -79,6 +79,10 @@ class PolicyConfig:
         """The encoder's networks without released weights, by row of the parameter table."""
         return {}
 
+    def teacher_modules(self) -> Mapping[str, nn.Module]:
+        """Networks that only training reads, frozen, by row of the parameter table."""
+        return {}
+
     def encoder_facts(self, instructions: Sequence[str], device: torch.device) -> EncoderFacts:
         """What can be shown of its encoder on this machine."""
         prompts = tuple(Prompt(text, text, (), 0, 0, "") for text in instructions)

@@ -6,6 +6,7 @@ laptop; the activations kept for backward are counted by running the losses ther
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,18 +18,19 @@ from wamkit.config import Run
 from wamkit.data.normalize import Normalizer, Stats
 from wamkit.draws import Draws
 from wamkit.nn.frozen import store_frozen_linears
-from wamkit.types import Batch, Trainable
+from wamkit.types import Batch, Policy, Trainable
 
 EMBODIMENT = "plan"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One row of the parameter table."""
+    """One row of the parameter table. deployed: parameters that acting loads."""
 
     name: str
     parameters: int
     trainable: int
+    deployed: int
 
 
 @dataclass(frozen=True)
@@ -58,31 +60,40 @@ def meta_policy(run: Run) -> Trainable:
 def parts(run: Run, policy: Trainable) -> list[Part]:
     """Parameters by part, in the order of the specification's table; every parameter is in exactly one part.
 
-    The encoder's networks come last.
+    The encoder's networks come after the policy's, and then those that only training reads.
     """
     groups: dict[str, list[nn.Parameter]] = {title: [] for title, _ in policy.parts}
     for name, parameter in cast(nn.Module, policy).named_parameters():
         groups[next(title for title, belongs in policy.parts if belongs(name))].append(parameter)
+    acts = isinstance(policy, Policy)
     with torch.device("meta"):
-        encoders = {name: list(module.parameters()) for name, module in run.policy.encoder_modules().items()}
-    counts = [
-        Part(title, sum(p.numel() for p in group), sum(p.numel() for p in group if p.requires_grad))
-        for title, group in groups.items()
+        encoders, teachers = run.policy.encoder_modules(), run.policy.teacher_modules()
+    counts = [_part(title, group, acts) for title, group in groups.items()]
+    counts += [
+        _part(title, module.requires_grad_(False).parameters(), acts) for title, module in encoders.items()
     ]
-    counts += [Part(title, sum(p.numel() for p in frozen), 0) for title, frozen in encoders.items()]
+    counts += [
+        _part(title, module.requires_grad_(False).parameters(), False) for title, module in teachers.items()
+    ]
     return [part for part in counts if part.parameters]
 
 
+def _part(name: str, parameters: Iterable[nn.Parameter], deployed: bool) -> Part:
+    sizes = [(p.numel(), p.requires_grad) for p in parameters]
+    size = sum(count for count, _ in sizes)
+    return Part(name, size, sum(count for count, trains in sizes if trains), size * deployed)
+
+
 def memory(run: Run, policy: Trainable) -> Memory:
-    """Weights in fp32, in bf16 runs but for frozen Linears (as training does, which changes `policy`); AdamW holds two
-    moments per trained number. Training from a latent cache holds no encoder."""
+    """Weights as they are built, in bf16 runs but for frozen Linears (as training does, which changes `policy`); AdamW
+    holds two moments per trained number, in its dtype. Training from a latent cache holds no encoder."""
     module = cast(nn.Module, policy)
     if run.train.precision == "bf16":
         store_frozen_linears(module, torch.bfloat16)
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    weights = sum(p.nbytes for p in module.parameters())
+    trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     kept = activations(module, meta_batch(run), run.train.precision)
-    return Memory(weights, 4 * trained, 8 * trained, kept)
+    return Memory(weights, trained, 2 * trained, kept)
 
 
 def activations(policy: nn.Module, batch: Batch, precision: str) -> int:

@@ -66,7 +66,9 @@ def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
     height, width = canvas_size(spec)
     data = {
         "views": f"{', '.join(spec.views)} at {spec.view_height}x{spec.view_width}",
-        "canvas": f"{spec.canvas}, {height}x{width}",
+        "canvas": "none, each view by itself"
+        if spec.canvas == "separate"
+        else f"{spec.canvas}, {height}x{width}",
         "frames": f"{len(spec.frame_times)} at steps {', '.join(map(str, spec.frame_offsets))} ({spec.hz:g} Hz)",
         "chunk": f"{spec.horizon} actions of {spec.action_dim}, proprio {spec.proprio_dim}",
         "steps": f"{run.train.steps} x {run.train.batch_size} samples",
@@ -108,16 +110,17 @@ def deviation_tables(name: str) -> list[Table]:
 
 
 def parameter_table(title: str, rows: list[Part]) -> Table:
-    """Parameters by part."""
+    """Parameters by part; of a policy, how many acting loads."""
     table = Table(title=f"{title}: parameters", title_justify="left")
     table.add_column("part")
-    table.add_column("parameters", justify="right")
-    table.add_column("trainable", justify="right")
+    counts = ("parameters", "trainable", *(("deployed",) if any(row.deployed for row in rows) else ()))
+    for column in counts:
+        table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(row.name, f"{row.parameters:,}", f"{row.trainable:,}")
+        table.add_row(row.name, *(f"{getattr(row, count):,}" for count in counts))
     table.add_section()
-    total, trainable = sum(row.parameters for row in rows), sum(row.trainable for row in rows)
-    table.add_row("total", f"{total:,}", f"{trainable:,}", style="bold")
+    totals = (sum(getattr(row, count) for row in rows) for count in counts)
+    table.add_row("total", *(f"{total:,}" for total in totals), style="bold")
     return table
 
 
