@@ -20,12 +20,13 @@ from wamkit_client.types import BadInput
 from tests.client.waiting import waiting_suite
 from tests.test_bad_input import record, refused
 from wamkit.cli import main
-from wamkit.config import Run
+from wamkit.config import Run, Source
 from wamkit.recipes import recipe
 from wamkit.stages import compare as comparing
 from wamkit.stages import cost
 from wamkit.stages import run as stages
-from wamkit.stages.compare import Comparison, check, pairings, pairs
+from wamkit.stages.compare import compare, pairings, pairs
+from wamkit.stages.rows import Comparison, check, samples_of
 from wamkit.train import loop
 
 ROOT = Path(__file__).parents[2]
@@ -301,10 +302,6 @@ LIGHT, PLAIN, FAST, NO_VIDEO = (
             "data.chunk_seconds is 0.1, expected 0.2",
         ),
         (
-            replace(FAST, policy=replace(FAST.policy, text=replace(FAST.policy.text, length=3))),
-            "encoder.text is hashed-text:shake256:64x3:0.2, expected hashed-text:shake256:64x16:0.2",
-        ),
-        (
             replace(FAST, normalization=replace(FAST.normalization, action="z_score")),
             "normalization.action is z_score, expected min_max",
         ),
@@ -316,12 +313,38 @@ def test_recipes_that_do_not_fit_each_other(other, message):
         check(asked(LIGHT, other))
 
 
-def test_a_policy_of_another_cache_does_not_fit():
-    pooled = replace(LIGHT, policy=replace(LIGHT.policy, objective="cotrain", video_pool=2))
-    differing = r"encoder\.pooling is present whole, future 1x1, expected present whole, future 2x2"
-    with pytest.raises(BadInput, match=differing):
-        check(asked(pooled, FAST))
-    check(asked(LIGHT, PLAIN, FAST, replace(NO_VIDEO, train=replace(NO_VIDEO.train, learning_rate=1e-3))))
+def test_policies_with_other_encoders_have_caches_of_their_own(finished, tmp_path):
+    """The same samples at every step, from latents that differ."""
+    shutil.copytree(finished / "dataset", tmp_path / "dataset")
+    small = {"steps": 2, "warmup_steps": 2, "batch_size": 4}
+    light, fast = (
+        replace(run, train=replace(run.train, **small), eval=replace(run.eval, processes=1))
+        for run in (
+            LIGHT,
+            replace(FAST, policy=replace(FAST.policy, text=replace(FAST.policy.text, length=5))),
+        )
+    )
+    paths = {"datasets": (tmp_path / "dataset",), "cache": tmp_path / "cache", "out": tmp_path / "out"}
+    asked = Comparison((light, fast), (0,), **paths)
+    compared = compare(asked, "")
+    [other] = (tmp_path / "out" / "caches").iterdir()
+    rows = {row.run.recipe: row for row in asked.rows}
+    assert asked.cached(rows["metaworld3"]) == tmp_path / "cache"
+    assert asked.cached(rows["metaworld3_fast_wam"]) == other
+    texts = [
+        json.loads((folder / "fingerprint.json").read_text())["text"] for folder in (paths["cache"], other)
+    ]
+    assert texts == ["hashed-text:shake256:64x16:0.2", "hashed-text:shake256:64x5:0.2"]
+    assert compared.samples.count == 48 and len(compared.samples.order) == 64
+    assert all(arm.step_bytes > 4 * arm.parameters["trained"] for arm in compared.arms)
+
+
+def test_other_samples_cannot_be_compared(finished):
+    whole = replace(FAST, sources=(Source("half", FAST.data, FAST.actions, weight=0.5),))
+    with pytest.raises(
+        BadInput, match="metaworld3_fast_wam cannot be compared with metaworld3: its 48 samples"
+    ):
+        samples_of(replace(asked(LIGHT, whole), datasets=(finished / "dataset",)))
 
 
 def test_who_is_compared_with_whom():

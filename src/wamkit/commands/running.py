@@ -314,7 +314,8 @@ class Compare:
     """The first of each kind of policy is the baseline of the others of its kind."""
     dataset: Datasets
     cache: Path
-    """The latent cache; samples that it lacks are encoded."""
+    """Latents of what is trained first; samples that it lacks are encoded. Policies that read others have their own
+    caches in OUT."""
     out: Path
     """Where run directories and the page are written."""
     seeds: tuple[int, ...] = (0, 1)
@@ -325,7 +326,8 @@ class Compare:
     def __call__(self, overrides: Overrides) -> int:
         refuse_seed(overrides, "--seeds")
         runs = tuple(changed(recipe(name), overrides) for name in self.recipes)
-        from wamkit.stages.compare import Comparison, compare
+        from wamkit.stages.compare import compare
+        from wamkit.stages.rows import Comparison
         from wamkit.stages.tables import comparison_table
 
         output_folder(self.out)

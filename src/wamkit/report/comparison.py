@@ -139,6 +139,8 @@ def _facts(compared: Compared) -> Facts:
                 "seeds": compared.seeds,
                 "steps": compared.steps,
                 "batch size": compared.batch_size,
+                "samples of an epoch": compared.samples.count or "not recorded",
+                "their order": compared.samples.order[:16] or "that of one latent cache",
                 "machines": list(dict.fromkeys(origin["machine"]["cpu"] for origin in origins)),
                 "revisions": list(dict.fromkeys(origin["revision"] for origin in origins)),
             },
@@ -152,7 +154,8 @@ def _facts(compared: Compared) -> Facts:
             "this page": {"revision": compared.revision, **compared.versions},
             "cost measured on": compared.cost["machine"],
         },
-        folded={arm.name: first_rows[arm.name].run for arm in compared.arms},
+        folded={arm.name: first_rows[arm.name].run for arm in compared.arms}
+        | {stage.recipe: stage.run for arm in compared.arms for stage in arm.earlier},
         stage_seconds={},
         command=compared.command,
     )

@@ -6,7 +6,7 @@ The only place here that knows the layout of these files (described in eval/eval
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -64,10 +64,30 @@ class Results:
 
 
 @dataclass(frozen=True)
+class EarlierStage:
+    """What was trained before an arm, once for each training seed. parameters: "total" and "trained".
+
+    step_bytes: as of an arm. run: all its values.
+    """
+
+    recipe: str
+    parameters: dict[str, int]
+    steps: int
+    batch_size: int
+    step_seconds: float
+    step_bytes: int
+    run: Tree
+
+
+@dataclass(frozen=True)
 class Arm:
     """A recipe over all its training seeds. parameters: "total" and "trained". seeds: by training seed.
 
     about_losses: what the numbers of its curves are; "" in older files.
+    step_bytes: of a training step, counted (stages/plan.py): weights, gradients, optimizer, and what is kept for
+    backward; without the encoder. 0 in older files.
+    shown: where it is shown or asked for other data than the first arm, by name.
+    earlier: the stages that it starts from, in order.
     """
 
     name: str
@@ -80,6 +100,18 @@ class Arm:
     query_ms: float
     step_seconds: float
     about_losses: str = ""
+    step_bytes: int = 0
+    shown: dict[str, str] = field(default_factory=dict)
+    earlier: list[EarlierStage] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What every arm was trained on in the same order. count: samples of an epoch. order: sha256 of their names and
+    weights, from which the seed alone makes the order; "" in older files, whose arms share one latent cache."""
+
+    count: int = 0
+    order: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +157,7 @@ class Compared:
     arms: list[Arm]
     pairs: list[Pair]
     rows: list[ComparedRun]
+    samples: Samples = Samples()
 
 
 RATE, TASK_RATES = TypeAdapter(Rate), TypeAdapter(dict[str, TaskRate])

@@ -3,7 +3,8 @@
 Rows are ordinary run directories. Every stage goes on where it was interrupted, and several processes with the same
 arguments share the rows; whoever finds all of them finished writes the page. In the folder OUT:
 
-<recipe>_seed<n>/    a run directory with its evaluation in eval/<suite>
+<recipe>_seed<n>/    a run directory with its evaluation in eval/<suite>; one without is a stage that others start from
+caches/<hash>/       latents of encoders other than the one whose latents --cache has
 rows.json            what is compared; another comparison is refused, more recipes or seeds are not
 cost.json            query and training step of every policy, measured side by side; remove it to measure again
 comparison.json, comparison.html
@@ -13,105 +14,56 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, cast
 
 import torch
+from torch import nn
 from wamkit_client.stats import paired
 from wamkit_client.suites import Suite
-from wamkit_client.suites import suite as find_suite
-from wamkit_client.types import BadInput
+from wamkit_client.types import Observation
 
-from wamkit.config import RUN, Run, build_encoder, diff, from_json, load_engine, load_provenance, to_json
-from wamkit.data.cache import Cache
-from wamkit.data.clips import Clips
-from wamkit.data.joined import AnyDataset, open_datasets
+from wamkit.config import (
+    RUN,
+    Run,
+    build_encoder,
+    build_policy,
+    load_engine,
+    load_normalizer,
+    load_provenance,
+    to_json,
+)
+from wamkit.data.joined import open_datasets
 from wamkit.data.samples import read_all
-from wamkit.eval.evaluate import RESULTS, check_same, read_results
+from wamkit.eval.evaluate import check_same, read_results
 from wamkit.eval.scores import summary
-from wamkit.io.differences import flatten
+from wamkit.io.differences import differing
 from wamkit.io.files import replace_file, try_lock
 from wamkit.io.progress import console, say
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.io.records import read_record
-from wamkit.report.results import COMPARED, RATE, TASK_RATES, Arm, Compared, ComparedRun, Pair
+from wamkit.report.results import (
+    COMPARED,
+    RATE,
+    TASK_RATES,
+    Arm,
+    Compared,
+    ComparedRun,
+    EarlierStage,
+    Pair,
+    Samples,
+)
 from wamkit.stages import run as stages
-from wamkit.stages.cost import measure
-from wamkit.stages.plan import meta_policy, parts
+from wamkit.stages.cost import Acting, Learning, measure
+from wamkit.stages.plan import memory, meta_policy, parts
+from wamkit.stages.rows import Comparison, Row, check, samples_of, settle
+from wamkit.train.checkpoint import WEIGHTS, read_weights
+from wamkit.types import Trainable
 
 FORMAT = "wamkit-comparison-1"
-ROWS, COST, COMPARISON, PAGE = "rows.json", "cost.json", "comparison.json", "comparison.html"
-
-# What rows must agree on: the task, the cache they all read, and which samples every step sees.
-SHARED = (
-    "suite",
-    "data.",
-    "actions.",
-    "normalization.",
-    "train.steps",
-    "train.batch_size",
-)
+COST, COMPARISON = "cost.json", "comparison.json"
 
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """runs: one per recipe, in the order of the page; the first of each kind is what others are compared with.
-
-    seeds: of training. episodes: per task, 0 for the suite's own.
-    """
-
-    runs: tuple[Run, ...]
-    seeds: tuple[int, ...]
-    datasets: tuple[Path, ...]
-    cache: Path
-    out: Path
-    episodes: int = 0
-
-    @property
-    def page(self) -> Path:
-        """Written when all rows are finished."""
-        return self.out / PAGE
-
-    @property
-    def suite(self) -> Suite:
-        """The protocol every row is measured with. BadInput for an unknown one."""
-        found = find_suite(self.runs[0].suite)
-        return replace(found, episodes=self.episodes) if self.episodes else found
-
-    @property
-    def rows(self) -> list[Row]:
-        """Seed by seed, so that the first complete comparison is there early."""
-        return [
-            Row(replace(run, train=replace(run.train, seed=seed)), self.out)
-            for seed in self.seeds
-            for run in self.runs
-        ]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run of the comparison."""
-
-    run: Run
-    out: Path
-
-    @property
-    def name(self) -> str:
-        """Also the name of its folder."""
-        return f"{self.run.recipe}_seed{self.run.train.seed}"
-
-    @property
-    def folder(self) -> Path:
-        """Its run directory."""
-        return self.out / self.name
-
-    @property
-    def results(self) -> Path:
-        """Written at the end of its evaluation."""
-        return self.folder / "eval" / self.run.suite / RESULTS
 
 
 def compare(asked: Comparison, command: str) -> Compared | None:
@@ -122,104 +74,72 @@ def compare(asked: Comparison, command: str) -> Compared | None:
     the stages do.
     """
     check(asked)
-    dataset, first = open_datasets(asked.datasets), asked.runs[0]
-    Clips(
-        dataset, first.data, first.actions
-    )  # a dataset that does not fit is refused before anything is written
+    for job in asked.jobs:
+        stages.open_clips(
+            job.run, asked.datasets
+        )  # one that does not fit is refused before anything is written
+    samples = samples_of(asked)
     asked.out.mkdir(parents=True, exist_ok=True)
-    _settle(asked, dataset.fingerprint())
-    device, rows = stages.best_device(), asked.rows
-    if not all(row.results.exists() for row in rows):
-        stages.encode(first, asked.datasets, asked.cache, device)
-    for number, row in enumerate(rows, 1):
-        _do(row, asked, device, f"{number}/{len(rows)} {row.name}")
+    settle(asked, open_datasets(asked.datasets).fingerprint())
+    device, rows, jobs = stages.best_device(), asked.rows, asked.jobs
+    needed = {job.name for row in rows if not row.results.exists() for job in (*row.before, row)}
+    for number, job in enumerate(jobs, 1):
+        title = f"{number}/{len(jobs)} {job.name}"
+        if job not in rows and job.name in needed:
+            _before(job, asked, device, title)
+        elif job in rows:
+            _do(job, asked, device, title)
     left = [row.name for row in rows if not row.results.exists()]
     if left:
         say(f"other processes work on {', '.join(left)}; the last one writes the page")
         return None
     with try_lock(asked.out / ".page.lock") as mine:
         if mine:
-            return _conclude(asked, command, dataset, device)
+            return _conclude(asked, command, samples, device)
     say("another process writes the page")
     return None
 
 
-def check(asked: Comparison) -> None:
-    """BadInput where there is nothing to compare, or recipes differ in what must be equal."""
-    names = [run.recipe for run in asked.runs]
-    for what, given in (("recipe", names), ("seed", list(asked.seeds))):
-        if not given:
-            raise BadInput(f"a comparison needs at least one {what}")
-        if len(set(given)) < len(given):
-            raise BadInput(f"every {what} once; got {', '.join(map(str, given))}")
-    first, *others = asked.runs
-    ours = _shared(first)
-    for run in others:
-        theirs = _shared(run)
-        for name in sorted(ours.keys() | theirs.keys()):
-            if ours.get(name) != theirs.get(name):
-                raise BadInput(
-                    f"{run.recipe} cannot be compared with {first.recipe}: {name} is {theirs.get(name, 'absent')}, "
-                    f"expected {ours.get(name, 'absent')}; give all the same value, or omit the flag"
-                )
-    find_suite(first.suite)  # an unknown one is refused
-
-
-def _shared(run: Run) -> Tree:
-    values = flatten(RUN.dump_python(run, mode="json"))
-    kept = {name: value for name, value in values.items() if name.startswith(SHARED)}
-    return kept | {f"encoder.{name}": value for name, value in build_encoder(run).fingerprint.items()}
-
-
-def _settle(asked: Comparison, dataset: str) -> None:
-    """Write down what is compared. BadInput where rows that are there already were begun otherwise."""
-    path = asked.out / ROWS
-    rows = {row.name: row.run for row in asked.rows}
-    remedy = "choose another --out, or repeat the command with the values it was begun with"
-    if path.exists():
-        there = read_record(path, dict, "restore it, or compare in another folder")
-        changes = [
-            f"{name}: {there[name]} -> {value}"
-            for name, value in (("dataset", dataset), ("episodes", asked.suite.episodes))
-            if there[name] != value
-        ]
-        for name, text in there["rows"].items():
-            if name not in rows:
-                changes.append(f"{name} is not asked for")
-            else:
-                changes += [
-                    f"{name}: {change}" for change in diff(from_json(json.dumps(text), str(path)), rows[name])
-                ]
-        if changes:
-            raise BadInput(f"{path} belongs to another comparison ({'; '.join(changes[:5])}); {remedy}")
-    asking = {
-        "dataset": dataset,
-        "episodes": asked.suite.episodes,
-        "rows": {name: json.loads(to_json(run)) for name, run in rows.items()},
-    }
-    replace_file(path, json.dumps(asking, indent=1).encode())
+def _before(job: Row, asked: Comparison, device: torch.device, title: str) -> None:
+    """Train a stage that others start from, unless it is finished or another process has it."""
+    with try_lock(asked.out / f".{job.name}.lock") as mine:
+        if not mine:
+            say(f"{title}: another process works on it")
+        elif not (job.folder / WEIGHTS).exists():
+            console.print(f"[bold]{title}[/bold]")
+            _train(job, asked, device)
 
 
 def _do(row: Row, asked: Comparison, device: torch.device, title: str) -> None:
-    """Train and measure a row, unless it is finished or another process has it."""
+    """Train and measure a row, unless it is finished, or another process has it or what it starts from."""
     with try_lock(asked.out / f".{row.name}.lock") as mine:
         if not mine:
             say(f"{title}: another process works on it")
             return
         if not row.results.exists():
+            if missing := [job.name for job in row.before if not (job.folder / WEIGHTS).exists()]:
+                say(f"{title}: another process works on {missing[0]}, which it starts from")
+                return
             console.print(f"[bold]{title}[/bold]")
-            stages.train(row.run, asked.datasets, asked.cache, row.folder, device)
-            stages.evaluate(row.folder, row.run, row.run.suite, asked.episodes, row.results.parent)
+            _train(row, asked, device)
+            stages.evaluate(row.folder, row.started, row.run.suite, asked.episodes, row.results.parent)
         total = read_results(row.results)["total"]
         say(f"{title}: {total['successes']} of {total['trials']} solved")
 
 
-def _conclude(asked: Comparison, command: str, dataset: AnyDataset, device: torch.device) -> Compared:
+def _train(row: Row, asked: Comparison, device: torch.device) -> None:
+    cache = asked.cached(row)
+    if cache != stages.NO_FILE:
+        stages.encode(row.started, asked.datasets, cache, device)
+    stages.train(row.started, asked.datasets, cache, row.folder, device)
+
+
+def _conclude(asked: Comparison, command: str, samples: Samples, device: torch.device) -> Compared:
     """Measure what each policy costs, and write what is known of the finished rows."""
     from wamkit.report.comparison import write_comparison_page  # matplotlib takes a second
 
     results = {row.name: _results(row, asked.suite, device) for row in asked.rows}
-    costs = _costs(asked, dataset, device)
+    costs = _costs(asked, device)
     first = asked.rows[0]
     compared = Compared(
         format=FORMAT,
@@ -233,10 +153,11 @@ def _conclude(asked: Comparison, command: str, dataset: AnyDataset, device: torc
         simulator=results[first.name]["simulator"],
         revision=revision(),
         versions=versions(),
-        cost={name: value for name, value in costs.items() if name != "arms"},
-        arms=[_arm(asked, run, results, costs["arms"][run.recipe]) for run in asked.runs],
+        cost={name: value for name, value in costs.items() if name not in ("arms", "earlier")},
+        arms=[_arm(asked, run, results, costs) for run in asked.runs],
         pairs=pairs(asked, results),
         rows=[_row(row, results[row.name]) for row in asked.rows],
+        samples=samples,
     )
     replace_file(asked.out / COMPARISON, COMPARED.dump_json(compared, indent=1))
     write_comparison_page(asked.page, compared)
@@ -249,29 +170,55 @@ def _results(row: Row, suite: Suite, device: torch.device) -> Tree:
     asked = {
         "suite": suite.to_json(),
         "config": asdict(row.run.eval),
-        "policy": stages.policy_facts(row.folder, row.run, device) | {"device": results["policy"]["device"]},
+        "policy": stages.policy_facts(row.folder, row.started, device)
+        | {"device": results["policy"]["device"]},
     }
     check_same(row.results, results, json.loads(json.dumps(asked)))
     return results
 
 
-def _arm(asked: Comparison, run: Run, results: Mapping[str, Tree], cost: Mapping[str, float]) -> Arm:
+def _arm(asked: Comparison, run: Run, results: Mapping[str, Tree], costs: Tree) -> Arm:
     """A recipe over all seeds."""
     own = {row.run.train.seed: results[row.name] for row in asked.rows if row.run.recipe == run.recipe}
     together = summary(asked.suite, [episode for found in own.values() for episode in found["episodes"]])
-    table = parts(run, meta_policy(run))
+    before = asked.row(run, asked.seeds[0]).before
     return Arm(
         name=run.recipe,
         kind=run.policy.kind,
         identity=dict(run.policy.identity),
-        parameters={
-            "total": sum(part.parameters for part in table),
-            "trained": sum(part.trainable for part in table),
-        },
+        parameters=_parameters(run),
         total=RATE.validate_python(together["total"]),
         tasks=TASK_RATES.validate_python(together["tasks"]),
         seeds={str(seed): RATE.validate_python(found["total"]) for seed, found in own.items()},
         about_losses=run.policy.about_losses,
+        shown=_shown(asked.runs[0], run),
+        earlier=[_earlier(job.run, costs["earlier"][job.run.recipe]) for job in before],
+        **costs["arms"][run.recipe],
+    )
+
+
+def _parameters(run: Run) -> dict[str, int]:
+    table = parts(run, meta_policy(run))
+    return {
+        "total": sum(part.parameters for part in table),
+        "trained": sum(part.trainable for part in table),
+    }
+
+
+def _shown(first: Run, run: Run) -> dict[str, str]:
+    """Where a policy is shown or asked for other data than the first."""
+    both = (RUN.dump_python(one, mode="json") for one in (first, run))
+    changes = differing(*({"data": tree["data"]} for tree in both))
+    return {name.removeprefix("data."): json.dumps(value) for name, _, value in changes}
+
+
+def _earlier(run: Run, cost: Tree) -> EarlierStage:
+    return EarlierStage(
+        recipe=run.recipe,
+        parameters=_parameters(run),
+        steps=run.train.steps,
+        batch_size=run.train.batch_size,
+        run=json.loads(to_json(run)),
         **cost,
     )
 
@@ -320,28 +267,63 @@ def pairings(kinds: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(first, second) for second, first in against.items() if first != second]
 
 
-def _costs(asked: Comparison, dataset: AnyDataset, device: torch.device) -> Tree:
-    """Query and training step of every arm, as measured before where the arms are the same."""
-    path, arms = asked.out / COST, [run.recipe for run in asked.runs]
+def _costs(asked: Comparison, device: torch.device) -> Tree:
+    """Query and training step of every arm, and a step of what it starts from, as measured before where the arms are
+    the same."""
+    path, names = asked.out / COST, [run.recipe for run in asked.runs]
     if path.exists():
         kept = read_record(path, dict, "remove it to measure again")
-        if list(kept["arms"]) == arms:
-            return kept
-    rows = asked.rows[: len(arms)]
+        if list(kept["arms"]) == names:
+            return {"earlier": {}} | kept
+    rows = asked.rows[: len(names)]
+    before = list({job.name: job for row in rows for job in row.before}.values())
     engines = {row.run.recipe: load_engine(row.folder, device) for row in rows}
-    first, engine = rows[0].run, engines[arms[0]]
-    clips = Clips(dataset, first.data, first.actions)
-    cache = Cache.open(asked.cache, stages.fingerprint(engine.encoder, clips), first.data.hz)
-    order = replace(cache.order, seed=first.train.seed)
-    samples = read_all(cache, [order.at(place) for place in range(first.train.batch_size)])
-    batch = samples.batch(engine.policy.embodiment).to(device)
-    configs = {row.run.recipe: row.run.train for row in rows}
-    observation = Clips(dataset, first.data, first.actions).sample(0).observation()
-    measured = measure(engines, configs, observation, batch)
+    acting = {row.run.recipe: Acting(engines[row.run.recipe], _observation(row, asked)) for row in rows}
+    networks = {name: cast(Trainable, engine.policy) for name, engine in engines.items()}
+    networks |= {job.run.recipe: _network(job, device) for job in before}
+    learning = {
+        job.run.recipe: _learning(job, asked, networks[job.run.recipe], device) for job in (*rows, *before)
+    }
+    seconds = measure(acting, learning)
+
+    def step(job: Row) -> Tree:
+        counted = memory(job.run, meta_policy(job.run)).total
+        return {"step_seconds": round(seconds.steps[job.run.recipe], 4), "step_bytes": counted}
+
+    def query(row: Row) -> Tree:
+        return {"query_ms": round(1000 * seconds.queries[row.run.recipe], 3)}
+
     costs = {
         "machine": machine() | {"device": stages.device_name(device), "threads": torch.get_num_threads()},
-        "batch_size": first.train.batch_size,
-        "arms": {name: asdict(cost) for name, cost in measured.items()},
+        "batch_size": rows[0].run.train.batch_size,
+        "arms": {row.run.recipe: query(row) | step(row) for row in rows},
+        "earlier": {job.run.recipe: step(job) for job in before},
     }
     replace_file(path, json.dumps(costs, indent=1).encode())
     return costs
+
+
+def _observation(row: Row, asked: Comparison) -> Observation:
+    return stages.open_clips(row.run, asked.datasets)[0].sample(0).observation()
+
+
+def _network(job: Row, device: torch.device) -> Trainable:
+    """What was trained, which need not act."""
+    network = build_policy(job.started, load_normalizer(job.folder))
+    network.load_frozen()
+    module = cast(nn.Module, network)
+    read_weights(job.folder, module)
+    module.to(device)
+    return network
+
+
+def _learning(job: Row, asked: Comparison, network: Trainable, device: torch.device) -> Learning:
+    """With the first batch of its own samples."""
+    run = job.started
+    encoder = build_encoder(run)
+    encoder.to(device)
+    sources = stages.open_clips(run, asked.datasets)
+    samples = stages.training_samples(run, sources, encoder, asked.cached(job))
+    order = replace(samples.order, seed=run.train.seed)
+    encoded = read_all(samples, [order.at(place) for place in range(run.train.batch_size)])
+    return Learning(network, run.train, encoded.batch(network.embodiment).to(device))

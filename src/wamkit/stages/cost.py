@@ -1,7 +1,7 @@
 """What a query and a training step of several policies cost on this machine, measured in turns.
 
 Other work on a machine slows all of them alike when they take turns, so their ratios hold where single times do not.
-Training changes the weights of the engines it is given. It knows no datasets and no files.
+Training changes the weights of the networks it is given. It knows no datasets and no files.
 """
 
 from __future__ import annotations
@@ -19,34 +19,44 @@ from wamkit_client.types import Observation
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import bar
 from wamkit.train.loop import TrainConfig, initial_state, optimize
-from wamkit.types import Batch
+from wamkit.types import Batch, Trainable
 
 WARM_UP, QUERY_ROUNDS, STEP_ROUNDS = 1, 15, 5
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Medians. query_ms: one observation to a chunk. step_seconds: forward, backward and optimizer, batch at hand."""
+class Acting:
+    """An engine and what it is asked."""
 
-    query_ms: float
-    step_seconds: float
+    engine: Engine[Any]
+    observation: Observation
 
 
-def measure(
-    engines: Mapping[str, Engine[Any]],
-    configs: Mapping[str, TrainConfig],
-    observation: Observation,
-    batch: Batch,
-) -> dict[str, Cost]:
-    """By name; all policies are in memory at once. `batch` lies on the engines' device."""
-    queries = {name: partial(engine.act, [observation]) for name, engine in engines.items()}
-    with bar("measure", (2 * WARM_UP + QUERY_ROUNDS + STEP_ROUNDS) * len(engines), unit="calls") as advance:
+@dataclass(frozen=True)
+class Learning:
+    """A network (changed by training), how it is trained, and a batch of its own samples where the network is."""
+
+    network: Trainable
+    config: TrainConfig
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Medians, by name. queries: one observation to a chunk. steps: forward, backward and optimizer, batch at hand."""
+
+    queries: Mapping[str, float]
+    steps: Mapping[str, float]
+
+
+def measure(acting: Mapping[str, Acting], learning: Mapping[str, Learning]) -> Seconds:
+    """By name; all networks are in memory at once."""
+    queries = {name: partial(own.engine.act, [own.observation]) for name, own in acting.items()}
+    calls = (WARM_UP + QUERY_ROUNDS) * len(acting) + (WARM_UP + STEP_ROUNDS) * len(learning)
+    with bar("measure", calls, unit="calls") as advance:
         query_seconds = in_turns(queries, QUERY_ROUNDS, advance)
-        steps = {name: training(engine, configs[name], batch) for name, engine in engines.items()}
-        step_seconds = in_turns(steps, STEP_ROUNDS, advance)
-    return {
-        name: Cost(round(1000 * query_seconds[name], 3), round(step_seconds[name], 4)) for name in engines
-    }
+        steps = {name: training(own) for name, own in learning.items()}
+        return Seconds(query_seconds, in_turns(steps, STEP_ROUNDS, advance))
 
 
 def in_turns(
@@ -63,13 +73,13 @@ def in_turns(
     return {name: median(measured[WARM_UP:]) for name, measured in seconds.items()}
 
 
-def training(engine: Engine[Any], config: TrainConfig, batch: Batch) -> Callable[[], object]:
+def training(asked: Learning) -> Callable[[], object]:
     """A step of training as the run did it; returns when the device has done it."""
-    state = initial_state(engine.policy, config)
-    forward = torch.compile(state.module) if config.compile else state.module
+    state, batch = initial_state(asked.network, asked.config), asked.batch
+    forward = torch.compile(state.module) if asked.config.compile else state.module
 
     def step() -> None:
-        optimize(forward, batch, 0, state, config)
+        optimize(forward, batch, 0, state, asked.config)
         if batch.actions.device.type == "cuda":
             torch.cuda.synchronize(batch.actions.device)
 
