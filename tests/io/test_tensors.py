@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
+from argparse import Namespace
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +17,17 @@ from torch import nn
 from wamkit_client.types import BadInput
 
 from wamkit.io.files import sha256
-from wamkit.io.tensors import DTYPES, digest, load_strict, not_finite, read_tensors, write_tensors
+from wamkit.io.tensors import (
+    DTYPES,
+    Blank,
+    digest,
+    load_strict,
+    not_finite,
+    read_tensors,
+    read_torch,
+    read_torch_blanked,
+    write_tensors,
+)
 
 
 def test_a_filled_module_keeps_its_dtype_and_a_meta_module_takes_the_files():
@@ -44,6 +59,14 @@ def test_all_misfits_are_told_at_once():
         load_strict(nn.Linear(2, 3), tensors, "file.pt")
     for part in ("1 missing: bias", "1 unexpected: scale", "weight [2, 2] instead of [3, 2]"):
         assert part in str(error.value)
+
+
+def test_misfits_are_told_by_the_part_of_the_file_that_they_are_in():
+    model = nn.Linear(2, 2)
+    with pytest.raises(BadInput, match=r"1 missing in head: bias; 1 unexpected in body: extra"):
+        groups = {"bias": "head", "extra": "body"}
+        tensors = {"weight": torch.zeros(2, 2), "extra": torch.zeros(1)}
+        load_strict(model, tensors, "file.pt", group=groups.__getitem__)
 
 
 def test_digest_sees_names_values_shapes_and_dtypes():
@@ -119,3 +142,54 @@ def test_tensors_that_are_not_finite_are_named() -> None:
         "c": torch.tensor([-torch.inf]).bfloat16(),
     }
     assert not_finite(tensors | {"n": torch.arange(3), "empty": torch.zeros(0)}) == ["b", "c"]
+
+
+class Marks:
+    """Unpickled by anything but a safe reader, it makes a folder."""
+
+    def __init__(self, function: Any, folder: Path) -> None:
+        self.call = function, (str(folder),)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def test_objects_beside_tensors_are_left_blank_and_never_made(tmp_path: Path) -> None:
+    """As training frameworks write them. Fails where the file's own code is called."""
+    path, tensors = tmp_path / "a.ckpt", {"a": torch.randn(3), "b": torch.randn(2).bfloat16()}
+    beside = {
+        "class": torch.optim.AdamW,
+        "call": functools.partial(torch.optim.AdamW, lr=1.0),
+        "object": Namespace(model=nn.Linear(2, 2)),
+        "marks": Marks(os.makedirs, tmp_path / "made"),
+    }
+    torch.save({"state_dict": tensors, "global_step": 3, **beside}, path)
+    with pytest.raises(BadInput, match=r"a\.ckpt: holds more than tensors and plain containers"):
+        read_torch(path)
+    found = read_torch_blanked(path)
+    assert found["global_step"] == 3 and all(
+        torch.equal(found["state_dict"][n], x) for n, x in tensors.items()
+    )
+    assert found["class"] is Blank and all(
+        isinstance(found[name], Blank) for name in ("call", "object", "marks")
+    )
+    assert not (tmp_path / "made").exists()
+    with pytest.raises(BadInput, match="holds more than tensors"):  # blanks are of one call
+        read_torch(path)
+
+
+def test_what_cannot_be_left_blank_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {}, "beside": defaultdict(list, {"a": [1]})}, path)
+    with pytest.raises(
+        BadInput, match=r"holds objects beside its tensors that cannot be read without their code"
+    ):
+        read_torch_blanked(path)
+    torch.save({"state_dict": {}, "beside": Marks(os.system, tmp_path)}, path)
+    with pytest.raises(BadInput, match=r"holds more than tensors and plain containers \(posix\.system\)"):
+        read_torch_blanked(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(BadInput, match="not a complete torch file"):
+        read_torch_blanked(path)
+    with pytest.raises(BadInput, match="no such weight file"):
+        read_torch_blanked(tmp_path / "none.ckpt")

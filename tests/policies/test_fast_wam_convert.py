@@ -85,7 +85,7 @@ def test_round_trip_is_bit_exact(config, dtype, tmp_path):
 def test_structure_is_read_off_the_file():
     found = FORMAT.structure(FORMAT.write(tiny_policy(OTHER), step=0), replace(TINY, variant="idm"), "a.pt")
     assert found.config == replace(OTHER, variant="idm")
-    assert (found.proprio_dim, found.action_dim) == (SPEC.proprio_dim, SPEC.action_dim)
+    assert found.dims == {"action_dim": SPEC.action_dim, "proprio_dim": SPEC.proprio_dim}
 
 
 def test_a_checkpoint_of_the_released_code(tmp_path):
@@ -106,11 +106,10 @@ def test_a_checkpoint_of_the_released_code(tmp_path):
     assert (size.width, size.ffn, size.heads, size.layers) == (64, 96, 2, 3)
     assert (size.channels, size.text_dim, size.time_dim) == (dims["cin"], dims["text"], dims["freq"])
     assert (found.config.action_width, found.config.action_ffn) == (dims["a_hidden"], dims["a_ffn"])
-    assert (found.proprio_dim, found.action_dim) == (dims["pdim"], dims["adim"])
+    assert found.dims == {"action_dim": dims["adim"], "proprio_dim": dims["pdim"]}
 
     torch.save(official, tmp_path / "golden.pt")
-    data = replace(SPEC, proprio_dim=found.proprio_dim, action_dim=found.action_dim)
-    policy = FastWAM(found.config, data, tiny_normalizer())
+    policy = FastWAM(found.config, replace(SPEC, **found.dims), tiny_normalizer())
     assert FORMAT.load(policy, tmp_path / "golden.pt") == 7
     assert same(FORMAT.write(policy, 7), official)
 

@@ -86,7 +86,7 @@ def test_round_trip_is_bit_exact(config, dtype, tmp_path):
 
 def test_structure_is_read_off_the_file():
     found = FORMAT.structure(FORMAT.write(make(OTHER, 1, proprio_dim=7, action_dim=3), step=0), TINY, "a.pt")
-    assert (found.config, found.proprio_dim, found.action_dim) == (OTHER, 7, 3)
+    assert (found.config, found.dims) == (OTHER, {"action_dim": 3, "proprio_dim": 7})
 
 
 def golden_checkpoint() -> dict[str, Any]:
@@ -115,10 +115,10 @@ def test_a_checkpoint_of_the_released_code(tmp_path):
     assert found.config.tuning == LoRATuning(rank=about["lora_rank"], alpha=about["lora_alpha"])
     assert found.config.adapters == Adapters((1, 3), about["adapter_dim"], 1.0)
     assert (expert.queries, expert.level_dim, expert.trunk_dim, expert.step_dim) == (4, 40, 56, 16)
-    assert (found.proprio_dim, found.action_dim) == (about["proprio_dim"], about["action_dim"])
+    assert found.dims == {"action_dim": about["action_dim"], "proprio_dim": about["proprio_dim"]}
 
     torch.save(official, tmp_path / "golden.pt")
-    policy = make(found.config, 3, found.proprio_dim, found.action_dim)
+    policy = make(found.config, 3, **found.dims)
     assert FORMAT.load(policy, tmp_path / "golden.pt") == 7
     assert FORMAT.write(policy, 7).keys() == official.keys()
     for section in SECTIONS:

@@ -23,6 +23,7 @@ class Released:
 
     Examples: wamkit convert {policy} step_055000.pt runs/mine --recipe RECIPE --stats dataset_stats.json
               wamkit convert {policy} runs/mine mine.pt --to official
+    A file that holds an earlier stage too becomes two run directories, that of the earlier stage beside the policy's.
     """
 
     kind: ClassVar[str]
@@ -43,7 +44,7 @@ class Released:
 
     def __call__(self, overrides: Overrides) -> int:
         output_folder(self.target.parent)
-        from wamkit.convert.released import from_official, released, to_official
+        from wamkit.convert.released import earlier_run, from_official, released, to_official
 
         if self.to == "official":
             refuse(overrides)
@@ -53,7 +54,7 @@ class Released:
         if (self.recipe == "") == (self.config == Path()):
             raise BadInput(
                 "a run directory needs --recipe or --config, which say what the file was trained with (give one of "
-                "them), and --stats"
+                "them), and --stats where statistics were released with it"
             )
         form = released(self.kind)
         run = recipe(self.recipe) if self.recipe else form.read_config(self.config, recipe)
@@ -61,6 +62,8 @@ class Released:
         run = from_official(self.kind, self.source, run, self.stats, self.robot, self.target)
         if untold := form.untold(run.policy):
             say(f"Not in any file, taken from recipe {run.recipe}: {untold}")
+        for stage in form.earlier:
+            say(f"{earlier_run(self.target, self.kind, stage.kind)}: done, the stage that it started from")
         say(f"{self.target}: done. Next: {command('wamkit', 'inspect', self.target)}")
         return 0
 

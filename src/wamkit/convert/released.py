@@ -11,10 +11,11 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
@@ -22,25 +23,25 @@ from wamkit.config import (
     PROVENANCE_FILE,
     Run,
     diff,
+    load_normalizer,
     load_provenance,
     load_run,
     save_normalizer,
     save_run,
 )
 from wamkit.data.normalize import Normalizer
-from wamkit.data.official_statistics import Statistics, read_statistics
+from wamkit.data.official_statistics import Statistics
 from wamkit.io.files import replace_text
 from wamkit.io.provenance import record
-from wamkit.io.tensors import digest, load_strict, write_torch
+from wamkit.io.tensors import digest, load_strict
 from wamkit.plugins import load
 from wamkit.policies import released_formats
 from wamkit.policies.released import Released
-from wamkit.recipes import RECIPES
-from wamkit.stages.plan import meta_policy, parts
+from wamkit.recipes import RECIPES, earlier
+from wamkit.stages.plan import parts
+from wamkit.stages.run import NO_FILE
 from wamkit.train.checkpoint import WEIGHTS, run_weights, save_weights, trained_tensors
-from wamkit.types import Trainable
-
-FACTS = ("step", "torch_dtype")
+from wamkit.types import DataSpec, Trainable
 
 
 def released(kind: str) -> Released[Any]:
@@ -49,83 +50,153 @@ def released(kind: str) -> Released[Any]:
     return form
 
 
+def earlier_run(out: Path, kind: str, begun: str) -> Path:
+    """Where the run directory of an earlier stage, of kind `begun`, goes that comes in one file with the run `out`."""
+    return out.with_name(f"{out.name}{begun.removeprefix(kind)}")
+
+
 def from_official(kind: str, file: Path, run: Run, statistics: Path, robot: str, out: Path) -> Run:
     """A released file -> a run directory that acts; its run, which has the file's sizes and step.
 
+    Where the file holds an earlier stage too, that gets a run directory of its own, `earlier_run(out, ...)`.
     kind: of the policy.
     run: what the file was trained with. A recipe gives what no tensor shows, and the file may have another structure;
         any other run states the structure, and an error names where the file contradicts it.
     statistics: the official JSON. robot: its robot, as observations name it.
     What a run directory does not hold (frozen encoders, the video model under LoRA) is read where the run says.
-    Raises BadInput where a file cannot be read, does not fit the run, or `out` exists.
+    Raises BadInput where a file cannot be read, does not fit the run, or a directory exists.
     """
     _expect_kind(kind, run, f"recipe {run.recipe}")
-    if out.exists():
-        raise BadInput(f"{out} exists; choose another name for the run directory")
-    known = read_statistics(statistics, run.data)
     form = released(kind)
+    directories = {stage.kind: earlier_run(out, kind, stage.kind) for stage in form.earlier}
+    for directory in (out, *directories.values()):
+        if directory.exists():
+            raise BadInput(f"{directory} exists; choose another name for the run directory")
+    known = form.statistics(statistics, run.data, robot)
     official = form.read(file)
-    found = form.structure(official, run.policy, str(file))
-    if (found.action_dim, found.proprio_dim) != (run.data.action_dim, run.data.proprio_dim):
-        raise BadInput(
-            f"{file}: its policy has {found.action_dim} action and {found.proprio_dim} proprio dimensions, the recipe "
-            f"{run.data.action_dim} and {run.data.proprio_dim}; choose the recipe it was trained with"
-        )
-    # LeRobot's files do not contain the step; then it is the recipe's.
-    train = replace(run.train, steps=official["step"]) if official["step"] else run.train
-    normalization = replace(run.normalization, statistics="file")
-    stated, run = run, replace(run, policy=found.config, train=train, normalization=normalization)
-    _expect_as_stated(stated, run, file)
-    policy: Any = meta_policy(run)
-    given = run.policy.example_inputs(run.data, 1)["present"].shape[1]
-    if given != found.config.size.channels:
-        raise BadInput(
-            f"{file}: its video model takes {found.config.size.channels} latent channels, the codec of recipe "
-            f"{run.recipe} gives {given}; choose the recipe it was trained with"
-        )
-    form.fill(policy, official, str(file))
-    facts = _provenance(policy, run, robot, known)
-    facts["released"] = {"file": file.name, "frozen": digest(_frozen(policy).items())}
-    facts["released"] |= {name: official[name] for name in FACTS}
-    _write_run(out, run, Normalizer.fit({robot: known.fields}, run.normalization.modes), policy, facts)
-    return run
+    finished = []
+    for stage in form.earlier:
+        begun, directory = _earlier(run, stage.kind), directories[stage.kind]
+        begun = replace(begun, policy=stage.before(run.policy, begun.policy))
+        unknown = released(stage.kind).statistics(NO_FILE, begun.data, robot)
+        finished.append(_converted(official, file, begun, unknown, robot, directory))
+        run = replace(run, policy=stage.after(run.policy, finished[-1].run.policy, directory))
+    finished.append(_converted(official, file, run, known, robot, out))
+    for converted in finished:
+        _write_run(converted)
+    return finished[-1].run
 
 
 def to_official(kind: str, run_dir: Path, file: Path) -> int:
     """A run directory -> a file as the released code reads it, in the dtype of the weights; its training step.
 
-    Raises BadInput where the run is of another policy, incomplete, or `file` exists; and where the frozen video model
-    that the run names is not the one that its released file held.
+    Raises BadInput where the run is of another policy, incomplete, or `file` exists; and where the frozen weights
+    that the run names are not those that its released file held.
     """
-    run = load_run(run_dir)
-    _expect_kind(kind, run, str(run_dir))
+    _expect_kind(kind, load_run(run_dir), str(run_dir))
     if file.exists():
         raise BadInput(f"{file} exists; choose another name")
-    policy: Any = meta_policy(run)
+    official = _official(run_dir)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    released(kind).save(file, official)
+    return int(official["step"])
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """A run directory before it is written."""
+
+    run: Run
+    normalizer: Normalizer
+    policy: Trainable
+    facts: Mapping[str, Any]
+    directory: Path
+
+
+def _converted(
+    official: Mapping[str, Any], file: Path, run: Run, known: Statistics, robot: str, out: Path
+) -> _Converted:
+    """The policy of one kind that is in a released file, with its run."""
+    form = released(run.policy.kind)
+    found = form.structure(official, run.policy, str(file))
+    _expect_dims(found.dims, run.data, file)
+    # Not every file contains the step; then it is the recipe's.
+    train = replace(run.train, steps=official["step"]) if official["step"] else run.train
+    normalization = replace(run.normalization, statistics="file")
+    stated, run = run, replace(run, policy=found.config, train=train, normalization=normalization)
+    _expect_as_stated(stated, run, file)
+    form.fits(run.policy, str(file))
+    normalizer = Normalizer.fit({robot: known.fields}, run.normalization.modes)
+    policy: Any = _without_memory(run, normalizer)
+    form.fill(policy, official, str(file))
+    facts = _provenance(policy, run, robot, known)
+    facts["released"] = {"file": file.name, "frozen": digest(_frozen(policy).items())}
+    facts["released"] |= {name: official[name] for name in form.envelope.facts}
+    return _Converted(run, normalizer, policy, facts, out)
+
+
+def _official(run_dir: Path) -> dict[str, Any]:
+    """The checkpoint dict of a run directory, and of those of earlier stages that it started from."""
+    run = load_run(run_dir)
+    form = released(run.policy.kind)
+    official: dict[str, Any] = {}
+    for stage in form.earlier:
+        directory = stage.directory(run.policy)
+        _expect_kind(stage.kind, load_run(directory), str(directory))
+        official |= _official(directory)
+    policy: Any = _without_memory(run, load_normalizer(run_dir))
     policy.load_frozen()
-    trained = trained_tensors(policy)
-    frozen = tuple(re.escape(name) for name in policy.state_dict() if name not in trained)
-    load_strict(policy, run_weights(run_dir), str(run_dir / WEIGHTS), fresh=frozen)
-    # A released file is of one dtype; the frozen video model beside a run may be stored in a wider one.
-    policy.to(next(iter(trained_tensors(policy).values())).dtype)
+    frozen = _frozen(policy)
+    load_strict(policy, run_weights(run_dir), str(run_dir / WEIGHTS), fresh=tuple(map(re.escape, frozen)))
+    # What lies beside a run may be stored in a wider dtype than it was released in.
+    for name in frozen:
+        parameter = policy.get_parameter(name)
+        parameter.data = parameter.data.to(policy.get_parameter(form.frozen.like).dtype)
     # A run that came from a released file goes back with the facts of that file.
     origin = load_provenance(run_dir).get("released", {})
     if "frozen" in origin and origin["frozen"] != digest(_frozen(policy).items()):
         raise BadInput(
-            f"{run_dir}: its frozen video model is not the one that {origin['file']} held; name that one in "
-            "policy.tuning.base of run.json"
+            f"{run_dir}: its frozen {form.frozen.what} is not the one that {origin['file']} held; name that one in "
+            f"{form.frozen.path} of run.json"
         )
-    official = released(kind).write(policy, run.train.steps)
-    official |= {name: origin[name] for name in FACTS if name in origin}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_torch(file, official)
-    return int(official["step"])
+    known = {name: origin[name] for name in form.envelope.facts if name in origin}
+    return official | form.write(policy, run.train.steps) | known
+
+
+def _earlier(run: Run, kind: str) -> Run:
+    """The run of the earlier stage that a recipe's weights started from."""
+    for begun in earlier(run.recipe):
+        if begun.policy.kind == kind:
+            return begun
+    raise BadInput(
+        f"recipe {run.recipe}: no recipe of {_spelt(kind)} is known that comes before it; name a recipe of weights "
+        "that were released"
+    )
+
+
+def _without_memory(run: Run, normalizer: Normalizer) -> Trainable:
+    with torch.device("meta"):
+        return run.policy.build(run.data, normalizer)
+
+
+def _spelt(kind: str) -> str:
+    return kind.replace("_", "-")
 
 
 def _expect_kind(kind: str, run: Run, what: str) -> None:
     if run.policy.kind != kind:
-        found, asked = (name.replace("_", "-") for name in (run.policy.kind, kind))
+        found, asked = _spelt(run.policy.kind), _spelt(kind)
         raise BadInput(f"{what} is of {found}, not of {asked}; use `wamkit convert {found}`, or name another")
+
+
+def _expect_dims(found: Mapping[str, int], data: DataSpec, file: Path) -> None:
+    expected = {field: getattr(data, field) for field in found}
+    if found != expected:
+        names = " and ".join(f"{size} {field.removesuffix('_dim')}" for field, size in found.items())
+        raise BadInput(
+            f"{file}: its policy has {names} dimensions, the recipe {' and '.join(map(str, expected.values()))}; "
+            "choose the recipe it was trained with"
+        )
 
 
 def _expect_as_stated(stated: Run, found: Run, file: Path) -> None:
@@ -161,17 +232,15 @@ def _provenance(policy: Trainable, run: Run, robot: str, statistics: Statistics)
     return facts | {"statistics": statistics.origin}
 
 
-def _write_run(
-    out: Path, run: Run, normalizer: Normalizer, policy: nn.Module, facts: Mapping[str, Any]
-) -> None:
+def _write_run(made: _Converted) -> None:
     """The directory appears whole or not at all."""
-    partial = out.with_name(f".{out.name}.tmp")
+    partial = made.directory.with_name(f".{made.directory.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save_run(run, partial)
-        save_normalizer(normalizer, partial)
-        replace_text(partial / PROVENANCE_FILE, json.dumps(facts, indent=1, allow_nan=False))
-        save_weights(partial, trained_tensors(policy))
-        os.rename(partial, out)
+        save_run(made.run, partial)
+        save_normalizer(made.normalizer, partial)
+        replace_text(partial / PROVENANCE_FILE, json.dumps(made.facts, indent=1, allow_nan=False))
+        save_weights(partial, trained_tensors(cast(nn.Module, made.policy)))
+        os.rename(partial, made.directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

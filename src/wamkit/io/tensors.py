@@ -12,7 +12,7 @@ import json
 import pickle
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -122,8 +122,38 @@ def read_torch(path: Path) -> Any:
                 f"{path}: holds more than tensors and plain containers ({found[1]}) and is refused: it could run code; "
                 "save it again as a plain dict of tensors"
             ) from None
+        if "Can only" in str(error):
+            raise BadInput(
+                f"{path}: holds objects beside its tensors that cannot be read without their code; save its tensors "
+                "again as a plain dict"
+            ) from None
         reason = "its contents make no sense"
     raise BadInput(f"{path}: not a complete torch file ({reason}); download or copy it again")
+
+
+class Blank:
+    """In place of an object of another class than tensors and plain containers. It takes everything and does nothing."""
+
+    def __new__(cls, *given: Any) -> Blank:
+        """Whatever the object was made of."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Whatever the object held."""
+
+
+def read_torch_blanked(path: Path) -> Any:
+    """`read_torch` of a file that holds objects of any class beside its tensors: each of them becomes a Blank.
+
+    So a training framework's checkpoint is read without its code: nothing that the file names is imported or called.
+    """
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError):
+        foreign = []  # no complete archive: read_torch says so
+    blanks: list[Any] = [(Blank, name) for name in foreign]
+    with torch.serialization.safe_globals(blanks):
+        return read_torch(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -163,27 +193,32 @@ def _shards(index: Path) -> list[str]:
 
 
 def load_strict(
-    module: nn.Module, tensors: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    fresh: Sequence[str] = (),
+    group: Callable[[str], str] = lambda name: "",
 ) -> None:
     """Fill every tensor of `module` and use every one of `tensors`, or raise one BadInput naming the rest.
 
     A module on the meta device takes the tensors as they are (file's dtype, memory-mapped); any other is
     filled in place and keeps its dtype and device.
     fresh: regular expressions (full match) of names that `tensors` may lack; they keep their initial values.
+    group: in which part of the file a tensor belongs, for the message; "": it is not divided.
     """
     own = module.state_dict()
     allowed = re.compile("|".join(f"(?:{pattern})" for pattern in fresh) or r"(?!)")
-    missing = [name for name in own if name not in tensors and not allowed.fullmatch(name)]
-    unexpected = [name for name in tensors if name not in own]
-    reshaped = [
-        f"{name} {list(tensors[name].shape)} instead of {list(own[name].shape)}"
+    missing = {name: name for name in own if name not in tensors and not allowed.fullmatch(name)}
+    unexpected = {name: name for name in tensors if name not in own}
+    reshaped = {
+        name: f"{name} {list(tensors[name].shape)} instead of {list(own[name].shape)}"
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
-    ]
+    }
     problems = [
-        f"{len(names)} {what}: {_some(names)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if names
+        f"{len(told)} {what}{_listed(map(group, told))}: {_some([*told.values()])}"
+        for what, told in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if told
     ]
     if problems:
         raise BadInput(
@@ -200,6 +235,8 @@ class Envelope:
 
     model: its title. names: "section.name" in the file <-> ours. facts: keys it has besides; optional: may have.
     others: what a file with other sections is and what to do with it, by its sections.
+    earlier: further sections, which hold an earlier stage and have an Envelope of their own.
+    groups: beginnings of "section.name" that tell the parts of a file apart, for messages; (): nothing to tell apart.
     """
 
     model: str
@@ -208,22 +245,32 @@ class Envelope:
     others: Mapping[frozenset[str], str]
     facts: tuple[str, ...] = ("step", "torch_dtype")
     optional: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def read(self, path: Path) -> dict[str, Any]:
         """The dict of a file (tensors memory-mapped). Raises BadInput where it is something else."""
-        payload = read_torch(path)
+        return self.checked(read_torch(path), str(path))
+
+    def checked(self, payload: Any, source: str) -> dict[str, Any]:
+        """What a file holds, if it is such a dict. Raises BadInput where it is something else."""
         keys = set(payload) if isinstance(payload, dict) else set()
-        needed = {*self.sections, *self.facts}
+        sections = (*self.sections, *self.earlier)
+        needed = {*sections, *self.facts}
         if needed <= keys <= {*needed, *self.optional} and all(
-            isinstance(payload[section], dict) for section in self.sections
+            isinstance(payload[section], dict) for section in sections
         ):
-            return payload
+            return dict(payload)
         found = sorted(map(str, keys)) if keys else type(payload).__name__
-        expected = (
-            f"expected {', '.join(self.sections)} (and {', '.join(self.facts)}), got {str(found)[:200]}"
-        )
-        what = self.others.get(frozenset(keys - {*self.facts, *self.optional}), expected)
-        raise BadInput(f"{path}: not a {self.model} checkpoint; {what}")
+        expected = f"expected {', '.join(sections)} (and {', '.join(self.facts)}), got {str(found)[:200]}"
+        given = frozenset(str(key).partition(".")[0] for key in keys)
+        what = self.others.get(given - {*self.facts, *self.optional}, expected)
+        raise BadInput(f"{source}: not a {self.model} checkpoint; {what}")
+
+    def group(self, name: str) -> str:
+        """The part of a file that a tensor of ours belongs to; "" where the file is not divided."""
+        official = self.names.backward(name) if self.groups else ""
+        return next((group for group in self.groups if official.startswith(group)), "")
 
     def ours(self, official: Mapping[str, Any], source: str) -> dict[str, Tensor]:
         """The tensors of all sections under our names, not copied. Raises BadInput for a name of neither side."""
@@ -254,10 +301,10 @@ def numbers(names: Iterable[str], prefix: str) -> tuple[int, ...]:
 
 
 def expect_structure(expected: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
-    """Raises BadInput naming leaf by leaf where the structure a file holds is not the policy's."""
+    """Raises BadInput naming leaf by leaf where the structure a file holds, by kind of value, is not the policy's."""
     ours, theirs = _leaves(expected), _leaves(found)
     differences = [
-        f"{name.removeprefix('config.')} is {theirs[name]} in the file and {ours[name]} in the policy"
+        f"{name.partition('.')[2]} is {theirs[name]} in the file and {ours[name]} in the policy"
         for name in ours
         if theirs[name] != ours[name]
     ]
@@ -273,6 +320,11 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         leaves |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
     return leaves
+
+
+def _listed(groups: Iterable[str]) -> str:
+    named = sorted({*groups} - {""})
+    return f" in {', '.join(named)}" if named else ""
 
 
 def _some(names: Sequence[str]) -> str:

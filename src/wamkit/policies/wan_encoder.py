@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from wamkit.data.normalize import Normalizer
 from wamkit.policies.base import EncoderFacts, FrozenEncoder
 from wamkit.tree import Tree
 from wamkit.types import DataSpec, Preprocessing
+from wamkit.wan.dit import WanSize
 from wamkit.wan.encoders import (
     BlockCodecConfig,
     Codec,
@@ -132,6 +134,29 @@ def example_inputs(
         "future": torch.zeros(batch, made.channels, frames, height // pool, width // pool),
         "context": torch.zeros(batch, text.length, text_dim),
     }
+
+
+class VideoConfig(Protocol):
+    """What configs of policies with a video model share."""
+
+    @property
+    def codec(self) -> CodecConfig:
+        """Of the encoder."""
+
+    @property
+    def size(self) -> WanSize:
+        """Of the video model."""
+
+
+def expect_channels(config: VideoConfig, source: str) -> None:
+    """BadInput where a video model read from the file `source` takes other latents than the codec gives."""
+    with torch.device("meta"):
+        given = build_codec(config.codec).channels
+    if given != config.size.channels:
+        raise BadInput(
+            f"{source}: its video model takes {config.size.channels} latent channels, the recipe's codec gives "
+            f"{given}; choose the recipe it was trained with"
+        )
 
 
 def encoder_facts(

@@ -19,6 +19,7 @@ from wamkit.io.renaming import Renaming
 from wamkit.io.tensors import Envelope, read_tensors
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.released import Released, Shapes
+from wamkit.policies.wan_encoder import expect_channels
 from wamkit.wan.checkpoint import size_of
 
 SECTIONS = ("mot", "proprio_encoder")
@@ -100,4 +101,11 @@ def untold(config: FastWAMConfig) -> str:
     return f"shift of flow times: {', '.join(shifts)}"
 
 
-FORMAT = Released(ENVELOPE, read_official, read_structure, last="action.head.weight", untold=untold)
+FORMAT = Released(
+    ENVELOPE,
+    read_official,
+    read_structure,
+    dims={"action_dim": ("action.head.weight", 0), "proprio_dim": ("proprio_encoder.weight", 1)},
+    fits=expect_channels,
+    untold=untold,
+)

@@ -15,7 +15,8 @@ from wamkit.io.renaming import Renaming, under
 from wamkit.io.tensors import Envelope, numbers
 from wamkit.policies.light_wam.official_config import read_config
 from wamkit.policies.light_wam.policy import LightWAMConfig
-from wamkit.policies.released import Released, Shapes
+from wamkit.policies.released import Frozen, Released, Shapes
+from wamkit.policies.wan_encoder import expect_channels
 from wamkit.wan.checkpoint import size_of
 
 SECTIONS = ("mot", "state_fusion_action_expert", "proprio_encoder")
@@ -88,5 +89,11 @@ def read_structure(shapes: Shapes, recipe: LightWAMConfig, source: str) -> Light
 
 
 FORMAT = Released(
-    ENVELOPE, ENVELOPE.read, read_structure, last="expert.output.2.weight", read_config=read_config
+    ENVELOPE,
+    ENVELOPE.read,
+    read_structure,
+    dims={"action_dim": ("expert.output.2.weight", 0), "proprio_dim": ("proprio_encoder.weight", 1)},
+    fits=expect_channels,
+    frozen=Frozen("video model", "policy.tuning.base", like="expert.output.2.weight"),
+    read_config=read_config,
 )
