@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import subprocess
 from argparse import Namespace
 from collections import defaultdict
 from pathlib import Path
@@ -148,7 +149,7 @@ class Marks:
     """Unpickled by anything but a safe reader, it makes a folder."""
 
     def __init__(self, function: Any, folder: Path) -> None:
-        self.call = function, (str(folder),)
+        self.call = function, (["mkdir", str(folder)],)
 
     def __reduce__(self) -> Any:
         return self.call
@@ -161,7 +162,7 @@ def test_objects_beside_tensors_are_left_blank_and_never_made(tmp_path: Path) ->
         "class": torch.optim.AdamW,
         "call": functools.partial(torch.optim.AdamW, lr=1.0),
         "object": Namespace(model=nn.Linear(2, 2)),
-        "marks": Marks(os.makedirs, tmp_path / "made"),
+        "marks": Marks(subprocess.check_call, tmp_path / "made"),
     }
     torch.save({"state_dict": tensors, "global_step": 3, **beside}, path)
     with pytest.raises(BadInput, match=r"a\.ckpt: holds more than tensors and plain containers"):

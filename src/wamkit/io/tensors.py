@@ -132,7 +132,7 @@ def read_torch(path: Path) -> Any:
 
 
 class Blank:
-    """In place of an object of another class than tensors and plain containers. It takes everything and does nothing."""
+    """In place of an object of another class than tensors and plain containers. It does nothing."""
 
     def __new__(cls, *given: Any) -> Blank:
         """Whatever the object was made of."""
