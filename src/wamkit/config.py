@@ -6,7 +6,7 @@ Saved as `run.json`, read back strictly: an unknown or misspelt key is an error 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
@@ -19,7 +19,9 @@ from wamkit_client.types import BadInput
 
 from wamkit.bounds import POSITIVE, check
 from wamkit.data.actions import ActionSpace
-from wamkit.data.normalize import Mode, Normalizer
+from wamkit.data.normalize import Normalizer
+from wamkit.data.rules import Mode
+from wamkit.data.statistics import Stats
 from wamkit.eval.evaluate import EvalConfig
 from wamkit.infer.engine import Engine
 from wamkit.io.differences import differing
@@ -48,16 +50,40 @@ class Normalization:
 
     statistics: "frames": of every step, each counted once. "published_windows": as the released code computes them
         (data/official_statistics.py). "file": as it saved them (`wamkit train --stats`).
+    gripper: rule of an action's grippers: that of the other dimensions, "binary" or "inverted_min_max" (data/rules.py).
+    robots: of a mixture. "own": every robot has statistics of its own. "shared": all have those of all their steps
+        together, as copies of one robot's data at several rates may (LaWAM spec 6.7).
     """
 
     action: Mode = "min_max"
     proprio: Mode = "min_max"
     statistics: Literal["frames", "published_windows", "file"] = "frames"
+    gripper: Literal["as_action", "binary", "inverted_min_max"] = "as_action"
+    robots: Literal["own", "shared"] = "own"
+
+    def __post_init__(self) -> None:
+        if self.robots == "shared" and self.statistics != "frames":
+            raise BadInput(
+                f"normalization.robots: shared statistics are those of all steps, and normalization.statistics is "
+                f"{self.statistics}; give --normalization.statistics frames"
+            )
 
     @property
     def modes(self) -> dict[str, Mode]:
         """By field."""
         return {"action": self.action, "proprio": self.proprio}
+
+    def rules(self, space: ActionSpace) -> dict[int, str]:
+        """Dimensions of an action that have a rule of their own."""
+        own = {"quaternion": "quaternion"}
+        if self.gripper != "as_action":
+            own["gripper"] = self.gripper
+        return {dim: own[kind] for dim, kind in enumerate(space.kinds) if kind in own}
+
+    def fit(self, stats: Mapping[str, Mapping[str, Stats]], spaces: Mapping[str, ActionSpace]) -> Normalizer:
+        """The normalizer of these robots, of which `spaces` has the meaning of actions."""
+        rules = {robot: {"action": self.rules(space)} for robot, space in spaces.items()}
+        return Normalizer.fit(stats, self.modes, rules)
 
 
 @dataclass(frozen=True)

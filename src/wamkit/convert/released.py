@@ -126,7 +126,7 @@ def _converted(
     stated, run = run, replace(run, policy=found.config, train=train, normalization=normalization)
     _expect_as_stated(stated, run, file)
     form.fits(run.policy, str(file))
-    normalizer = Normalizer.fit({robot: known.fields}, run.normalization.modes)
+    normalizer = run.normalization.fit({robot: known.fields}, {robot: run.actions})
     policy: Any = _without_memory(run, normalizer)
     form.fill(policy, official, str(file))
     facts = _provenance(policy, run, robot, known)

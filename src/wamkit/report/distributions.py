@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from markupsafe import Markup
 
 from wamkit.data.joined import AnyDataset
@@ -21,7 +20,7 @@ from wamkit.report.plots import histogram
 
 @dataclass(frozen=True)
 class Distribution:
-    """values [n, d] of one field in physical units; low and high [d] become -1 and 1; mode: the normaliser's."""
+    """values [n, d] of one field in physical units; low, high [d]: ends of the unit range; mode: the normaliser's."""
 
     field: str
     names: tuple[str, ...]
@@ -42,10 +41,9 @@ def distributions_of(dataset: AnyDataset, normalizer: Normalizer) -> list[Distri
     found = []
     for field, column in SOURCES.items():
         values = field_rows(dataset, field, dataset.episodes)
-        if not values.shape[1]:
-            continue
-        unit = torch.tensor([[-1.0], [1.0]]).expand(2, values.shape[1])
-        low, high = normalizer.to_physical(field, unit, normalizer.index([dataset.robot_type] * 2)).numpy()
+        low, high = normalizer.ends(field, dataset.robot_type)
+        if not len(low):
+            continue  # the policy is not given it
         names = dimension_labels(dataset.features[column], values.shape[1])
         found.append(Distribution(field, names, values, low, high, normalizer.modes[field]))
     return found

@@ -13,6 +13,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from wamkit.data.actions import RELATIVE
 from wamkit.data.normalize import LIMIT
 from wamkit.report.seen import PIXEL_STEP, Field, Prompt, Seen
 
@@ -117,7 +118,7 @@ def _large(field: Field, i: int, seen: Seen) -> str:
 
 def _one_signed(field: Field, i: int, seen: Seen) -> str:
     low, high = field.stats.min[i], field.stats.max[i]
-    if field.kinds[i] != "delta" or not field.moves(i) or low < 0 < high:
+    if field.kinds[i] not in RELATIVE or not field.moves(i) or low < 0 < high:
         return ""
     never = f"never {'negative' if low >= 0 else 'positive'} ({low:.4g} .. {high:.4g})"
     return f" is called a delta and is {never}: is it an absolute target?"
@@ -141,8 +142,11 @@ def _follows_state(field: Field, i: int, seen: Seen) -> str:
 def _gripper(field: Field, i: int, seen: Seen) -> str:
     if field.kinds[i] != "gripper" or not field.moves(i) or not len(field.unit):
         return ""
-    unit, middle = field.unit[:, i], (field.low[i] + field.high[i]) / 2
-    for side, share in (("below", float((unit < 0).mean())), ("above", float((unit > 0).mean()))):
+    command, middle = field.values[:, i], (field.low[i] + field.high[i]) / 2
+    for side, share in (
+        ("below", float((command < middle).mean())),
+        ("above", float((command > middle).mean())),
+    ):
         if share < RARE:
             how = "never" if share == 0 else f"in only {100 * share:.2g} % of the steps"
             whose = "the run's middle" if seen.trained else "its middle"

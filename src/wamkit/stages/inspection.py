@@ -179,12 +179,11 @@ def chunks_of(
 def _field(field: str, run: Run, dataset: AnyDataset, normalizer: Normalizer) -> Field:
     values = field_rows(dataset, field, dataset.episodes)
     width = values.shape[1]
-    unit, ends = np.zeros((0, width), np.float32), np.full((2, width), np.nan)
+    unit, (low, high) = np.zeros((0, width), np.float32), np.full((2, width), np.nan)
     if dataset.robot_type in normalizer.stats:
         robot = normalizer.index([dataset.robot_type])
         unit = normalizer.to_unit(field, torch.from_numpy(values.astype(np.float32))[None], robot)[0].numpy()
-        one = torch.ones(1, 1, width)
-        ends = normalizer.to_physical(field, torch.cat([-one, one], dim=1), robot)[0].numpy()
+        low, high = normalizer.ends(field, dataset.robot_type)
     feature = dataset.features[SOURCES[field]]
     return Field(
         field=field,
@@ -195,8 +194,8 @@ def _field(field: str, run: Run, dataset: AnyDataset, normalizer: Normalizer) ->
         values=values,
         stats=Stats.of(values),
         unit=unit,
-        low=ends[0],
-        high=ends[1],
+        low=low,
+        high=high,
     )
 
 

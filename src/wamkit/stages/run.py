@@ -38,7 +38,7 @@ from wamkit.config import (
 from wamkit.data.cache import Cache, fill
 from wamkit.data.clips import Clips
 from wamkit.data.joined import AnyDataset, Joined, open_datasets
-from wamkit.data.normalize import Normalizer, dataset_stats
+from wamkit.data.normalize import Normalizer, dataset_stats, pooled_stats
 from wamkit.data.official_statistics import read_statistics, window_stats
 from wamkit.data.samples import Fresh, Mixture, Samples
 from wamkit.data.statistics import Stats
@@ -111,8 +111,9 @@ def fingerprint(encoder: Encoder, clips: Clips) -> dict[str, str]:
 def fit_normalizer(run: Run, sources: Sequence[Clips], released: Path = NO_FILE) -> Normalizer:
     """The run's statistics of what is trained on, by the robots' names; released: the file, where it says "file".
 
-    Sources of one robot have the statistics of all their steps together, whatever their weights. Raises BadInput where
-    they differ in what they record, and where one file would stand in for several robots.
+    Sources of one robot have the statistics of all their steps together, whatever their weights; all robots have where
+    they share them. Raises BadInput where they differ in what they record, and where one file would stand in for
+    several robots.
     """
     robots: dict[str, list[Clips]] = {}
     for clips in sources:
@@ -122,8 +123,26 @@ def fit_normalizer(run: Run, sources: Sequence[Clips], released: Path = NO_FILE)
             f"normalization.statistics is file, which has those of one robot, and there are {', '.join(robots)}; "
             "omit --stats"
         )
-    stats = {robot: _statistics(run, _joined(own), released) for robot, own in robots.items()}
-    return Normalizer.fit(stats, run.normalization.modes)
+    joined = {robot: _joined(own) for robot, own in robots.items()}
+    spaces = {robot: clips.space for robot, clips in joined.items()}
+    if run.normalization.robots == "shared":
+        stats = dict.fromkeys(joined, _shared(list(joined.values())))
+    else:
+        stats = {robot: _statistics(run, clips, released) for robot, clips in joined.items()}
+    return run.normalization.fit(stats, spaces)
+
+
+def _shared(robots: Sequence[Clips]) -> dict[str, Stats]:
+    """Statistics of every step of several robots. BadInput where their dimensions do not mean the same."""
+    first = robots[0]
+    for other in robots:
+        if (other.space, other.spec.proprio_dim) != (first.space, first.spec.proprio_dim):
+            raise BadInput(
+                f"{other.dataset.where}: normalization.robots is shared, and its actions or proprio do not mean what "
+                f"those of {first.dataset.where} do; give --normalization.robots own"
+            )
+    stats = pooled_stats([(clips.dataset, clips.episodes) for clips in robots])
+    return stats | _unused(first)
 
 
 def _joined(sources: Sequence[Clips]) -> Clips:
@@ -153,8 +172,12 @@ def _statistics(run: Run, clips: Clips, released: Path) -> dict[str, Stats]:
                     "normalization.statistics is file: name it, with `wamkit train ... --stats FILE`"
                 )
             stats = read_statistics(released, clips.spec).fields
-    unused = {"proprio": Stats.of(np.zeros((1, 0)))} if not clips.spec.proprio_dim else {}
-    return stats | unused
+    return stats | _unused(clips)
+
+
+def _unused(clips: Clips) -> dict[str, Stats]:
+    """Of a proprio that the policy is not given."""
+    return {"proprio": Stats.of(np.zeros((1, 0)))} if not clips.spec.proprio_dim else {}
 
 
 def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.device) -> None:
