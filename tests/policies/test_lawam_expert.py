@@ -172,21 +172,6 @@ def test_contexts_made_once_are_those_of_every_step() -> None:
     assert close(expert.sample(noise(3), given, 5), again)
 
 
-def test_noisy_copies_share_a_context() -> None:
-    """Chunk by chunk they are what they are alone, and so are gradients."""
-    expert, given = tiny_expert(), condition()
-    x, t = torch.cat([noise(3), -noise(3)]), torch.linspace(0.1, 0.9, 6)
-    side_by_side = torch.arange(6).view(2, 3).T.flatten()  # both copies of the first, of the second, ...
-    together = expert(x[side_by_side], t[side_by_side], given)
-    alone = torch.cat([expert(x[:3], t[:3], given), expert(x[3:], t[3:], given)])[side_by_side]
-    assert close(together, alone)
-    without = ("null_subgoal", ".k.bias")  # nothing reaches it; attention ignores it
-    parameters = [p for name, p in expert.named_parameters() if not name.endswith(without)]
-    ours, expected = (torch.autograd.grad(each.square().sum(), parameters) for each in (together, alone))
-    for mine, theirs in zip(ours, expected, strict=True):
-        assert (mine - theirs).abs().max() <= 1e-4 * max(theirs.abs().max(), 1e-3)
-
-
 def test_guidance() -> None:
     expert, given = tiny_expert(), condition()
     null = replace(given, subgoal=expert.null_subgoal.expand(3, -1, -1))
@@ -220,6 +205,6 @@ def test_dropout_is_of_training_and_of_the_sample() -> None:
 def test_dropout_keeps_the_mean() -> None:
     expert = tiny_expert().train()
     drop = expert.dropout(Draws.of(torch.Generator().manual_seed(7), 1))
-    dropped = drop(torch.ones(1, 1, 100, 400))
+    dropped = drop(torch.ones(1, 100, 400))
     assert dropped.unique().tolist() == [0.0, 1.25]
     assert dropped.mean() == pytest.approx(1, abs=0.01)

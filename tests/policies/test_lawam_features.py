@@ -116,3 +116,16 @@ def test_block_features_span_what_they_keep(coefficients: int) -> None:
     torch.testing.assert_close(basis @ basis.T, torch.eye(coefficients), atol=1e-5, rtol=0)
     with pytest.raises(BadInput, match=r"policy\.features\.coefficients: expected from 1 to 192"):
         BlockFeaturesConfig(193)
+
+
+def test_merged_blocks_are_one_token_each() -> None:
+    images = views(2, 32, 16)
+    one, four = BlockFeaturesConfig(27), BlockFeaturesConfig(27, merge=2)
+    assert four.dim == 4 * 27 and four.grid(32, 16) == (2, 1)
+    made = four.load()(images)
+    assert made.shape == (2, 2, 108)
+    corner = four.load().basis @ ((images[:, :8, :8] / 127.5 - 1).permute(0, 3, 1, 2).flatten(1)).T
+    ratio = made[:, 0, :27] - made[:, 0, :27].mean(1, keepdim=True)
+    expected = corner.T - corner.T.mean(1, keepdim=True)
+    assert one.grid(32, 16) == (4, 2)
+    assert torch.cosine_similarity(ratio, expected).min() > 1 - 1e-6

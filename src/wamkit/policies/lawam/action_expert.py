@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +92,7 @@ class Context:
     """
 
     seen: tuple[Seen, ...]
-    due: Float[Tensor, "b 1 k d"]
+    due: Float[Tensor, "b k d"]
     valid: Bool[Tensor, "b k"]
     robot: Int[Tensor, " b"]
 
@@ -132,6 +133,25 @@ class RobotMLP(nn.Module):
         return self.second(self.activation(self.first(x, robot)), robot)
 
 
+T = TypeVar("T")
+Velocity = Callable[[Tensor, T], Tensor]
+"""Of a noisy chunk at a flow time."""
+
+
+def guided(
+    velocity_of: Callable[[Condition], Velocity[T]],
+    null_subgoal: Float[Tensor, "1 s d"],
+    condition: Condition,
+    scale: float,
+) -> Velocity[T]:
+    """The velocity, driven away from that without a subgoal: v_null + scale (v - v_null); scale 1 is v itself."""
+    velocity = velocity_of(condition)
+    if scale == 1:
+        return velocity
+    blind = velocity_of(replace(condition, subgoal=null_subgoal.expand(len(condition.subgoal), -1, -1)))
+    return lambda x, t: torch.lerp(blind(x, t), velocity(x, t), scale)
+
+
 class ActionExpert(nn.Module):
     """See the module docstring. hidden_dim: width of the prior's tokens. features_dim, patches: of a frame's features.
     robots: rows of the tables of robots.
@@ -159,30 +179,34 @@ class ActionExpert(nn.Module):
         self.decoder = RobotMLP(robots, (width, width, dim), F.relu)
 
     def forward(
-        self, noisy: Float[Tensor, "br k a"], t: Float[Tensor, " br"], condition: Condition, drop: Drop = keep
-    ) -> Float[Tensor, "br k a"]:
-        """Velocities. There may be several noisy chunks of each condition, one behind the other."""
+        self, noisy: Float[Tensor, "b k a"], t: Float[Tensor, " b"], condition: Condition, drop: Drop = keep
+    ) -> Float[Tensor, "b k a"]:
+        """Velocities of chunks at flow times t."""
         return self.velocity(noisy, t, self.context(condition), drop)
 
     def context(self, condition: Condition) -> Context:
-        """What all noisy chunks of a condition share."""
+        """Made once, for any number of noisy chunks."""
         dtype = self.null_subgoal.dtype
         world = torch.cat([condition.now, condition.subgoal], dim=1).to(dtype)
         seen = self.trunk.context(self.hidden(condition.hidden.to(dtype)), condition.hidden_valid, world)
         valid = condition.valid
         due = self.physical_time(condition.hz, valid.shape[1]) * valid[..., None]
-        return Context(seen, due.to(dtype)[:, None], valid, condition.robot)
+        return Context(seen, due.to(dtype), valid, condition.robot)
 
     def velocity(
-        self, noisy: Float[Tensor, "br k a"], t: Float[Tensor, " br"], context: Context, drop: Drop = keep
-    ) -> Float[Tensor, "br k a"]:
+        self, noisy: Float[Tensor, "b k a"], t: Float[Tensor, " b"], context: Context, drop: Drop = keep
+    ) -> Float[Tensor, "b k a"]:
         """Velocities of chunks at flow times t."""
-        chunks, dtype = len(context.robot), self.null_subgoal.dtype
-        noisy, t = noisy.to(dtype).unflatten(0, (chunks, -1)), t.unflatten(0, (chunks, -1))
-        x = self.encoder(noisy, context.robot) * context.valid[:, None, :, None]
+        dtype = self.null_subgoal.dtype
+        x = self.encoder(noisy.to(dtype), context.robot) * context.valid[..., None]
         time = self.time(self.flow_time(t).to(dtype))
         x = self.trunk(x, time, context.due, context.valid, context.seen, drop)
-        return self.decoder(x, context.robot).flatten(0, 1).float()
+        return self.decoder(x, context.robot).float()
+
+    def velocity_of(self, condition: Condition) -> Velocity[Tensor]:
+        """`velocity` under a condition."""
+        context = self.context(condition)
+        return lambda x, t: self.velocity(x, t, context)
 
     @torch.no_grad()
     def sample(
@@ -190,7 +214,7 @@ class ActionExpert(nn.Module):
     ) -> Float[Tensor, "b k a"]:
         """Chunks in unit range; 0 at tokens that do not exist. guidance: see `guided`."""
         kept = condition.valid[..., None]
-        velocity = guided(self, condition, guidance)
+        velocity = guided(self.velocity_of, self.null_subgoal, condition, guidance)
         return integrate(noise * kept, lambda x, t: velocity(x, t) * kept, TIMES.grid(steps))
 
     def dropout(self, draws: Draws) -> Drop:
@@ -199,20 +223,6 @@ class ActionExpert(nn.Module):
         if not (self.training and share):
             return keep
         return lambda x: x * (draws.uniform_like(x) >= share) / (1 - share)
-
-
-Velocity = Callable[[Tensor, Tensor], Tensor]
-
-
-def guided(expert: ActionExpert, condition: Condition, scale: float) -> Velocity:
-    """The velocity, driven away from that without a subgoal: v_null + scale (v - v_null); scale 1 is v itself."""
-    context = expert.context(condition)
-    if scale == 1:
-        return lambda x, t: expert.velocity(x, t, context)
-    blind = expert.context(
-        replace(condition, subgoal=expert.null_subgoal.expand(len(condition.subgoal), -1, -1))
-    )
-    return lambda x, t: torch.lerp(expert.velocity(x, t, blind), expert.velocity(x, t, context), scale)
 
 
 def action_loss(

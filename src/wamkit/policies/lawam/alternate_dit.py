@@ -2,8 +2,8 @@
 (paper 3.3, spec 2.4).
 
 The flow time shifts and scales what enters attention, and nothing else. Keys and values of what the cross-attention
-layers look at do not depend on the chunk: they are made once per query, and several noisy copies of a chunk share them.
-It knows nothing about robots, units or flow matching.
+layers look at do not depend on the chunk: they are made once per query. It knows nothing about robots, units or flow
+matching.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PERIOD = 4  # prior, self, world, self
 LAST_EPS = 1e-6
 
 Drop = Callable[[Tensor], Tensor]
-"""What becomes of a branch's [b r k d] while training: dropout. Otherwise `keep`."""
+"""What becomes of a branch [b k d] while training: dropout. Otherwise `keep`."""
 
 
 def keep(x: Tensor) -> Tensor:
@@ -50,12 +50,12 @@ class Layer(nn.Module):
         self.up, self.down = nn.Linear(width, ffn), nn.Linear(ffn, width)
 
     def ask(
-        self, x: Float[Tensor, "b r k d"], time: Float[Tensor, "b r d"], due: Float[Tensor, "b 1 k d"]
-    ) -> Float[Tensor, "b r k d"]:
+        self, x: Float[Tensor, "b k d"], time: Float[Tensor, "b d"], due: Float[Tensor, "b k d"]
+    ) -> Float[Tensor, "b k d"]:
         """What attention is asked with. The code of physical time is added here, in every layer, as in the released
         code; the paper adds it to the tokens once.
         """
-        scale, shift = self.modulation(time)[:, :, None].chunk(2, dim=-1)
+        scale, shift = self.modulation(time)[:, None].chunk(2, dim=-1)
         return self.norm(x) * (1 + scale) + shift + due
 
     def look(self, tokens: Float[Tensor, "b s c"], valid: Bool[Tensor, "b 1 1 s"] | None) -> Seen:
@@ -63,14 +63,11 @@ class Layer(nn.Module):
         return Seen(split_heads(self.k(tokens), self.heads), split_heads(self.v(tokens), self.heads), valid)
 
     def forward(
-        self, x: Float[Tensor, "b r k d"], asked: Float[Tensor, "b r k d"], seen: Seen, drop: Drop
-    ) -> Float[Tensor, "b r k d"]:
-        # all copies of a chunk ask what they share in one sequence; each asks itself alone
-        rows = self.q(asked).reshape(len(seen.k), -1, asked.shape[-1])
-        attended = F.scaled_dot_product_attention(
-            split_heads(rows, self.heads), seen.k, seen.v, attn_mask=seen.valid
-        )
-        x = x + drop(self.out(join_heads(attended).reshape(x.shape)))
+        self, x: Float[Tensor, "b k d"], asked: Float[Tensor, "b k d"], seen: Seen, drop: Drop
+    ) -> Float[Tensor, "b k d"]:
+        q = split_heads(self.q(asked), self.heads)
+        attended = F.scaled_dot_product_attention(q, seen.k, seen.v, attn_mask=seen.valid)
+        x = x + drop(self.out(join_heads(attended)))
         inner = F.gelu(self.up(self.norm(x)), approximate="tanh")
         return x + drop(self.down(drop(inner)))
 
@@ -100,21 +97,20 @@ class AlternateDiT(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b r k d"],
-        time: Float[Tensor, "b r d"],
-        due: Float[Tensor, "b 1 k d"],
+        x: Float[Tensor, "b k d"],
+        time: Float[Tensor, "b d"],
+        due: Float[Tensor, "b k d"],
         valid: Bool[Tensor, "b k"],
         context: tuple[Seen, ...],
         drop: Drop,
-    ) -> Float[Tensor, "b r k d"]:
-        """r noisy copies of each of b chunks. time: its embedded flow time. due: the code of physical time."""
-        time = F.silu(time)
-        copies = valid.repeat_interleave(x.shape[1], dim=0)[:, None, None]
+    ) -> Float[Tensor, "b k d"]:
+        """time: embedded flow time. due: the code of physical time. valid: which action tokens exist."""
+        time, keys = F.silu(time), valid[:, None, None]
         cross, alone = (cast(Iterable[Layer], self.layers[first::2]) for first in (0, 1))
         for looking, own, seen in zip(cross, alone, context, strict=True):
             x = looking(x, looking.ask(x, time, due), seen, drop)
             asked = own.ask(x, time, due)
-            x = own(x, asked, own.look(asked.flatten(0, 1), copies), drop)
+            x = own(x, asked, own.look(asked, keys), drop)
         # the released code has shift and scale in the opposite order here
-        shift, scale = self.last_modulation(time)[:, :, None].chunk(2, dim=-1)
+        shift, scale = self.last_modulation(time)[:, None].chunk(2, dim=-1)
         return self.last(self.last_norm(x) * (1 + scale) + shift)

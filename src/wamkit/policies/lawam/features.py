@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.bounds import Bound, check
+from wamkit.bounds import AT_LEAST_1, Bound, check
 from wamkit.io.records import read_record
 from wamkit.io.tensors import digest, load_strict, read_tensors
 from wamkit.nn.tables import Tables
@@ -120,27 +120,29 @@ class BlockFeaturesConfig:
     """Features that need no download: coefficients of the block transform (wan/codec.py) of each 8x8 block.
 
     coefficients: how many are kept of the 192, those of low frequency first; 27 are those that the codec keeps.
+    merge: a token is a square of merge x merge blocks.
     """
 
     coefficients: int = 64
+    merge: int = 1
     kind: Literal["block"] = "block"
 
     def __post_init__(self) -> None:
         kept = Bound(f"from 1 to {3 * BLOCK**2}", lambda count: 1 <= count <= 3 * BLOCK**2)
-        check("policy.features", self, {"coefficients": kept})
+        check("policy.features", self, {"coefficients": kept, "merge": AT_LEAST_1})
 
     @property
     def dim(self) -> int:
         """Numbers per token."""
-        return self.coefficients
+        return self.coefficients * self.merge**2
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of a view. BadInput where blocks do not cover it exactly."""
-        return _grid(height, width, BLOCK)
+        """Rows and columns of tokens of a view. BadInput where tokens do not cover it exactly."""
+        return _grid(height, width, BLOCK * self.merge)
 
     def build(self) -> BlockFeatures:
         """There are no weights."""
-        return BlockFeatures(self.coefficients)
+        return BlockFeatures(self.coefficients, self.merge)
 
     def load(self) -> BlockFeatures:
         """There are no weights."""
@@ -200,23 +202,26 @@ class BlockFeatures(Tables):
 
     basis: Tensor
 
-    def __init__(self, coefficients: int) -> None:
+    def __init__(self, coefficients: int, merge: int) -> None:
         kept = sorted(_COEFFICIENTS, key=_rank)[:coefficients]
         scale = torch.tensor([_spread(colour, row + column) for _, colour, row, column in kept])
         with torch.device("cpu"):
             super().__init__(basis=block_basis(kept, 1) / scale[:, None])
+        self.merge = merge
 
     @property
     def fingerprint(self) -> str:
         """Names the transform and what is kept of it."""
-        return f"blocks:{len(self.basis)}:{COLOUR_SPREAD}:{MEAN_SPREAD}:{SLOPE}"
+        return f"blocks:{len(self.basis)}:{self.merge}:{COLOUR_SPREAD}:{MEAN_SPREAD}:{SLOPE}"
 
     @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "n _ _ 3"]) -> Float[Tensor, "n s d"]:
         """See above."""
         pixels = images / 127.5 - 1
         blocks = pixels.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).permute(0, 1, 3, 5, 2, 4)
-        tokens = blocks.flatten(3).flatten(1, 2) @ self.basis.T
+        kept = blocks.flatten(3) @ self.basis.T  # n rows columns coefficients
+        cells = kept.unflatten(2, (-1, self.merge)).unflatten(1, (-1, self.merge)).transpose(2, 3)
+        tokens = cells.flatten(3).flatten(1, 2)
         return F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
 
 

@@ -1,0 +1,29 @@
+"""Images as the vision tower of Qwen3-VL takes them: the exact numbers of its processor, computed where images are.
+
+Nothing is resized: a view has its size when it comes here (LaWAM spec 2.1).
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+FRAMES = 2
+"""Frames per patch; an image is repeated."""
+
+
+def patches(images: UInt8[Tensor, "n H W 3"], patch: int, merge: int) -> Float[Tensor, "n s p"]:
+    """Squares of patch x patch pixels, colours in [-1, 1], each flattened as (colour, frame, row, column).
+
+    Their order is that of `in_cells`.
+    """
+    pixels = (images.float() / 255 - 0.5) / 0.5
+    grid = pixels.unflatten(2, (-1, patch)).unflatten(1, (-1, patch)).permute(1, 3, 0, 5, 2, 4)
+    ordered = in_cells(grid, merge).transpose(0, 1)  # n s colour row column
+    return ordered[:, :, :, None].expand(-1, -1, -1, FRAMES, -1, -1).flatten(2)
+
+
+def in_cells(grid: Tensor, merge: int) -> Tensor:
+    """Patches [h w ...] in the tower's order [h*w ...]: cells of merge x merge row by row, and so within each."""
+    cells = grid.unflatten(1, (-1, merge)).unflatten(0, (-1, merge))
+    return cells.transpose(1, 2).flatten(0, 3)
