@@ -83,7 +83,9 @@ class PolicyConfig:
         """Networks that only training reads, frozen, by row of the parameter table."""
         return {}
 
-    def encoder_facts(self, instructions: Sequence[str], device: torch.device) -> EncoderFacts:
+    def encoder_facts(
+        self, data: DataSpec, instructions: Sequence[str], device: torch.device
+    ) -> EncoderFacts:
         """What can be shown of its encoder on this machine."""
         prompts = tuple(Prompt(text, text, (), 0, 0, "") for text in instructions)
         return EncoderFacts(

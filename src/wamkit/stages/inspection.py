@@ -75,7 +75,7 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
     """Everything that is shown and judged."""
     dataset, device = clips.dataset, best_device()
     known, instructions = dataset.robot_type in normalizer.stats, tuple(dict.fromkeys(dataset.tasks.values()))
-    facts = run.policy.encoder_facts(instructions, device)
+    facts = run.policy.encoder_facts(run.data, instructions, device)
     broken = told_not_finite(not_finite(run_weights(run_dir))) if run_dir != Path() else ""
     no_policy = why_no_policy(run, run_dir, known) or facts.missing or broken
     engines = [] if no_policy else [load_engine_as(run, run_dir, device)]

@@ -148,7 +148,9 @@ class FastWAMConfig(PolicyConfig):
         """Its networks without their released weights, by row of the parameter table."""
         return {"video codec": build_codec(self.codec)}
 
-    def encoder_facts(self, instructions: Sequence[str], device: torch.device) -> EncoderFacts:
+    def encoder_facts(
+        self, data: DataSpec, instructions: Sequence[str], device: torch.device
+    ) -> EncoderFacts:
         """What can be shown of its encoder on this machine."""
         return encoder_facts(self.codec, self.text, instructions, device)
 

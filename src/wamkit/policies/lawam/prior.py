@@ -281,6 +281,9 @@ class FromScratch:
 
     kind: Literal["scratch"] = "scratch"
 
+    def expect_folder(self) -> None:
+        """There is none."""
+
     def initialize(self, prior: Prior) -> None:
         """Nothing to read."""
 
@@ -295,6 +298,15 @@ class FromQwen:
     path: str = "weights/Qwen3-VL-2B-Instruct"
     kind: Literal["qwen"] = "qwen"
 
+    def expect_folder(self) -> None:
+        """BadInput where it is missing."""
+        folder = Path(self.path)
+        if not (folder / "config.json").is_file():
+            raise BadInput(
+                f"{folder}: no Qwen3-VL; expected config.json and its safetensors files. Download them with "
+                f"`hf download Qwen/Qwen3-VL-2B-Instruct --local-dir {folder}`"
+            )
+
     def initialize(self, prior: Prior) -> None:
         """All but the queries. Raises BadInput naming a missing file or tensor, or another structure."""
         tensors = self._tensors(prior)
@@ -308,12 +320,8 @@ class FromQwen:
 
     def _tensors(self, prior: Prior) -> dict[str, Tensor]:
         """Under our names, without later text layers and the head."""
+        self.expect_folder()
         folder = Path(self.path)
-        if not (folder / "config.json").is_file():
-            raise BadInput(
-                f"{folder}: no Qwen3-VL; expected config.json and its safetensors files. Download them with "
-                f"`hf download Qwen/Qwen3-VL-2B-Instruct --local-dir {folder}`"
-            )
         _expect_size(folder, prior.visual.size)
         return ours(read_tensors(folder), prior.visual.size.layers)
 

@@ -60,6 +60,12 @@ class Prompt(Protocol):
         Raises BadInput for an instruction whose prompt is longer than l.
         """
 
+    def text(self, instruction: str) -> str:
+        """What is tokenised, with one mark for each image."""
+
+    def pieces(self, instruction: str) -> tuple[str, ...]:
+        """Its tokens as text, one for each image."""
+
 
 @dataclass(frozen=True)
 class QwenPromptConfig:
@@ -184,7 +190,7 @@ class QwenPrompt:
         return f"qwen:{sha.hexdigest()[:16]}:{self.config.length}:{self.layout.views}x{self.layout.tokens}"
 
     def text(self, instruction: str) -> str:
-        """The whole prompt as one string."""
+        """See Prompt."""
         image, others = {"type": "image"}, self.layout.views - 1
         motion = self.config.motion.replace(INSTRUCTION, instruction)
         content = [
@@ -193,17 +199,22 @@ class QwenPrompt:
             *[image] * others,
             {"type": "text", "text": self.config.actions},
         ]
-        turn = self.tokenizer.apply_chat_template(
+        turn: str = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
             chat_template=self.template,
             tokenize=False,
             add_generation_prompt=True,
         )
-        return turn.replace(IMAGE, IMAGE * self.layout.tokens)
+        return turn
+
+    def pieces(self, instruction: str) -> tuple[str, ...]:
+        """See Prompt."""
+        return tuple(self.tokenizer.convert_ids_to_tokens(self.tokenizer(self.text(instruction)).input_ids))
 
     def encode(self, instructions: Sequence[str]) -> Tree:
         """See Prompt."""
-        ids = [self.tokenizer(self.text(instruction)).input_ids for instruction in instructions]
+        images = IMAGE * self.layout.tokens
+        ids = [self.tokenizer(self.text(told).replace(IMAGE, images)).input_ids for told in instructions]
         image, placeholder = self.tokenizer.convert_tokens_to_ids([IMAGE, PLACEHOLDER])
         return prompts(instructions, ids, image, placeholder, self.layout, self.config.length)
 
@@ -270,6 +281,14 @@ class HashedPrompt:
         """See Prompt. Raises BadInput for an instruction without words, too."""
         ids = [self._ids(instruction) for instruction in instructions]
         return prompts(instructions, ids, self.IMAGE, self.PLACEHOLDER, self.layout, self.config.length)
+
+    def text(self, instruction: str) -> str:
+        """See Prompt."""
+        return instruction
+
+    def pieces(self, instruction: str) -> tuple[str, ...]:
+        """See Prompt; the words alone."""
+        return tuple(words_of(instruction))
 
     def _ids(self, instruction: str) -> list[int]:
         words = words_of(instruction)

@@ -137,7 +137,9 @@ class LightWAMConfig(PolicyConfig):
         """Its networks without their released weights, by row of the parameter table."""
         return {"video codec": build_codec(self.codec)}
 
-    def encoder_facts(self, instructions: Sequence[str], device: torch.device) -> EncoderFacts:
+    def encoder_facts(
+        self, data: DataSpec, instructions: Sequence[str], device: torch.device
+    ) -> EncoderFacts:
         """What can be shown of its encoder on this machine."""
         return encoder_facts(
             self.codec,
