@@ -25,7 +25,7 @@ ROWS = (
     {"config"},
     {"registry"},
     {"train", "serve", "eval", "report"},
-    {"infer"},
+    {"infer", "analysis"},
     {"policies"},
     {"wan", "data"},
     {"nn", "flow"},

@@ -1,0 +1,1 @@
+"""What latent world models predict, measured on recorded trajectories: numbers, no pages and no commands."""
