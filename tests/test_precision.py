@@ -20,8 +20,9 @@ from tests.policies import tiny_policy as light
 from tests.policies.tiny_policy import SPEC, tiny_normalizer
 from wamkit.config import Run, load_engine_as, load_run, save_normalizer, save_run
 from wamkit.data.actions import ActionSpace
+from wamkit.io.weights import save_weights
 from wamkit.policies.light_wam.policy import LoRATuning
-from wamkit.train.checkpoint import save_weights, trained_tensors
+from wamkit.train.checkpoint import trained_tensors
 
 CPU = torch.device("cpu")
 TINY = {"fast_wam": fast, "light_wam": light}

@@ -20,8 +20,8 @@ from wamkit.config import Normalization, Source, load_normalizer, load_run
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.official_statistics import window_stats
 from wamkit.eval.evaluate import EvalConfig
+from wamkit.io.weights import run_weights
 from wamkit.stages.run import encode, fit_normalizer, open_clips, train
-from wamkit.train.checkpoint import run_weights
 
 CPU = torch.device("cpu")
 Z_SCORE = replace(RUN, normalization=Normalization("z_score", "z_score"))

@@ -28,9 +28,10 @@ from wamkit.io.differences import differing
 from wamkit.io.files import replace_text
 from wamkit.io.provenance import Provenance
 from wamkit.io.tensors import read_tensors
+from wamkit.io.weights import WEIGHTS
 from wamkit.policies.base import PolicyConfig
 from wamkit.registry import policy_type
-from wamkit.train.checkpoint import WEIGHTS, read_weights
+from wamkit.train.checkpoint import read_weights
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec, Encoder, Policy, Trainable
 

@@ -16,8 +16,9 @@ from wamkit import load_policy
 from wamkit.config import Run, save_normalizer, save_run
 from wamkit.data.actions import ActionSpace
 from wamkit.data.normalize import Normalizer, Stats
+from wamkit.io.weights import save_weights
 from wamkit.stages.plan import meta_batch, meta_policy
-from wamkit.train.checkpoint import save_weights, trained_tensors
+from wamkit.train.checkpoint import trained_tensors
 from wamkit.train.loop import TrainConfig, initial_state, optimize
 
 CONFIG = TrainConfig(steps=1, batch_size=3, warmup_steps=0, learning_rate=1e-2)

@@ -23,10 +23,11 @@ from wamkit.data.clips import Clips
 from wamkit.data.lerobot.dataset import Dataset, Episode
 from wamkit.data.lerobot.writer import Writer
 from wamkit.data.windows import window
+from wamkit.io.weights import WEIGHTS
 from wamkit.stages.findings import findings
 from wamkit.stages.inspection import inspect, padded_share, see
 from wamkit.stages.run import fit_normalizer, open_clips
-from wamkit.train.checkpoint import WEIGHTS, trained_tensors
+from wamkit.train.checkpoint import trained_tensors
 from wamkit.types import DataSpec
 from wamkit.wan.encoders import HashedTextConfig, StoredTextConfig, UMT5Config, WanVAEConfig
 from wamkit.wan.prompts import prompts_of

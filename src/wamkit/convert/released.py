@@ -34,13 +34,14 @@ from wamkit.data.official_statistics import Statistics
 from wamkit.io.files import replace_text
 from wamkit.io.provenance import record
 from wamkit.io.tensors import digest, load_strict
+from wamkit.io.weights import WEIGHTS, run_weights, save_weights
 from wamkit.plugins import load
 from wamkit.policies import released_formats
 from wamkit.policies.released import Released
 from wamkit.recipes import RECIPES, earlier
 from wamkit.stages.plan import parts
 from wamkit.stages.run import NO_FILE
-from wamkit.train.checkpoint import WEIGHTS, run_weights, save_weights, trained_tensors
+from wamkit.train.checkpoint import trained_tensors
 from wamkit.types import DataSpec, Trainable
 
 

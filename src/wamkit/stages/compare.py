@@ -42,6 +42,7 @@ from wamkit.io.files import replace_file, try_lock
 from wamkit.io.progress import console, say
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.io.records import read_record
+from wamkit.io.weights import WEIGHTS
 from wamkit.report.results import (
     COMPARED,
     RATE,
@@ -57,7 +58,7 @@ from wamkit.stages import run as stages
 from wamkit.stages.cost import Acting, Learning, measure
 from wamkit.stages.plan import memory, meta_policy, parts
 from wamkit.stages.rows import Comparison, Row, check, samples_of, settle
-from wamkit.train.checkpoint import WEIGHTS, read_weights
+from wamkit.train.checkpoint import read_weights
 from wamkit.types import Trainable
 
 FORMAT = "wamkit-comparison-1"

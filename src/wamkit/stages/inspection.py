@@ -24,10 +24,11 @@ from wamkit.data.statistics import Stats
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import Advance, bar, command
 from wamkit.io.tensors import not_finite
+from wamkit.io.weights import run_weights
 from wamkit.report.seen import Chunk, Field, Look, Seen, View, open_loop
 from wamkit.stages.findings import findings
 from wamkit.stages.run import best_device, fit_normalizer
-from wamkit.train.checkpoint import run_weights, told_not_finite
+from wamkit.train.checkpoint import told_not_finite
 from wamkit.types import DataSpec, Policy
 from wamkit.wan.encoders import Codec
 

@@ -45,11 +45,11 @@ from wamkit.data.statistics import Stats
 from wamkit.eval.evaluate import RESULTS, differences, like, read_results
 from wamkit.eval.evaluate import evaluate as measure
 from wamkit.io.files import replace_text, sha256
-from wamkit.io.progress import command
+from wamkit.io.progress import command, say
 from wamkit.io.provenance import record
+from wamkit.io.weights import WEIGHTS
 from wamkit.stages.collect import FACTS as COLLECTION
 from wamkit.stages.plan import parts
-from wamkit.train.checkpoint import WEIGHTS
 from wamkit.train.loop import train as fit
 from wamkit.types import Encoder, Trainable
 
@@ -184,13 +184,18 @@ def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.d
     """Datasets -> latent cache. Raises BadInput where they do not fit the run, or the cache is another's."""
     sources = open_clips(run, datasets)
     encoder = build_encoder(run)
+    _expect_cacheable(run, encoder)
+    encoder.to(device)
+    for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
+        fill(Fresh(clips, encoder), folder, fingerprint(encoder, clips))
+
+
+def _expect_cacheable(run: Run, encoder: Encoder) -> None:
+    """BadInput where a sample is encoded to something else in every epoch."""
     if encoder.augments:
         raise BadInput(
             f"run {run.recipe} augments its images, so latents cannot be computed beforehand; train without --cache"
         )
-    encoder.to(device)
-    for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
-        fill(Fresh(clips, encoder), folder, fingerprint(encoder, clips))
 
 
 def training_samples(run: Run, sources: Sequence[Clips], encoder: Encoder, cache_path: Path) -> Samples:
@@ -232,9 +237,13 @@ def train(
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
     normalizer = fit_normalizer(run, sources, released)
     encoder = build_encoder(run)
+    if cache_path != NO_FILE:
+        _expect_cacheable(run, encoder)
     samples = training_samples(run, sources, encoder, cache_path)
     if cache_path == NO_FILE:
         encoder.to(device)
+    if encoder.augments:
+        say(f"run {run.recipe} augments its images: they are encoded anew in every step")
     policy = build_policy(run, normalizer)
     policy.initialize()
     save_run(run, run_dir)

@@ -20,18 +20,17 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.io.files import refuse_pointer, sha256, sync
+from wamkit.io.files import sha256, sync
 from wamkit.io.records import read_record, write_record
 from wamkit.io.tensors import not_finite, read_tensors, write_tensors
+from wamkit.io.weights import WEIGHTS, run_weights, save_weights
 from wamkit.train.optim import MovingAverage, trained_parameters
 from wamkit.types import Trainable
 
 FOLDER = "checkpoints"
-WEIGHTS = "weights.safetensors"
 AVERAGE = "average.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
-WEIGHTS_RECORD = "weights.json"
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,6 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class WeightsRecord:
-    """`weights.json`: what `weights.safetensors` was when it was written."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class State:
     """Everything that training changes."""
 
@@ -99,15 +88,6 @@ def write_weights(run_dir: Path, state: State) -> None:
     save_weights(run_dir, trained_tensors(state.module) | state.average.tensors)
 
 
-def save_weights(run_dir: Path, tensors: Mapping[str, Tensor]) -> None:
-    """`weights.safetensors` and, beside it, `weights.json` with its size and sha256."""
-    path, record, staged = run_dir / WEIGHTS, run_dir / WEIGHTS_RECORD, run_dir / f"{WEIGHTS}.tmp"
-    digest = write_tensors(staged, tensors)  # a disk that refuses leaves both files as they were
-    record.unlink(missing_ok=True)  # not for a moment the record of other weights
-    os.replace(staged, path)
-    write_record(record, WeightsRecord(path.stat().st_size, digest))
-
-
 def size(state: State) -> int:
     """About how many bytes a checkpoint takes."""
     learning = sum(tensor.nbytes for tensor in trained_tensors(state.module).values())
@@ -125,26 +105,6 @@ def read_weights(run_dir: Path, module: nn.Module) -> None:
         raise BadInput(f"{run_dir / WEIGHTS}: {broken}")
     on_meta = any(tensor.is_meta for tensor in trained_tensors(module).values())
     module.load_state_dict(weights, strict=False, assign=on_meta)
-
-
-def run_weights(run_dir: Path) -> dict[str, Tensor]:
-    """A run's trained weights, memory-mapped. BadInput where they are missing or not as they were written.
-
-    Runs from before `weights.json` was written are only checked for being whole.
-    """
-    path, remedy = run_dir / WEIGHTS, "copy the run directory again, or repeat its `wamkit train`"
-    if not path.is_file():
-        raise BadInput(
-            f"{run_dir}: {WEIGHTS} is missing; training writes it at its end: finish `wamkit train`"
-        )
-    if (run_dir / WEIGHTS_RECORD).exists():
-        refuse_pointer(path)
-        record = read_record(run_dir / WEIGHTS_RECORD, WeightsRecord, remedy)
-        if path.stat().st_size != record.bytes:
-            raise BadInput(f"{path}: expected {record.bytes} bytes, got {path.stat().st_size}; {remedy}")
-        if sha256(path) != record.sha256:
-            raise BadInput(f"{path}: its bytes have changed since it was written (sha256 differs); {remedy}")
-    return read_tensors(path)
 
 
 def told_not_finite(names: list[str]) -> str:

@@ -25,6 +25,7 @@ from wamkit.draws import Draws
 from wamkit.io.files import NO_SPACE, disk_full, only_writer
 from wamkit.io.interrupt import stop_request, stopped
 from wamkit.io.progress import bar, warn
+from wamkit.io.weights import WEIGHTS
 from wamkit.nn.frozen import store_frozen_linears
 from wamkit.train import checkpoint
 from wamkit.train.checkpoint import Progress, State
@@ -246,9 +247,9 @@ def _resume(run_dir: Path, state: State, start: Progress) -> tuple[Progress, lis
         warn(f"{path}: not a checkpoint (these are folders called step_NUMBER); it is left as it is")
     folder = checkpoint.latest(run_dir)
     if folder is None:
-        if (run_dir / checkpoint.WEIGHTS).exists():
+        if (run_dir / WEIGHTS).exists():
             raise BadInput(
-                f"{run_dir}: has {checkpoint.WEIGHTS} but no checkpoints to go on from; "
+                f"{run_dir}: has {WEIGHTS} but no checkpoints to go on from; "
                 "train into another run directory, or delete that file to start over"
             )
         return start, []
