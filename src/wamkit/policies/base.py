@@ -121,13 +121,17 @@ class FrozenEncoder:
     A subclass has at least `fingerprint` and `frames`, which takes views from the CPU to `device`.
     """
 
-    augments = False
     device = torch.device("cpu")
 
-    @staticmethod
-    def prepare(views: Tree, generator: torch.Generator) -> Tree:
+    @property
+    def augments(self) -> bool:
+        """Whether `prepare` draws from its generator: it does not."""
+        return False
+
+    @property
+    def prepare(self) -> Callable[[Tree, torch.Generator], Tree]:
         """Views as they are."""
-        return views
+        return unchanged
 
     def text(self, instructions: Sequence[str]) -> Tree:
         """Nothing: the policy is not told what to do."""
@@ -137,6 +141,11 @@ class FrozenEncoder:
         """On `device`, in place."""
         self.device = device
         return self
+
+
+def unchanged(views: Tree, generator: torch.Generator) -> Tree:
+    """What an encoder without preparation is given."""
+    return views
 
 
 class TrainedModule(nn.Module):

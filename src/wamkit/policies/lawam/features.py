@@ -204,8 +204,8 @@ class BlockFeatures(Tables):
 
     def __init__(self, coefficients: int, merge: int) -> None:
         kept = sorted(_COEFFICIENTS, key=_rank)[:coefficients]
-        scale = torch.tensor([_spread(colour, row + column) for _, colour, row, column in kept])
         with torch.device("cpu"):
+            scale = torch.tensor([_spread(colour, row + column) for _, colour, row, column in kept])
             super().__init__(basis=block_basis(kept, 1) / scale[:, None])
         self.merge = merge
 

@@ -101,6 +101,7 @@ class InverseDynamics(nn.Module):
 
     def __init__(self, size: LatentSize, features_dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
+        self.grid = grid
         self.input = nn.Linear(features_dim, size.width)
         self.queries = nn.Parameter(torch.randn(1, 1, size.width))
         self.look = FirstLook(size.width, size.heads)

@@ -44,6 +44,7 @@ class LatentWorldModel(nn.Module):
 
     def __init__(self, size: LatentSize, features_dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
+        self.grid = grid
         self.input = nn.Linear(features_dim, size.width)
         self.code = nn.Linear(size.code, size.width)
         self.blocks = nn.ModuleList(Block(size.width, size.heads, size.ffn) for _ in range(size.world_layers))
