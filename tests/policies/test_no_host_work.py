@@ -16,15 +16,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.fast_wam_sampler import Networks, libero
+from benchmarks.lawam_expert import PROTOCOLS, asked, expert_on, without_padding
 from tests.policies import tiny_fast_wam
 from tests.policies.tiny_policy import tiny_config, tiny_policy
 from wamkit.nn.lora import merge_lora
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.variants import VARIANTS
+from wamkit.policies.lawam.action_expert import ExpertSize
+from wamkit.policies.lawam.fused import FusedExpert
 from wamkit.policies.light_wam.policy import LoRATuning
 from wamkit.wan.vae import VAESize, WanVAE
 
-META = torch.device("meta")
+META, LIBERO = torch.device("meta"), PROTOCOLS["LIBERO"]
 
 
 class OnTheDevice(TorchDispatchMode):
@@ -71,6 +74,18 @@ def test_fused_fast_wam(name: str) -> None:
     sampler = FusedSampler(networks, 3)
     with OnTheDevice() as found:
         assert sampler.sample(*asked).action.is_meta
+    assert not found.elsewhere
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_lawams_expert(guidance: float) -> None:
+    expert, protocol = expert_on(META, torch.float32, ExpertSize(width=16, heads=2, ffn=16, layers=4)), LIBERO
+    noise, condition = asked(expert, protocol, batch=2)
+    short, fast = without_padding(condition, protocol), FusedExpert(expert, 3, guidance)
+    with OnTheDevice() as found:
+        assert fast.sample(noise, short).is_meta
+        expert.context(condition)
+        expert.velocity(noise, condition.hz, expert.context(condition))
     assert not found.elsewhere
 
 

@@ -14,7 +14,7 @@ It knows nothing about units, observations or where noise comes from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
@@ -23,10 +23,11 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from wamkit.nn.attention import KV, Visibility, join_heads, split_heads
 from wamkit.nn.rope import GridRotary, LineRotary
+from wamkit.nn.stack import stack
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
 from wamkit.wan.block import Block, Rows, embed_times
@@ -291,11 +292,6 @@ def lay_out(
 def grid(latents: Float[Tensor, "b c f h w"]) -> tuple[int, int]:
     """Rows and columns of tokens of a frame."""
     return latents.shape[3] // PATCH, latents.shape[4] // PATCH
-
-
-def stack(layers: Sequence[nn.Linear]) -> tuple[Float[Tensor, "out d"], Float[Tensor, " out"]]:
-    """Copies of weights and biases, one below the other."""
-    return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
 
 def normalize_(x: Float[Tensor, "..."], floor: Float[Tensor, ""]) -> Float[Tensor, "..."]:

@@ -199,9 +199,12 @@ class ActionExpert(nn.Module):
         """Velocities of chunks at flow times t."""
         dtype = self.null_subgoal.dtype
         x = self.encoder(noisy.to(dtype), context.robot) * context.valid[..., None]
-        time = self.time(self.flow_time(t).to(dtype))
-        x = self.trunk(x, time, context.due, context.valid, context.seen, drop)
+        x = self.trunk(x, self.embed_time(t), context.due, context.valid, context.seen, drop)
         return self.decoder(x, context.robot).float()
+
+    def embed_time(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """Flow times as the trunk takes them."""
+        return F.silu(self.time(self.flow_time(t).to(self.null_subgoal.dtype)))
 
     def velocity_of(self, condition: Condition) -> Velocity[Tensor]:
         """`velocity` under a condition."""

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from wamkit.nn.attention import join_heads, split_heads
 
 PERIOD = 4  # prior, self, world, self
-LAST_EPS = 1e-6
 
 Drop = Callable[[Tensor], Tensor]
 """What becomes of a branch [b k d] while training: dropout. Otherwise `keep`."""
@@ -55,8 +54,13 @@ class Layer(nn.Module):
         """What attention is asked with. The code of physical time is added here, in every layer, as in the released
         code; the paper adds it to the tokens once.
         """
-        scale, shift = self.modulation(time)[:, None].chunk(2, dim=-1)
+        scale, shift = self.modulate(time[:, None])
         return self.norm(x) * (1 + scale) + shift + due
+
+    def modulate(self, time: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
+        """Scale and shift [*b d]."""
+        scale, shift = self.modulation(time).chunk(2, dim=-1)
+        return scale, shift
 
     def look(self, tokens: Float[Tensor, "b s c"], valid: Bool[Tensor, "b 1 1 s"] | None) -> Seen:
         """Keys and values."""
@@ -80,7 +84,7 @@ class AlternateDiT(nn.Module):
         self.layers = nn.ModuleList(
             Layer(width, heads, ffn, width if i % 2 else context_dim) for i in range(layers)
         )
-        self.last_norm = nn.LayerNorm(width, eps=LAST_EPS, elementwise_affine=False)
+        self.last_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.last_modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, width)
 
@@ -105,12 +109,16 @@ class AlternateDiT(nn.Module):
         drop: Drop,
     ) -> Float[Tensor, "b k d"]:
         """time: embedded flow time. due: the code of physical time. valid: which action tokens exist."""
-        time, keys = F.silu(time), valid[:, None, None]
+        keys = valid[:, None, None]
         cross, alone = (cast(Iterable[Layer], self.layers[first::2]) for first in (0, 1))
         for looking, own, seen in zip(cross, alone, context, strict=True):
             x = looking(x, looking.ask(x, time, due), seen, drop)
             asked = own.ask(x, time, due)
             x = own(x, asked, own.look(asked, keys), drop)
-        # the released code has shift and scale in the opposite order here
-        shift, scale = self.last_modulation(time)[:, None].chunk(2, dim=-1)
+        scale, shift = self.last_modulate(time[:, None])
         return self.last(self.last_norm(x) * (1 + scale) + shift)
+
+    def last_modulate(self, time: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
+        """Scale and shift [*b d] at the end; its weights have them in the opposite order, as the released ones."""
+        shift, scale = self.last_modulation(time).chunk(2, dim=-1)
+        return scale, shift

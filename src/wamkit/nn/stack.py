@@ -1,0 +1,14 @@
+"""Linear layers that are applied to the same input, as one product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def stack(layers: Sequence[nn.Linear]) -> tuple[Float[Tensor, "out d"], Float[Tensor, " out"]]:
+    """Copies of weights and biases, one below the other."""
+    return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
