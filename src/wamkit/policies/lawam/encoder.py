@@ -1,0 +1,209 @@
+"""The frozen half of LaWAM's policy: features of the main view, tokens of the prompt, and the teacher's latent action.
+
+Views stay separate images, which the prior takes as bytes (LaWAM spec 2.1). Of training samples, which have a later
+frame, it also says which latent action leads there (spec 2.3); only then is the teacher read, so acting needs neither
+its weights nor the directory of stage 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from wamkit_client.types import BadInput
+
+from wamkit.io.files import sha256
+from wamkit.io.weights import WEIGHTS
+from wamkit.policies.base import EncoderFacts, FrozenEncoder
+from wamkit.policies.lawam.features import Features, FeaturesConfig
+from wamkit.policies.lawam.images import squeezed
+from wamkit.policies.lawam.latent_action import LatentSize, Teacher
+from wamkit.policies.lawam.prior import FromQwen, FromScratch
+from wamkit.policies.lawam.prompt import Prompt, PromptConfig, example
+from wamkit.policies.lawam.stage1 import read_teacher
+from wamkit.tree import Tree, tree_cat, tree_map
+from wamkit.types import DataSpec
+from wamkit.wan.prompts import PROMPTS
+from wamkit.wan.prompts import Prompt as Shown
+
+KEPT_PROMPTS = 4096
+"""Prompts that stay on the device; one takes some KiB."""
+
+
+@dataclass(frozen=True)
+class Squeeze:
+    """Views of any size -> those of the spec: "images" uint8 [b v h w 3] of the present, "later" uint8 [b t h w 3] of
+    the main view's frames after it. Pickled to worker processes."""
+
+    data: DataSpec
+
+    def __call__(self, views: Tree, generator: torch.Generator) -> Tree:
+        size = self.data.view_height, self.data.view_width
+        missing = [name for name in self.data.views if name not in views]
+        if missing:
+            raise BadInput(
+                f"camera {missing[0]!r} is missing; expected {list(self.data.views)}, got {list(views)}"
+            )
+        main = views[self.data.views[0]]
+        later = main[:, 1:].flatten(0, 1)
+        return {
+            "images": torch.stack([squeezed(views[name][:, 0], *size) for name in self.data.views], dim=1),
+            "later": squeezed(later, *size).unflatten(0, (len(main), -1)),
+        }
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """The teacher in a run directory of stage 1, read at its first use."""
+
+    directory: Path
+    features: FeaturesConfig
+    latent: LatentSize
+    grid: tuple[int, int]
+
+    @cached_property
+    def module(self) -> Teacher:
+        """On the CPU. Raises BadInput where the directory is not that of a stage 1 like this."""
+        with torch.device("meta"):
+            teacher = Teacher(self.latent, self.features.dim, self.grid)
+        read_teacher(self.directory, self.features, self.latent, teacher)
+        return teacher.float()
+
+    @property
+    def fingerprint(self) -> str:
+        """Names its weights."""
+        path = self.directory / WEIGHTS
+        if not path.is_file():
+            raise BadInput(f"{path}: missing; policy.world names the finished run of stage 1 (docs/train.md)")
+        return f"{sha256(path)[:16]}:{self.latent}"
+
+
+class LaWAMEncoder(FrozenEncoder):
+    """See the module docstring."""
+
+    def __init__(self, features: Features, prompt: Prompt, teacher: StoredTeacher, data: DataSpec) -> None:
+        self.features, self.teacher, self.data = features, teacher, data
+        self._prompt = prompt
+        self._prompts: dict[str, Tree] = {}
+
+    @classmethod
+    def load(
+        cls, features: FeaturesConfig, latent: LatentSize, prompt: PromptConfig, world: str, data: DataSpec
+    ) -> LaWAMEncoder:
+        """With the weights and files that the configs name, on the CPU, but for those of `world`, the run directory of
+        stage 1. Raises BadInput naming a missing file."""
+        grid = features.grid(data.view_height, data.view_width)
+        teacher = StoredTeacher(Path(world), features, latent, grid)
+        return cls(features.load(), prompt.load(data), teacher, data)
+
+    @property
+    def prepare(self) -> Squeeze:
+        """Cuts and squeezes the views; nothing is drawn."""
+        return Squeeze(self.data)
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """Names features, prompt, images and teacher."""
+        size = f"{self.data.view_height}x{self.data.view_width}"
+        return {
+            "features": self.features.fingerprint,
+            "prompt": self._prompt.fingerprint,
+            "images": f"{', '.join(self.data.views)} at {size}",
+            "teacher": self.teacher.fingerprint,
+        }
+
+    @torch.no_grad()
+    def frames(self, prepared: Tree) -> Tree:
+        """-> "images" uint8 [b v h w 3] of the present, "features" [b t s d] of the main view's frames and, of pairs,
+        "code" [b e]: the latent action of the teacher."""
+        images, later = (prepared[name].to(self.device) for name in ("images", "later"))
+        seen = torch.cat([images[:, :1], later], dim=1)
+        features = self.features(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        return {"images": images, "features": features} | (self._code(features) if later.shape[1] else {})
+
+    def _code(self, pair: Tensor) -> Tree:
+        return {"code": self.teacher.module.to(self.device)(pair)}
+
+    def text(self, instructions: Sequence[str]) -> Tree:
+        """What `Prompt.encode` says of them; each distinct one is tokenised once."""
+        for text in dict.fromkeys(instructions):
+            if text not in self._prompts:
+                self._prompts[text] = self._on_device(self._prompt.encode([text]))
+        rows = tree_cat([self._prompts[text] for text in instructions])
+        for oldest in list(self._prompts)[:-KEPT_PROMPTS]:
+            del self._prompts[oldest]
+        return rows
+
+    def to(self, device: torch.device) -> LaWAMEncoder:
+        """On `device`, in place."""
+        super().to(device)
+        self.features.to(device)
+        self._prompts = {text: self._on_device(rows) for text, rows in self._prompts.items()}
+        return self
+
+    def _on_device(self, rows: Tree) -> Tree:
+        return tree_map(lambda x: x.to(self.device), rows)
+
+
+def example_inputs(
+    features: FeaturesConfig, latent: LatentSize, prompt: PromptConfig, data: DataSpec, batch: int
+) -> Tree:
+    """Zeros in the shapes of what the encoder returns for a training batch."""
+    height, width, frames = data.view_height, data.view_width, len(data.frame_times)
+    rows, columns = features.grid(height, width)
+    return {
+        "images": torch.zeros(batch, len(data.views), height, width, 3, dtype=torch.uint8),
+        "features": torch.zeros(batch, frames, rows * columns, features.dim),
+        "code": torch.zeros(batch, latent.code),
+        **example(prompt, data, batch),
+    }
+
+
+def teacher_modules(features: FeaturesConfig, latent: LatentSize) -> dict[str, nn.Module]:
+    """The teacher's networks without weights, by row of the parameter table."""
+    teacher = Teacher(latent, features.dim, grid=(1, 1))  # no parameter depends on the grid
+    return {"inverse-dynamics encoder": teacher.inverse, "bottleneck": teacher.bottleneck}
+
+
+def encoder_facts(
+    features: FeaturesConfig,
+    prompt: PromptConfig,
+    start: FromQwen | FromScratch,
+    data: DataSpec,
+    instructions: Sequence[str],
+) -> EncoderFacts:
+    """What becomes of instructions on this machine, and why the policy cannot be asked here, where it cannot."""
+    missing = [why for why in map(_why_not, (features.load, start.expect_folder)) if why]
+    shown: tuple[Shown, ...] = ()
+    try:
+        made = prompt.load(data)
+        told = sorted((_shown(made, prompt.length, text) for text in instructions), key=_importance)
+        shown = tuple(told[:PROMPTS])
+    except BadInput as error:
+        missing.append(str(error))
+    return EncoderFacts(shown, no_codec="this policy has no video codec", missing="; ".join(missing))
+
+
+def _why_not(load: Callable[[], object]) -> str:
+    try:
+        load()
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def _shown(prompt: Prompt, rows: int, instruction: str) -> Shown:
+    try:
+        used = int(prompt.encode([instruction])["length"])
+        return Shown(instruction, prompt.text(instruction), prompt.pieces(instruction), used, rows, "")
+    except BadInput as error:
+        return Shown(instruction, "", (), 0, rows, str(error))
+
+
+def _importance(shown: Shown) -> tuple[bool, int]:
+    """Those that cannot be encoded come first, then the longest, which fit the least."""
+    return not shown.problem, -shown.used
