@@ -42,6 +42,7 @@ test-lerobot: install-dev
 
 bench: install-dev
 	$(BIN)/python -m benchmarks.fast_wam_sampler
+	$(BIN)/python -m benchmarks.lawam_expert
 	$(BIN)/python -m benchmarks.full_size
 
 lint: install-dev

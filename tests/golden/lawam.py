@@ -23,6 +23,7 @@ def lawam_rows(golden: Golden) -> list[Row]:
     _world(golden)
     lawam_expert.query_pool(golden)
     lawam_expert.physical_time(golden)
+    lawam_expert.placeholders(golden)
     lawam_expert.action_expert(golden)
     lawam_expert.stage2(golden, World(golden).world)
     return golden.rows

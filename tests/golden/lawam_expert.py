@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.golden.compare import GRADIENT, LOSS, Golden
 from wamkit.flow import Noised
+from wamkit.policies.lawam import prompt
 from wamkit.policies.lawam.action_expert import (
     TIMES,
     ActionExpert,
@@ -20,7 +21,9 @@ from wamkit.policies.lawam.action_expert import (
     bucket,
 )
 from wamkit.policies.lawam.convert import EXPERT_NAMES
+from wamkit.policies.lawam.fused import FusedExpert
 from wamkit.policies.lawam.physical_time import PhysicalTime, TimeCode, tokens_of
+from wamkit.policies.lawam.prior import stop_latent_context_grad
 from wamkit.policies.lawam.query_pool import QueryPool
 from wamkit.policies.lawam.world_model import LatentWorldModel
 
@@ -50,6 +53,19 @@ def load(module: nn.Module, golden: Golden, section: str, prefixes: tuple[str, s
             for name, x in golden.section(section).items()
         }
     )
+
+
+def placeholders(golden: Golden) -> None:
+    """Group ph: where the queries stand, and where gradients reach the prior in the mode that stops them."""
+    given, masks = golden.tensors["ph.in.input_ids"], golden.section("ph.out.")
+    latent, action = (masks[name].bool() for name in ("act_mask", "flow_mask"))
+    counts = [int(mask[0].sum()) for mask in (latent, action)]
+    found = prompt.placeholders(given, int(given[latent][0]), counts)
+    hidden = torch.ones(*given.shape, 1, requires_grad=True)
+    stop_latent_context_grad(hidden, prompt.places(found[0])).sum().backward()
+    ours = {"act_mask": found[0], "flow_mask": found[1], "flow_only_grad_positions": hidden.grad[..., 0]}
+    for name, expected in masks.items():
+        golden.record("ph.out", ours[name], expected, EXACT)
 
 
 def physical_time(golden: Golden) -> None:
@@ -169,6 +185,8 @@ def sampling(golden: Golden, expert: ActionExpert, condition: Condition) -> None
     for name, steps, guidance in (("sample10", 10, 1.0), ("sample4", 4, 1.0), ("sample10_cfg2", 10, 2.0)):
         chunk = expert.sample(noise, condition, steps, guidance)
         check(golden, f"flow.out.{name}", chunk)
+        fused = FusedExpert(expert, steps, guidance).sample(noise, condition)
+        golden.record("flow.fused", fused, golden.tensors[f"flow.out.{name}"], OUTPUT)
 
 
 def outputs_by_module(network: nn.Module) -> dict[str, Any]:
