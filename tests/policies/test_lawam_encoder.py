@@ -16,14 +16,19 @@ from tests.policies.test_lawam_features import SIZE as DINO
 from tests.policies.test_lawam_features import tiny_dinov3
 from tests.policies.tiny_lawam_world import CONFIG, PAIR_RUN, PAIRS, tiny_world
 from tests.policies.tiny_qwen import SIZE, tiny_prompt, tiny_qwen
+from tests.tiny_dataset import write
 from wamkit.config import save_run
+from wamkit.data.cache import Cache, fill
+from wamkit.data.clips import Clips
+from wamkit.data.joined import open_datasets
+from wamkit.data.samples import Fresh, read_all
 from wamkit.io.weights import save_weights
 from wamkit.policies.lawam.encoder import LaWAMEncoder, encoder_facts, example_inputs
 from wamkit.policies.lawam.features import BlockFeaturesConfig, DINOv3Config
 from wamkit.policies.lawam.images import squeezed
 from wamkit.policies.lawam.prior import FromQwen, FromScratch, Prior
 from wamkit.policies.lawam.prompt import HashedPrompt, HashedPromptConfig
-from wamkit.tree import tree_map
+from wamkit.tree import tree_leaves, tree_map
 from wamkit.types import Clip, encode
 
 PROMPT = HashedPromptConfig(length=40)
@@ -132,6 +137,19 @@ def test_what_is_no_stage_1_is_refused(tmp_path: Path) -> None:
         encoder.frames(encoder.prepare(views(2), torch.Generator()))
     with pytest.raises(BadInput, match="camera 'wrist' is missing"):
         encoder.prepare({"front": views(1)["front"]}, torch.Generator())
+
+
+def test_a_cache_holds_what_it_says(stage1: Path, tmp_path: Path) -> None:
+    clips = Clips(open_datasets([write(tmp_path / "dataset", (9, 12))]), PAIRS, PAIR_RUN.actions)
+    fresh = Fresh(clips, loaded(stage1))
+    fill(fresh, tmp_path / "cache", fresh.encoder.fingerprint, shard_size=8, batch_size=3)
+    cached = Cache.open(tmp_path / "cache", fresh.encoder.fingerprint, PAIRS.hz)
+    numbers = [0, 20, 7, 8]
+    told, own = (tree_leaves(read_all(source, numbers).inputs) for source in (cached, fresh))
+    assert told.keys() == own.keys() >= {"images", "features", "code", "tokens", "latent_at", "length"}
+    for name, x in own.items():
+        assert told[name].dtype == x.dtype
+        torch.testing.assert_close(told[name], x, msg=name)
 
 
 def test_the_whole_path_with_real_parts(tmp_path: Path) -> None:

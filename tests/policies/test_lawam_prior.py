@@ -176,7 +176,7 @@ def test_weights_of_a_folder_and_acting_without_it(folder: Path) -> None:
     trained, inputs = loaded(folder), asked(folder, "open it")
     with torch.device("meta"):
         acting = Prior(SIZE)
-    acting.text.embed_tokens.requires_grad_(False)
+    FromQwen(str(folder)).freeze(acting)
     FromQwen(str(folder)).load_frozen(acting)
     saved = {name: x for name, x in trained.state_dict().items() if "embed_tokens" not in name}
     acting.load_state_dict(saved, strict=False, assign=True)

@@ -284,6 +284,9 @@ class FromScratch:
     def expect_folder(self) -> None:
         """There is none."""
 
+    def freeze(self, prior: Prior) -> None:
+        """Nothing is frozen."""
+
     def initialize(self, prior: Prior) -> None:
         """Nothing to read."""
 
@@ -306,6 +309,10 @@ class FromQwen:
                 f"{folder}: no Qwen3-VL; expected config.json and its safetensors files. Download them with "
                 f"`hf download Qwen/Qwen3-VL-2B-Instruct --local-dir {folder}`"
             )
+
+    def freeze(self, prior: Prior) -> None:
+        """The token embedding."""
+        prior.text.embed_tokens.requires_grad_(False)
 
     def initialize(self, prior: Prior) -> None:
         """All but the queries. Raises BadInput naming a missing file or tensor, or another structure."""
@@ -345,27 +352,27 @@ def _expect_size(folder: Path, size: PriorSize) -> None:
     config = Qwen3VLConfig.from_pretrained(folder)
     text, vision = config.text_config, config.vision_config
     found = PriorSize(
-        width=text.hidden_size,
-        layers=min(text.num_hidden_layers, size.layers),
-        heads=text.num_attention_heads,
-        kv_heads=text.num_key_value_heads,
-        head_dim=text.head_dim,
-        ffn=text.intermediate_size,
-        vocabulary=text.vocab_size,
-        rope_base=text.rope_parameters["rope_theta"],
-        vision_width=vision.hidden_size,
-        vision_blocks=vision.depth,
-        vision_heads=vision.num_heads,
-        vision_ffn=vision.intermediate_size,
-        vision_taps=tuple(vision.deepstack_visual_indexes),
-        position_side=round(vision.num_position_embeddings**0.5),
-        patch=vision.patch_size,
-        merge=vision.spatial_merge_size,
+        text.hidden_size,
+        min(text.num_hidden_layers, size.layers),
+        text.num_attention_heads,
+        text.num_key_value_heads,
+        text.head_dim,
+        text.intermediate_size,
+        text.vocab_size,
+        text.rope_parameters["rope_theta"],
+        vision.hidden_size,
+        vision.depth,
+        vision.num_heads,
+        vision.intermediate_size,
+        tuple(vision.deepstack_visual_indexes),
+        round(vision.num_position_embeddings**0.5),
+        vision.patch_size,
+        vision.spatial_merge_size,
     )
     differences = [
-        f"{name} {value}, expected {vars(size)[name]}"
-        for name, value in vars(found).items()
-        if value != vars(size)[name]
+        f"{name} {own}, expected {vars(size)[name]}"
+        for name, own in vars(found).items()
+        if own != vars(size)[name]
     ]
     if differences:
         raise BadInput(f"{folder}: a Qwen3-VL of another size than policy.prior: {'; '.join(differences)}")
