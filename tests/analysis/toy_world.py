@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ToyWorld:
-    """A grid of 2 x 2 patches. gain: of what is added; 1 is exact where all patches change alike."""
+    """gain: of what is added; 1 is exact where all patches change alike."""
 
     gain: float = 1.0
     view: str = "front"
@@ -18,8 +18,8 @@ class ToyWorld:
     seconds: float = 0.5
 
     def features(self, frames: Tensor) -> Tensor:
-        size = frames.shape[1] // 2, frames.shape[2] // 2
-        patches = frames.float().unflatten(2, (2, size[1])).unflatten(1, (2, size[0]))
+        rows, columns = self.grid
+        patches = frames.float().unflatten(2, (columns, -1)).unflatten(1, (rows, -1))
         return patches.mean(dim=(2, 4)).flatten(1, 2) / 255  # b s 3
 
     def infer(self, now: Tensor, later: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from wamkit_client.types import BadInput
 
 from tests.policies.tiny_policy import engine_of, tiny_config, tiny_policy
 from tests.report.slider import evaluation
+from wamkit.policies.base import FORESIGHT
 from wamkit.report.distributions import Distribution
 from wamkit.report.facts import Facts
 from wamkit.report.future import FutureConfig
@@ -91,7 +92,7 @@ def test_the_page_is_well_formed_and_whole(html: str) -> None:
     assert outline.open == []
     assert len(set(outline.ids)) == len(outline.ids)
     anchors = [address[1:] for address in outline.addresses if re.fullmatch(r"#[a-z]+", address)]
-    assert anchors == list(ALL) and set(anchors) <= set(outline.ids)
+    assert anchors == [name for name in ALL if name not in FORESIGHT] and set(anchors) <= set(outline.ids)
     assert "2 of 4 episodes solved (50 %)" in html
 
 
@@ -131,6 +132,14 @@ def test_a_page_has_the_sections_it_is_asked_for(page: RunPage, tmp_path: Path) 
     assert re.findall(r'<section id="(\w+)"', out.read_text()) == ["facts", "success"]
     with pytest.raises(BadInput, match="no section 'futur'; expected some of success, rollouts"):
         write_run_page(out, page, ("futur",))
+
+
+def test_a_section_that_the_policy_has_nothing_for(page: RunPage, tmp_path: Path) -> None:
+    blind = replace(page, engine=engine_of(tiny_policy(tiny_config(objective="action_only"))))
+    with pytest.raises(BadInput, match=r"section 'future': this policy .* imagines no video"):
+        write_run_page(tmp_path / "page.html", blind, ("success", "future"))
+    with pytest.raises(BadInput, match=r"'subgoal': this policy .* predicts no subgoal"):
+        write_run_page(tmp_path / "page.html", blind, ("subgoal",))
 
 
 def test_a_damaged_recording_stops_the_page(page: RunPage, tmp_path: Path) -> None:

@@ -276,9 +276,10 @@ class Eval:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the report page of a run: success, videos, imagined futures, attention, curves.
+    """Write the report page of a run: success, videos, imagined futures or subgoals, attention, curves.
 
-    Example: wamkit report demo/run --dataset demo/dataset
+    Examples: wamkit report demo/run --dataset demo/dataset
+              wamkit report demo/run --dataset demo/dataset --sections success future
     """
 
     run: Positional[Path]
@@ -287,6 +288,8 @@ class Report:
     """The results folder of an evaluation; by default RUN/eval/SUITE."""
     out: Path = Path()
     """The page; by default RUN/report.html."""
+    sections: tuple[str, ...] = ()
+    """Some of its sections: success, rollouts, future, ...; by default all that the policy has something for."""
 
     def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
@@ -296,7 +299,7 @@ class Report:
         results = self.run / "eval" / load_run(self.run).suite if self.results == Path() else self.results
         page = self.run / "report.html" if self.out == Path() else self.out
         output_file(page)
-        stages.report(self.run, self.dataset, results, page, {})
+        stages.report(self.run, self.dataset, results, page, {}, self.sections)
         say(f"page: {page}")
         return 0
 

@@ -31,6 +31,9 @@ from wamkit.types import (
 from wamkit.wan.encoders import Codec
 from wamkit.wan.prompts import Prompt
 
+FORESIGHT = ("subgoal", "latent")
+"""Sections of a run's page (report/run_page.py) for policies that predict a subgoal by a latent action."""
+
 
 @dataclass(frozen=True)
 class EncoderFacts:
@@ -184,7 +187,7 @@ class PolicyModule(TrainedModule):
     @property
     def unsupported_sections(self) -> tuple[str, ...]:
         """Sections of a run's page that it has nothing to show in."""
-        return ("future", "attention")
+        return ("future", "attention", *FORESIGHT)
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """Action chunks in physical units."""

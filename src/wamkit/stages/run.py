@@ -341,24 +341,29 @@ def _demonstrated(run_dir: Path) -> Sequence[InitialState]:
 
 
 def report(
-    run_dir: Path, datasets: Sequence[Path], results_dir: Path, page: Path, stage_seconds: dict[str, float]
+    run_dir: Path,
+    datasets: Sequence[Path],
+    results_dir: Path,
+    page: Path,
+    stage_seconds: dict[str, float],
+    sections: Sequence[str] = (),
 ) -> None:
-    """The page of a run and one of its evaluations."""
+    """The page of a run and one of its evaluations. sections: (): all that the policy has something for."""
     # Imported here: matplotlib takes a second and no other stage draws.
     from wamkit.report.distributions import distributions_of
     from wamkit.report.facts import Facts
-    from wamkit.report.run_page import ALL, RunPage, write_run_page
+    from wamkit.report.run_page import RunPage, write_run_page
 
     run, facts = load_run(run_dir), load_provenance(run_dir)
     results = read_results(results_dir / RESULTS)
     engine = load_engine(run_dir, best_device())
-    sections = [name for name in ALL if name not in engine.policy.unsupported_sections]
     shown = RunPage(
         title=run.recipe,
         results=results,
         results_folder=results_dir,
         run_dir=run_dir,
         engine=engine,
+        world=lambda: run.policy.world_model(run_dir, run.data, engine.device),
         distributions=distributions_of(open_datasets(datasets), load_normalizer(run_dir)),
         facts=Facts(
             groups={

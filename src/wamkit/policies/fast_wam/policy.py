@@ -25,7 +25,7 @@ from wamkit.draws import Draws
 from wamkit.flow import FlowTimes, Grid, Noised, Shift, TimePrecision, noise_like
 from wamkit.nn.attention import only
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
-from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
+from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
@@ -235,7 +235,8 @@ class FastWAM(PolicyModule):
     @property
     def unsupported_sections(self) -> tuple[str, ...]:
         """Sections of a run's page that it has nothing for."""
-        return ("attention",) if self.variant.trains_video else ("future", "attention")
+        lacking = ("attention", *FORESIGHT)
+        return lacking if self.variant.trains_video else ("future", *lacking)
 
     @property
     def parts(self) -> PartTable:

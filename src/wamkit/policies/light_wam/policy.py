@@ -25,7 +25,7 @@ from wamkit.flow import FlowTimes, Shift, TimePrecision, integrate, noise_like
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
-from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
+from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
 from wamkit.policies.wan_encoder import (
     WanEncoder,
@@ -228,7 +228,7 @@ class LightWAM(PolicyModule):
     @property
     def unsupported_sections(self) -> tuple[str, ...]:
         """Sections of a run's page that it has nothing for."""
-        return () if "video" in self.loss_weights else ("future",)
+        return FORESIGHT if "video" in self.loss_weights else ("future", *FORESIGHT)
 
     @property
     def parts(self) -> PartTable:
