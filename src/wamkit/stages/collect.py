@@ -24,6 +24,7 @@ from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, NOT_NEGATIVE, check
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.files import CAMERA_PREFIX
 from wamkit.data.lerobot.recorder import KEPT, Episode, Format, Recorder, Request, recording, vector, video
 from wamkit.io.files import AGAIN
@@ -55,6 +56,13 @@ BOUNDS = {
     "steps_after_success": AT_LEAST_0,
     "noise": NOT_NEGATIVE,
 }
+
+
+def is_collected(dataset: Dataset) -> bool:
+    """Whether `collect` recorded it, or what it is a copy of at a higher rate (convert/downsample.py)."""
+    if (dataset.root / FACTS).exists():
+        return True
+    return "collected" in dataset.episode_columns and all(dataset.episode_column("collected"))
 
 
 def collect(suite: Suite, folder: Path, config: CollectConfig) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from wamkit.io.files import replace_text, sha256
 from wamkit.io.progress import command, say
 from wamkit.io.provenance import record
 from wamkit.io.weights import WEIGHTS
-from wamkit.stages.collect import FACTS as COLLECTION
+from wamkit.stages.collect import is_collected
 from wamkit.stages.plan import parts
 from wamkit.train.loop import train as fit
 from wamkit.types import Encoder, Trainable
@@ -283,7 +283,7 @@ def _provenance(
 
 def initial_states(dataset: AnyDataset) -> list[dict[str, Any]]:
     """Where the demonstrations began, as our collector recorded it; none for datasets of other origin."""
-    collected = [part for part in dataset.parts if (part.root / COLLECTION).exists()]
+    collected = [part for part in dataset.parts if is_collected(part)]
     return [json.loads(state) for part in collected for state in part.episode_column("initial_state")]
 
 

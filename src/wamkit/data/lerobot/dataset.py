@@ -28,6 +28,7 @@ from PIL import Image
 from wamkit.data.lerobot.disk import (
     RESTORE,
     Broken,
+    column_names,
     expect,
     file_size,
     files_below,
@@ -38,7 +39,9 @@ from wamkit.data.lerobot.disk import (
     read_rows,
 )
 from wamkit.data.lerobot.files import (
+    EPISODE_COLUMNS,
     NUMBERS,
+    V3,
     Episode,
     Info,
     episode_files,
@@ -150,6 +153,15 @@ class Dataset:
                 what = f"{name} is {parts[-1][step, dim]} in episode {episode.index}, step {step}, dimension {dim}"
                 raise Broken(str(self.root / episode.file), what, "correct the value, or omit the episode")
         return np.concatenate(parts)
+
+    @property
+    def episode_columns(self) -> tuple[str, ...]:
+        """The extra columns of meta/episodes (v3.0), which are not of the format."""
+        if self.info.layout is not V3:
+            return ()
+        with inside(self.root):
+            names = [name for file in episode_files(self.root)[:1] for name in column_names(self.root, file)]
+        return tuple(name for name in names if "/" not in name and name not in EPISODE_COLUMNS)
 
     def episode_column(self, name: str) -> list[Any]:
         """An extra column of meta/episodes (v3.0), one value per episode: `extra` of `Writer.add_episode`."""

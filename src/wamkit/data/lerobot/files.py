@@ -35,6 +35,15 @@ STAGING = ".staging"
 CAMERA_PREFIX = "observation.images."
 ACTION_STEPS = "action_steps"
 """Our own column of meta/episodes: how many steps have an action, where more were recorded after the last one."""
+EPISODE_COLUMNS = (
+    "episode_index",
+    "tasks",
+    "length",
+    "dataset_from_index",
+    "dataset_to_index",
+    ACTION_STEPS,
+)
+"""Columns of meta/episodes that are of the format, or ours; so are those with a slash."""
 TEXT_COLUMNS = ("__index_level_0__", "task")
 """Names under which pandas stores the task texts, the index of tasks.parquet."""
 
