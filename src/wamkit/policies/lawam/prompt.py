@@ -256,7 +256,7 @@ class QwenPrompt:
     def _read(self, kind: Any, what: str) -> Any:
         try:
             return kind.from_pretrained(self.folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             reason = str(error).splitlines()[0]
             raise BadInput(
                 f"{self.folder}: its {what} cannot be read ({reason}); download it again"
