@@ -138,8 +138,9 @@ products. LIBERO: {libero} actions, {libero_prompt} tokens of the prior; RoboTwi
 
 ## Seconds per query
 
-The same in float32; medians of {rounds} rounds in which all take turns. A processor is bound by arithmetic; fewer
-operations show where launching them is the limit. It was not measured on a GPU.
+The same in float32; medians of {rounds} rounds in which all take turns; every round is in the JSON file beside this.
+A processor is bound by arithmetic and by reading weights; fewer operations show where launching them is the limit. It
+was not measured on a GPU.
 
 {seconds}
 """
