@@ -126,6 +126,29 @@ def test_actions_move_the_hand_as_they_say(soup: Libero) -> None:
 
 
 @needs_libero
+def test_a_policy_may_count_the_gripper_the_other_way_round() -> None:
+    """LaWAM's command: above 0.5 closes, anything else opens."""
+    objects = suite("libero_object_lawam")
+    assert objects.acted_by(["dx", "gripper"]) == objects
+    closing = objects.acted_by(["dx", "gripper_closing"])
+    assert suite_from_json(closing.to_json()) == closing and closing.env.gripper == "gripper_closing"
+    with pytest.raises(BadInput, match="gripper: 'hand'; expected one of gripper, gripper_closing"):
+        LiberoConfig(gripper="hand")
+    env = replace(closing.env, settle_steps=1).make(SOUP)
+    try:
+        env.reset(0)
+        assert env.action_names[-1] == "gripper_closing" and env.idle_action(None)[6] == 0
+        assert env.expert_action()[6] == 0  # open on the way to the object
+        for command, opening in ((1.0, 0.03), (0.0, 0.06)):
+            for _ in range(15):
+                env.step(np.array([0.0] * 6 + [command]))
+            fingers = env.observe().proprio[6:]
+            assert (fingers[0] - fingers[1] > opening) == (command == 0), fingers
+    finally:
+        env.close()
+
+
+@needs_libero
 def test_an_idle_robot_keeps_its_place_and_its_gripper(soup: Libero) -> None:
     soup.reset(0)
     np.testing.assert_array_equal(soup.idle_action(None), [0] * 6 + [1])

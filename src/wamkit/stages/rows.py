@@ -93,7 +93,7 @@ class Comparison:
     @property
     def suite(self) -> Suite:
         """The protocol every row is measured with. BadInput for an unknown one."""
-        found = find_suite(self.runs[0].suite)
+        found = find_suite(self.runs[0].suite).acted_by(self.runs[0].actions.names)
         return replace(found, episodes=self.episodes) if self.episodes else found
 
     @property

@@ -295,7 +295,7 @@ def evaluate(
     asked: the directory's run, or one that differs in what a trained policy can be asked for, else BadInput. episodes:
     per task; 0: as the suite says. tasks: names, numbers and ranges of the suite's; (): all.
     """
-    suite = find_suite(suite_name)
+    suite = find_suite(suite_name).acted_by(asked.actions.names)
     if tasks:
         suite = suite.only(tasks)
     if episodes:
@@ -309,6 +309,7 @@ def evaluate(
 def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
     """The evaluation of `earlier` (a results.json) again, and what came out differently."""
     suite, config = like(earlier)
+    suite = suite.acted_by(asked.actions.names)
     asked, device = replace(asked, eval=config), best_device()
     facts = policy_facts(run_dir, asked, device)
     engine = load_engine_as(asked, run_dir, device)

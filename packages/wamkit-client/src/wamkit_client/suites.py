@@ -48,6 +48,10 @@ class Suite:
         """Control steps that an episode of `task` may take."""
         return self.group_steps.get(task.group, self.max_steps)
 
+    def acted_by(self, names: Sequence[str]) -> Suite:
+        """The suite for a policy whose action space has these names."""
+        return dataclasses.replace(self, env=self.env.acted_by(names))
+
     def only(self, tasks: Sequence[str]) -> Suite:
         """The suite with some of its tasks, in its own order: names, numbers ("3", from 0) and ranges ("0-4").
 

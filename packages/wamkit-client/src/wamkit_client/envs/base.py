@@ -10,7 +10,7 @@ import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Dict, Iterable, List, Optional, Tuple
+from typing import Any, ClassVar, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -135,6 +135,10 @@ class EnvConfig:
 
     def check_seeds(self, seeds: range) -> None:
         """BadInput for seeds that this simulator has no initial states for; needs no simulator."""
+
+    def acted_by(self, names: Sequence[str]) -> EnvConfig:
+        """The same for a policy whose action space has these names, where that says what its numbers mean."""
+        return self
 
     def prepare(self) -> None:
         """Called in the parent before processes start. BadInput where the simulator or rendering is missing."""

@@ -1,8 +1,9 @@
 """LIBERO: a Panda arm at tables and on floors, 130 tasks, with the conventions of the published data and scores.
 
 Actions [7]: hand displacement x, y, z (1 = 5 cm), rotation vector x, y, z (1 = 0.5 rad), both in the world's frame and
-clipped to [-1, 1] by the controller, and the gripper, 1 = open, 0 = closed (the simulator's own is -1 open, 1 closed;
-values between are rounded to the nearer end). Proprio [8]: hand position (metres), its rotation vector (radians),
+clipped to [-1, 1] by the controller, and the gripper, 1 = open, 0 = closed, or, for policies that call it
+"gripper_closing", 1 = closed, 0 = open (the simulator's own is -1 open, 1 closed; values between are rounded to the
+nearer end). Proprio [8]: hand position (metres), its rotation vector (radians),
 positions of the two fingers (metres). Views: "image" (agentview) and "wrist_image", rendered by robosuite and turned by
 180 degrees as in the published data. Success is LIBERO's own goal check after a step.
 
@@ -14,8 +15,8 @@ draws it. Published states do not include where fixtures (cabinet, stove, shelf)
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, List, Optional
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -31,6 +32,10 @@ CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand", "display":
 PHYSICS_STEPS = 1000  # what the simulator allows after a reset
 PUBLISHED_STATES = 50  # per task
 FIXTURES = ("fixed", "per_trial")
+GRIPPERS = {
+    "gripper": 1.0,
+    "gripper_closing": 0.0,
+}  # its name among a policy's actions -> the command for open
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class LiberoConfig(EnvConfig):
     fixtures: "per_trial": trial k (published state k) finds the fixtures where reset k + 1 after seeding a fresh
     environment with scene_seed puts them, as in the published loops, which seed once per task and reset before every
     trial. "fixed": every trial finds them where the first of these resets puts them. BadInput for another word.
+    gripper: what the last number of an action is, "gripper" or "gripper_closing".
     """
 
     view_height: int = 256
@@ -53,10 +59,17 @@ class LiberoConfig(EnvConfig):
     simulator: str = "libero"
     embodiment: str = "panda"
     fixtures: str = "fixed"
+    gripper: str = "gripper"
 
     def __post_init__(self) -> None:
-        if self.fixtures not in FIXTURES:
-            raise BadInput(f"fixtures: {self.fixtures!r}; expected one of {', '.join(FIXTURES)}")
+        for name, known in (("fixtures", FIXTURES), ("gripper", GRIPPERS)):
+            word = getattr(self, name)
+            if word not in known:
+                raise BadInput(f"{name}: {word!r}; expected one of {', '.join(known)}")
+
+    def acted_by(self, names: Sequence[str]) -> LiberoConfig:
+        last = names[-1] if names else ""
+        return replace(self, gripper=last) if last in GRIPPERS else self
 
     def check_seeds(self, seeds: range) -> None:
         drawn = seeds.start >= self.first_demonstration_seed
@@ -82,7 +95,8 @@ class LiberoConfig(EnvConfig):
             "versions": libero_install.versions(),
             "opengl": choose_platform(),
             "control_hz": Libero.control_hz,
-            "actions": "delta xyz (5 cm per unit), rotation vector (0.5 rad per unit), gripper 1 open 0 closed",
+            "actions": "delta xyz (5 cm per unit), rotation vector (0.5 rad per unit), "
+            + ("gripper 1 open 0 closed" if GRIPPERS[self.gripper] else "gripper 1 closed 0 open"),
             "success": "LIBERO's goal check after a step ends the episode",
         }
 
@@ -105,6 +119,8 @@ class Libero(Env):
         if not bddl.is_file():
             raise BadInput(f"LIBERO has no task {task.name!r} in suite {task.group!r}; expected {bddl}")
         self.config, self.task, self.embodiment = config, task, config.embodiment
+        self.action_names = (*self.action_names[:-1], config.gripper)
+        self._open = GRIPPERS[config.gripper]
         self.max_steps = PHYSICS_STEPS - config.settle_steps
         self._states = installation.initial_states(task.group, task.name)
         self.simulator = libero_install.control_env()(
@@ -152,7 +168,7 @@ class Libero(Env):
 
     def step(self, action: np.ndarray) -> StepResult:
         values = checked_action(action, len(self.action_names), f"LIBERO task {self.task.name}")
-        command = np.append(values[:6], -np.sign(2 * values[6] - 1))
+        command = np.append(values[:6], np.sign((2 * values[6] - 1) * (1 - 2 * self._open)))
         self._sensed, _, success, _ = self.simulator.step(command)
         if not np.isfinite(self.simulator.sim.data.qpos).all():
             raise RuntimeError(f"LIBERO task {self.task.name}: the physics diverged")
@@ -160,7 +176,7 @@ class Libero(Env):
 
     def idle_action(self, last: Optional[np.ndarray]) -> np.ndarray:
         """The gripper keeps its command; it is open after a reset."""
-        return np.array([0.0] * 6 + [1.0 if last is None else last[6]], np.float32)
+        return np.array([0.0] * 6 + [self._open if last is None else last[6]], np.float32)
 
     def expert_action(self) -> np.ndarray:
         if not self.task.expert_steps:
@@ -168,7 +184,9 @@ class Libero(Env):
                 f"no scripted expert can do LIBERO task {self.task.name}; those of LIBERO-Object and some of "
                 "LIBERO-Spatial have one (docs/libero.md)"
             )
-        return self._expert.action(self._sensed)
+        action = self._expert.action(self._sensed)
+        action[6] = abs(action[6] - 1 + self._open)  # its own is 1 for open
+        return action
 
     def display(self) -> np.ndarray:
         return self._image("display", self.config.display_height, self.config.display_width)
