@@ -18,7 +18,7 @@ from wamkit_client.types import BadInput
 from tests.policies.tiny_lawam_world import CONFIG, PAIR_RUN, PAIRS, tiny_world
 from tests.policies.tiny_policy import draws, tiny_normalizer
 from tests.tiny_dataset import write
-from wamkit.config import build_encoder, from_json, load_run, to_json
+from wamkit.config import Source, build_encoder, from_json, load_normalizer, load_run, to_json
 from wamkit.data.loader import batches
 from wamkit.data.samples import Fresh
 from wamkit.io.weights import WEIGHTS, run_weights
@@ -243,6 +243,26 @@ def test_augmented_images_are_not_cached(dataset: Path, trained: Path, tmp_path:
         encode(AUGMENTED, [dataset], tmp_path / "cache", CPU)
     with pytest.raises(BadInput, match=refused):
         train(AUGMENTED, [dataset], trained.parent / "cache", tmp_path / "run", CPU)
+
+
+def test_robots_of_other_states_and_video_of_humans_train_together(tmp_path: Path) -> None:
+    """The arm has three numbers of state, the human none; images, rates and horizons differ too."""
+    human = replace(PAIRS, hz=5.0, frame_times=(0.0, 0.2), proprio_dim=0, views=("top", "palm"))
+    sources = (
+        Source("arms", PAIRS, PAIR_RUN.actions, robot="arm"),
+        Source("people", human, PAIR_RUN.actions, weight=2.0, robot="human"),
+    )
+    datasets = [tmp_path / "arm", tmp_path / "human"]
+    write(datasets[0], (9, 12), robot="arm", spec=PAIRS, size=40)
+    write(datasets[1], (8, 7), robot="human", spec=replace(human, proprio_dim=1), size=48)
+    policy = replace(AUGMENTED.policy, robots=(("human", 0), ("arm", 2)))
+    run = replace(AUGMENTED, policy=policy, sources=sources)
+    train(run, datasets, NO_FILE, tmp_path / "run", CPU)
+    world = run.policy.build(run.data, load_normalizer(tmp_path / "run"))
+    assert world.normalizer.embodiments == ("arm", "human")
+    assert world.tables.get_buffer("state_valid").tolist() == [[True, True, True, False], [False] * 4]
+    learned = run_weights(tmp_path / "run")["state_head.change.1.bias"]  # from 0
+    assert learned[2, :3].all() and not learned[:2].any() and not learned[2, 3:].any()
 
 
 def test_the_batch_of_a_plan_has_the_shapes_of_training() -> None:
