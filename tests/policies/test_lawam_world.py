@@ -32,6 +32,7 @@ from wamkit.policies.lawam.world_model import LatentWorldModel
 from wamkit.stages.plan import meta_batch
 from wamkit.stages.run import NO_FILE, encode, open_clips, train
 from wamkit.train.metrics import read_rows
+from wamkit.train.optim import optimizer_groups
 from wamkit.types import Batch
 
 CPU = torch.device("cpu")
@@ -86,6 +87,19 @@ def test_losses_by_name_and_every_weight_learns() -> None:
     sum(found.values()).backward()
     still = [name for name, p in world.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
+
+
+def test_no_bias_decays() -> None:
+    world = tiny_world()
+    groups = optimizer_groups(
+        world, world.parameter_groups(), 0.1, "matrices", PAIR_RUN.train.undecayed_names
+    )
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    decayed = {name for name, p in world.named_parameters() if decay[id(p)]}
+    assert {"state_head.state.0.weight", "world.blocks.0.modulation.weight"} < decayed
+    undecayed = world.state_dict().keys() - decayed
+    assert {"inverse.queries", "state_head.state.0.bias", "world.norm.weight"} < undecayed
+    assert all(name.endswith("bias") or "norm" in name or name == "inverse.queries" for name in undecayed)
 
 
 def test_one_version_is_encoded_and_the_other_predicted() -> None:

@@ -32,7 +32,7 @@ from wamkit.policies.lawam.robot_linear import HUMAN, RobotRows
 from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel, StateHead
 from wamkit.tree import Tree
-from wamkit.types import Batch, DataSpec, PartTable, Preprocessing
+from wamkit.types import Batch, DataSpec, Group, PartTable, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,15 @@ class LaWAMWorld(TrainedModule):
         """Rows of the normaliser. BadInput for a robot it was not trained for, or that has no row in the tables."""
         self.robots.expect(names)
         return super().embodiment(names)
+
+    def parameter_groups(self) -> list[Group]:
+        """All alike, but biases never decay: those of the robots' tables have two dimensions, as matrices have."""
+        trained = dict(self.named_parameters())
+        biases = {name: p for name, p in trained.items() if name.endswith("bias")}
+        return [
+            Group({name: p for name, p in trained.items() if name not in biases}),
+            Group(biases, decay=0.0),
+        ]
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
         """Unweighted losses by name."""
