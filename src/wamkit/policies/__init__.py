@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, entry_points
 KINDS = {
     "light_wam": "wamkit.policies.light_wam.policy:LightWAMConfig",
     "fast_wam": "wamkit.policies.fast_wam.policy:FastWAMConfig",
+    "lawam": "wamkit.policies.lawam.policy:LaWAMConfig",
     "lawam_world": "wamkit.policies.lawam.world:LaWAMWorldConfig",
 }
 """The config class."""

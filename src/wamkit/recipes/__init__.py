@@ -35,6 +35,11 @@ SMALL = {
         "metaworld",
         "its Optional-IDM variant: one policy that imagines before acting, or acts at once",
     ),
+    "metaworld3_lawam_world": (
+        "metaworld_lawam",
+        "stage 1 of small LaWAM on the three tasks: a latent world model",
+    ),
+    "metaworld3_lawam": ("metaworld_lawam", "small LaWAM on the three tasks, on that world model"),
     "metaworld_mt10": ("metaworld", "small Light-WAM on the ten MT10 tasks, one language-conditioned policy"),
     "libero_spatial_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Spatial"),
     "libero_object_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Object"),
@@ -56,12 +61,13 @@ PLUG_INS = plug_ins(plugins.RECIPES, {*SMALL, *PUBLISHED, *OURS})
 RECIPES = (*SMALL, *PUBLISHED, *OURS, *PLUG_INS)
 
 # recipe -> the recipe that is trained before, from whose run directory it starts
-EARLIER: dict[str, str] = {}
+EARLIER = {"metaworld3_lawam": "metaworld3_lawam_world"}
 
 # policy -> the recipe that `wamkit demo` trains, and one that it may be compared with
 DEMOS = {
     "light_wam": ("metaworld3", "metaworld3_no_video"),
     "fast_wam": ("metaworld3_fast_wam", "metaworld3_fast_wam_no_video"),
+    "lawam": ("metaworld3_lawam", "metaworld3"),
 }
 
 

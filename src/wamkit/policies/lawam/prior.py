@@ -259,6 +259,11 @@ def _stretched(points: Float[Tensor, "m ..."], count: int) -> Float[Tensor, "{co
     return torch.lerp(points[first], points[(first + 1).clamp(max=last)], share)
 
 
+def rows_at(x: Float[Tensor, "b l d"], at: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+    """The rows at these places."""
+    return x.gather(1, at[:, :, None].expand(-1, -1, x.shape[2]))
+
+
 def _index(at: Int[Tensor, "b n"], rows: Float[Tensor, "b n d"]) -> Int[Tensor, "b n d"]:
     return at[:, :, None].expand(rows.shape)
 

@@ -1,0 +1,395 @@
+"""LaWAM: a vision-language prior guesses a latent action, a latent world model turns it into one visual subgoal, and a
+flow-matching expert acts on the prior's tokens and on that subgoal.
+
+arXiv 2606.15768 section 3; every formula in the code's own terms: spec section 2. What the policy is shown (images,
+features, tokens) and the teacher's latent action, which training compares its guess with, come from encoder.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from wamkit_client.types import BadInput
+
+from wamkit.bounds import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
+from wamkit.data.normalize import Normalizer
+from wamkit.draws import Draws
+from wamkit.flow import noise_rows
+from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
+from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, Condition, ExpertSize, action_loss
+from wamkit.policies.lawam.encoder import (
+    LaWAMEncoder,
+    encoder_facts,
+    example_inputs,
+    teacher_modules,
+)
+from wamkit.policies.lawam.features import DINOv3Config, FeaturesConfig
+from wamkit.policies.lawam.fused import FusedExpert
+from wamkit.policies.lawam.latent_action import LatentSize
+from wamkit.policies.lawam.physical_time import TimeCode, tokens_of, valid_tokens
+from wamkit.policies.lawam.prior import (
+    FromQwen,
+    FromScratch,
+    Prior,
+    PriorSize,
+    expect_prompt,
+    rows_at,
+    stop_latent_context_grad,
+)
+from wamkit.policies.lawam.prompt import PromptConfig, QwenPromptConfig
+from wamkit.policies.lawam.query_pool import QueryPool
+from wamkit.policies.lawam.robot_linear import RobotRows
+from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world, read_world_model
+from wamkit.policies.lawam.world_model import LatentWorldModel
+from wamkit.tree import Tree
+from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
+
+Sampler = Callable[[Tensor, Condition], Tensor]
+"""Noise and a condition -> chunks in unit range."""
+
+SubgoalArm = Literal["predicted", "none", "oracle", "shuffled"]
+"""What the expert is shown as the subgoal; see SUBGOALS."""
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Factors on the run's learning rate, by part (spec 2.9)."""
+
+    expert: float = 1.0
+    world: float = 1.0
+    prior: float = 1.0
+    rest: float = 1.0
+
+    def __post_init__(self) -> None:
+        check("policy.learning_rates", self, dict.fromkeys(("expert", "world", "prior", "rest"), POSITIVE))
+
+
+@dataclass(frozen=True)
+class LaWAMConfig(PolicyConfig):
+    """Defaults are the published full-size model.
+
+    world: the run directory of stage 1 (kind "lawam_world"), whose world model training starts from and whose inverse
+        model is the teacher. features, latent: as stage 1 had them.
+    repeats: draws of (noise, time) per sample in the action loss; the prior and the world model run once.
+    subgoal: what the expert is shown; see SUBGOALS. subgoal_weight, distill_weight: of the losses; 0 omits one.
+    stop_subgoal_grad: actions do not train the world model and the code through the subgoal.
+    stop_latent_context_grad: nor the prior through its tokens up to the last latent query.
+    time_code: of action tokens; "seconds" as published.
+    """
+
+    world: str = "weights/lawam_world"
+    features: FeaturesConfig = field(default_factory=DINOv3Config)
+    latent: LatentSize = LatentSize()
+    prompt: PromptConfig = field(default_factory=QwenPromptConfig)
+    prior: PriorSize = PriorSize()
+    start: FromQwen | FromScratch = field(default_factory=FromQwen)
+    expert: ExpertSize = ExpertSize()
+    robots: tuple[tuple[str, int], ...] = ()
+    robot_rows: int = 32
+    repeats: int = 2
+    sample_steps: int = 10
+    guidance: float = 1.0
+    time_code: TimeCode = "seconds"
+    subgoal: SubgoalArm = "predicted"
+    subgoal_weight: float = 0.1
+    distill_weight: float = 0.1
+    stop_subgoal_grad: bool = True
+    stop_latent_context_grad: bool = False
+    learning_rates: LearningRates = LearningRates()
+    kind: Literal["lawam"] = "lawam"
+    inference_overrides: ClassVar[tuple[str, ...]] = ("sample_steps", "guidance")
+    about_losses: ClassVar[str] = (
+        "action: flow matching of the chunk; subgoal: squared error of the predicted features; distill: squared error "
+        "of the latent action against the teacher's"
+    )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells policies of this kind apart in results."""
+        return {"subgoal": self.subgoal}
+
+    def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> LaWAMEncoder:
+        """The frozen half; images are prepared alike in training and in the published evaluations (spec 2.1)."""
+        return LaWAMEncoder.load(self.features, self.latent, self.prompt, self.world, data)
+
+    def encoder_modules(self) -> dict[str, nn.Module]:
+        """Its networks without weights, by row of the parameter table."""
+        return {"image features": self.features.build()}
+
+    def teacher_modules(self) -> dict[str, nn.Module]:
+        """Its teacher's networks without weights, by row of the parameter table."""
+        return teacher_modules(self.features, self.latent)
+
+    def encoder_facts(
+        self, data: DataSpec, instructions: Sequence[str], device: torch.device
+    ) -> EncoderFacts:
+        """What can be shown of its encoder on this machine."""
+        return encoder_facts(self.features, self.prompt, self.start, data, instructions)
+
+    def example_inputs(self, data: DataSpec, batch: int) -> Tree:
+        """Zeros in the shapes of a training batch's inputs."""
+        return example_inputs(self.features, self.latent, self.prompt, data, batch)
+
+    def build(self, data: DataSpec, normalizer: Normalizer) -> LaWAM:
+        """The policy with random weights; without any under `torch.device("meta")`."""
+        return LaWAM(self, data, normalizer)
+
+    def started_from(self, directory: Path) -> LaWAMConfig:
+        """This policy, on the stage 1 in `directory`."""
+        return replace(self, world=str(directory))
+
+    def world_model(self, directory: Path, data: DataSpec, device: torch.device) -> FrozenWorld:
+        """LaWM as this policy's run directory has it, with the teacher of stage 1."""
+        stage1 = Path(self.world)
+        return frozen_world(self.features, self.latent, data, device, world_of=directory, stage1=stage1)
+
+    def __post_init__(self) -> None:
+        check("policy", self, BOUNDS)
+        expect_prompt(self.prompt, self.prior)
+
+
+BOUNDS = {
+    **dict.fromkeys(("repeats", "sample_steps"), AT_LEAST_1),
+    **dict.fromkeys(("subgoal_weight", "distill_weight", "guidance"), NOT_NEGATIVE),
+}
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the policy makes of an observation, before it acts.
+
+    hidden: of the prior's tokens, of which `valid` exist. now: features of the present, u. code: the latent action, ẑ.
+    subgoal: the predicted features of the horizon, û_T.
+    """
+
+    hidden: Float[Tensor, "b l dv"]
+    valid: Bool[Tensor, "b l"]
+    now: Float[Tensor, "b s d"]
+    code: Float[Tensor, "b e"]
+    subgoal: Float[Tensor, "b s d"]
+
+
+class LaWAM(PolicyModule):
+    """See the module docstring. Public inputs and outputs are in physical units."""
+
+    def __init__(self, config: LaWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
+        super().__init__(data, normalizer)
+        expect_chunk(config.expert, data)
+        self.config = config
+        features, grid = config.features.dim, config.features.grid(data.view_height, data.view_width)
+        self.prior = Prior(config.prior)
+        self.pool = QueryPool(config.prior.width, config.latent.code)
+        self.world = LatentWorldModel(config.latent, features, grid)
+        self.expert = ActionExpert(
+            config.expert,
+            config.prior.width,
+            features,
+            grid[0] * grid[1],
+            config.robot_rows,
+            config.time_code,
+        )
+        self.robots = RobotRows(config.robots, normalizer.embodiments, config.robot_rows)
+        config.start.freeze(self.prior)
+
+    @property
+    def unsupported_sections(self) -> tuple[str, ...]:
+        """Sections of a run's page that it has nothing for."""
+        return ("future", "attention")
+
+    @property
+    def parts(self) -> PartTable:
+        """The rows of its parameter table."""
+        return PARTS
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The losses `forward` returns, and their weights in the total (spec 2.3)."""
+        weights = {
+            "action": 1.0,
+            "subgoal": self.config.subgoal_weight * (self.config.subgoal != "none"),
+            "distill": self.config.distill_weight,
+        }
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def embodiment(self, names: Sequence[str]) -> Int[Tensor, " b"]:
+        """Rows of the normaliser. BadInput for a robot it was not trained for, or that has no row in the tables."""
+        self.robots.expect(names)
+        return super().embodiment(names)
+
+    def parameter_groups(self) -> list[Group]:
+        """By part, each with its learning rate (spec 2.9)."""
+        rates = self.config.learning_rates
+        parts = {"prior": rates.prior, "world": rates.world, "expert": rates.expert, "pool": rates.rest}
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return [
+            Group({name: p for name, p in trained.items() if name.startswith(f"{part}.")}, rate)
+            for part, rate in parts.items()
+        ]
+
+    def initialize(self) -> None:
+        """The prior starts as `start` says, the world model as stage 1 left it; the rest keeps its random weights."""
+        self.config.start.initialize(self.prior)
+        config = self.config
+        read_world_model(Path(config.world), config.features, config.latent, self.world)
+
+    def load_frozen(self) -> None:
+        """Read what of the prior is not trained."""
+        self.config.start.load_frozen(self.prior)
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses by name."""
+        sight = self.see(batch.inputs)
+        horizon, code = batch.inputs["features"][:, 1], batch.inputs["code"]
+        losses = {
+            "action": self.action_loss(sight, batch, draws),
+            "subgoal": F.mse_loss(sight.subgoal.float(), horizon.float()),
+            "distill": F.mse_loss(sight.code.float(), code.float()),
+        }
+        return {name: losses[name] for name in self.loss_weights}
+
+    @torch.no_grad()
+    def act(self, query: Query) -> Float[Tensor, "b k a"]:
+        """One chunk per row, physical units. What lies past a robot's own chunk is of no use."""
+        sample, tokens = self.expert.sample, self.config.expert.tokens
+        steps, guidance = self.config.sample_steps, self.config.guidance
+        return self.answer(query, tokens, lambda noise, condition: sample(noise, condition, steps, guidance))
+
+    def presets(self) -> Mapping[str, Callable[[], Actor]]:
+        """Ways of acting that an engine may choose: "plain", or "fast": the same chunks, without padding and without
+        computing anything twice (fused.py)."""
+        return {"plain": lambda: self.act, "fast": self._fast}
+
+    def _fast(self) -> Actor:
+        fused = FusedExpert(self.expert, self.config.sample_steps, self.config.guidance)
+        return lambda query: self.answer(
+            replace(query, inputs=without_padding(query.inputs)), self.data.horizon, fused.sample
+        )
+
+    def answer(self, query: Query, tokens: int, sample: Sampler) -> Float[Tensor, "b k a"]:
+        """`act` with a sampler of its own, in chunks of `tokens` actions."""
+        sight = self.see(query.inputs)
+        subgoal = SUBGOALS[self.config.subgoal].acting(self, sight, query)
+        condition = self.condition(sight, subgoal, query.hz, query.embodiment, tokens)
+        # Of the whole padded chunk, however much of it is sampled, so that all samplers begin with the same.
+        size = self.config.expert
+        noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
+        unit = sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
+        return self.normalizer.to_physical("action", unit.float(), query.embodiment)
+
+    def see(self, inputs: Tree) -> Sight:
+        """Prior, latent action and subgoal."""
+        hidden, now = self.prior(inputs), inputs["features"][:, 0]
+        code = self.pool(rows_at(hidden, inputs["latent_at"]))
+        valid = torch.arange(hidden.shape[1], device=hidden.device) < inputs["length"][:, None]
+        return Sight(hidden, valid, now, code, self.world(now, code))
+
+    def condition(
+        self,
+        sight: Sight,
+        subgoal: Float[Tensor, "b s d"],
+        hz: Float[Tensor, " b"],
+        embodiment: Int[Tensor, " b"],
+        tokens: int,
+    ) -> Condition:
+        """What the expert makes chunks of `tokens` actions from, padding included."""
+        valid = valid_tokens(self.data.chunk_seconds, hz, tokens)
+        return Condition(sight.hidden, sight.valid, sight.now, subgoal, hz, valid, self.robots(embodiment))
+
+    def action_loss(self, sight: Sight, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
+        """Flow matching of the chunk, averaged over `repeats` draws of (noise, time) per sample (spec 2.7)."""
+        config, expert = self.config, self.expert
+        hidden = LATENT_CONTEXT[config.stop_latent_context_grad](sight.hidden, batch.inputs["latent_at"])
+        subgoal = SUBGOALS[config.subgoal].training(self, sight, batch)
+        subgoal = GRADIENT[config.stop_subgoal_grad](subgoal)
+        sight = replace(sight, hidden=hidden)
+        condition = self.condition(sight, subgoal, batch.hz, batch.embodiment, self.data.horizon)
+        unit = self.normalizer.to_unit("action", batch.actions, batch.embodiment)
+        more = (0, config.expert.action_dim - self.data.action_dim)  # up to the dimensions of the tables
+        target, valid = F.pad(unit, more), F.pad(batch.valid, more)
+        context, drop = expert.context(condition), expert.dropout(draws)
+        losses = []
+        for _ in range(config.repeats):
+            t = TIMES.draw(draws, target.device)
+            noised = TIMES.noised(target, draws.normal(target), t)
+            velocity = expert.velocity(noised.x, noised.t, context, drop)
+            losses.append(action_loss(velocity, noised.velocity, valid, condition.robot))
+        return torch.stack(losses).mean()
+
+
+def without_padding(inputs: Tree) -> Tree:
+    """Prompts cut to the longest of the batch; no token sees what is behind it, so nothing else changes."""
+    longest = int(inputs["length"].max())
+    return inputs | {"tokens": inputs["tokens"][:, :longest]}
+
+
+def expect_chunk(size: ExpertSize, data: DataSpec) -> None:
+    """BadInput where the data's chunks do not fit the expert."""
+    if data.horizon > size.tokens:
+        raise BadInput(
+            f"data.chunk_seconds: {data.chunk_seconds:g} s at data.hz {data.hz:g} are {data.horizon} actions, LaWAM's "
+            f"expert takes at most {size.tokens} (policy.expert.tokens); ask for shorter chunks or a lower rate"
+        )
+    if tokens_of(data.chunk_seconds, data.hz) != data.horizon:
+        raise BadInput(
+            f"data.chunk_seconds: {data.chunk_seconds!r} s at data.hz {data.hz!r} are {data.horizon} actions, but "
+            f"{tokens_of(data.chunk_seconds, data.hz)} in float32, as LaWAM counts; write more digits of the time"
+        )
+    if data.action_dim > size.action_dim:
+        raise BadInput(
+            f"data.action_dim: {data.action_dim}, LaWAM's expert takes at most {size.action_dim} dimensions "
+            "(policy.expert.action_dim)"
+        )
+
+
+@dataclass(frozen=True)
+class Subgoal:
+    """An ablation's subgoal [b s d], as the expert is trained on it and as it acts on it."""
+
+    training: Callable[[LaWAM, Sight, Batch], Tensor]
+    acting: Callable[[LaWAM, Sight, Query], Tensor]
+
+
+def _of_another_sample(policy: LaWAM, sight: Sight, batch: Batch) -> Tensor:
+    return policy.world(sight.now, sight.code.roll(1, dims=0))
+
+
+def _of_a_random_code(policy: LaWAM, sight: Sight, query: Query) -> Tensor:
+    # A query alone has no other samples; latent actions are regularized to standard normal numbers.
+    return policy.world(sight.now, noise_rows(sight.code.shape[1:], query.generators, sight.code.device))
+
+
+# Spec 6.4. "none": the present twice. "oracle": trained on the true horizon, which acting does not know.
+SUBGOALS: Mapping[SubgoalArm, Subgoal] = {
+    "predicted": Subgoal(
+        lambda policy, sight, batch: sight.subgoal, lambda policy, sight, query: sight.subgoal
+    ),
+    "none": Subgoal(lambda policy, sight, batch: sight.now, lambda policy, sight, query: sight.now),
+    "oracle": Subgoal(
+        lambda policy, sight, batch: batch.inputs["features"][:, 1],
+        lambda policy, sight, query: sight.subgoal,
+    ),
+    "shuffled": Subgoal(_of_another_sample, _of_a_random_code),
+}
+
+# Whether gradients of the action loss stop, at the subgoal and at tokens up to the last latent query (spec 2.3).
+GRADIENT: Mapping[bool, Callable[[Tensor], Tensor]] = {True: Tensor.detach, False: lambda x: x}
+LATENT_CONTEXT: Mapping[bool, Callable[[Tensor, Tensor], Tensor]] = {
+    True: stop_latent_context_grad,
+    False: lambda hidden, latent_at: hidden,
+}
+
+# Rows of the parameter table (spec 0).
+PARTS: PartTable = (
+    ("latent-action and action queries", lambda name: name.endswith("_queries")),
+    ("vision-language prior", lambda name: name.startswith("prior.")),
+    ("query aggregation", lambda name: name.startswith("pool.")),
+    ("LaWM decoder", lambda name: name.startswith("world.")),
+    ("action expert", lambda name: name.startswith("expert.")),
+)

@@ -1,0 +1,120 @@
+"""LaWAM: which loss trains what, what the expert is shown, and chunks that do not depend on their batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from wamkit_client.types import BadInput
+
+from tests.policies.tiny_lawam import CONFIG, SPEC, batch, normalizer, query, tiny_lawam
+from wamkit.draws import Draws
+from wamkit.policies.lawam.policy import SUBGOALS, LaWAM
+
+CPU = torch.device("cpu")
+
+
+def draws(rows: int) -> Draws:
+    return Draws.of_step(0, 0, CPU, 0, rows, rows)
+
+
+def trained_by(policy: LaWAM, loss: str) -> set[str]:
+    """Parts that get a gradient of a loss."""
+    policy.zero_grad()
+    policy(batch(4), draws(4))[loss].backward()
+    return {
+        name.partition(".")[0]
+        for name, p in policy.named_parameters()
+        if p.grad is not None and bool(p.grad.abs().max() > 0)
+    }
+
+
+def test_each_loss_trains_what_the_specification_says() -> None:
+    policy = tiny_lawam()
+    assert policy.loss_weights == {"action": 1.0, "subgoal": 0.1, "distill": 0.1}
+    assert trained_by(policy, "distill") == {"prior", "pool"}
+    assert trained_by(policy, "subgoal") == {"prior", "pool", "world"}
+    assert trained_by(policy, "action") == {"prior", "expert"}
+    assert trained_by(tiny_lawam(stop_subgoal_grad=False), "action") == {"prior", "pool", "world", "expert"}
+
+
+def test_direct_gradients_of_actions_can_be_stopped_at_the_latent_queries() -> None:
+    grads = []
+    for stop in (False, True):
+        policy = tiny_lawam(stop_latent_context_grad=stop)
+        policy(batch(2), draws(2))["action"].backward()
+        grad = policy.prior.latent_queries.grad
+        assert (
+            grad is not None
+        )  # later tokens attend to the latent queries, so that an indirect gradient is left
+        grads.append(grad)
+    assert grads[1].norm() > 0 and not torch.allclose(*grads)
+
+
+def test_losses_without_a_weight_are_left_out() -> None:
+    assert set(tiny_lawam(distill_weight=0.0)(batch(2), draws(2))) == {"action", "subgoal"}
+    assert set(tiny_lawam(subgoal="none")(batch(2), draws(2))) == {"action", "distill"}
+
+
+@pytest.mark.parametrize("arm", SUBGOALS)
+def test_arms_differ_in_the_subgoal_that_the_expert_is_shown(arm: str) -> None:
+    policy, given, asked = tiny_lawam(subgoal=arm), batch(3), query(3)
+    sight = policy.see(given.inputs)
+    shown = SUBGOALS[arm].training(policy, sight, given)
+    expected = {
+        "predicted": sight.subgoal,
+        "none": sight.now,
+        "oracle": given.inputs["features"][:, 1],
+        "shuffled": policy.world(sight.now, sight.code[[2, 0, 1]]),
+    }[arm]
+    torch.testing.assert_close(shown, expected)
+    assert policy.act(asked).shape == (3, SPEC.horizon, SPEC.action_dim)
+
+
+def test_chunks_do_not_depend_on_the_batch() -> None:
+    policy = tiny_lawam().eval()
+    together = policy.act(query(3))
+    for row in range(3):
+        alone = query(3, first_seed=0)
+        one = replace(
+            alone,
+            inputs={name: x[row : row + 1] for name, x in alone.inputs.items()},
+            embodiment=alone.embodiment[:1],
+            hz=alone.hz[:1],
+            generators=[torch.Generator().manual_seed(row)],
+            prefix=alone.prefix[:1],
+        )
+        torch.testing.assert_close(policy.act(one)[0], together[row], atol=1e-5, rtol=1e-5)
+
+
+def test_the_fast_preset_gives_the_same_chunks() -> None:
+    policy = tiny_lawam().eval()
+    plain, fast = (policy.presets()[name]() for name in ("plain", "fast"))
+    torch.testing.assert_close(fast(query(3)), plain(query(3)), atol=2e-5, rtol=1e-5)
+
+
+def test_padded_actions_change_no_loss() -> None:
+    policy, given = tiny_lawam(), batch(2)
+    slow = replace(given, hz=torch.full((2,), 5.0))  # 3 of 6 actions exist
+    valid = given.valid.clone()
+    valid[:, 3:] = False
+    slow = replace(slow, valid=valid)
+    other = replace(slow, actions=torch.where(valid, slow.actions, 7.0))
+    torch.testing.assert_close(policy(slow, draws(2))["action"], policy(other, draws(2))["action"])
+
+
+def test_robots_without_a_row_are_refused() -> None:
+    policy = LaWAM(replace(CONFIG, robots=(("arm", 5),)), SPEC, normalizer("arm", "other"))
+    assert policy.embodiment(["arm"]).tolist() == [0]
+    with pytest.raises(BadInput, match="'other'"):
+        policy.embodiment(["other"])
+
+
+def test_chunks_that_do_not_fit_the_expert_are_refused() -> None:
+    for changes, told in (
+        ({"chunk_seconds": 0.9}, "at most 8"),
+        ({"action_dim": 5}, "at most 4 dimensions"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            LaWAM(CONFIG, replace(SPEC, **changes), normalizer())
