@@ -35,6 +35,8 @@ COMMANDS = [
     f"eval {PRETRAINED} --out OUT",
     f"eval {PRETRAINED} --like no.json --out OUT",
     f"report {PRETRAINED} --dataset no --out OUT/page.html",
+    f"analyse rollout {PRETRAINED} --dataset no --out OUT",
+    f"analyse heatmap {PRETRAINED} --dataset no --out OUT",
     "compare metaworld3 --dataset no --cache no --out OUT",
     f"inspect {PRETRAINED} --dataset no --out OUT/page.html",
     "convert fast-wam no.pt OUT --recipe libero_fast_wam",

@@ -16,6 +16,7 @@ from tyro.conf import (
     subcommand,
 )
 
+from wamkit.commands.analysing import Analyse
 from wamkit.commands.converting import Convert
 from wamkit.commands.data import Data
 from wamkit.commands.inspecting import Inspect
@@ -32,6 +33,7 @@ Command = (
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Compare, subcommand("compare")]
+    | Annotated[Analyse, subcommand("analyse")]
     | Annotated[Inspect, subcommand("inspect")]
     | Annotated[Convert, subcommand("convert")]
 )

@@ -1,0 +1,106 @@
+"""analyse: what a trained latent world model predicts, as a record and a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg, subcommand
+from wamkit_client.types import BadInput
+
+from wamkit.commands.datasets import Datasets
+from wamkit.commands.outputs import output_folder
+from wamkit.commands.overrides import BEFORE_LISTS, Overrides, refuse
+from wamkit.io.progress import command, say
+
+AnalysedRun = Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]
+Out = Annotated[Path, arg(help="Where JSON and page are written; by default RUN/analysis.")]
+
+
+@dataclass(frozen=True)
+class AnalyseRollout:
+    """Roll a latent world model out on its own predictions, over whole episodes, beside baselines.
+
+    Example: wamkit analyse rollout lawam_demo/run --dataset lawam_demo/dataset
+    """
+
+    run: Positional[AnalysedRun]
+    dataset: Datasets
+    out: Out = Path()
+    trajectories: int = 500
+    """Most episodes that are rolled out."""
+    least: int = 50
+    """A curve ends where fewer trajectories are left."""
+    seed: int = 0
+    """Of the bootstrap intervals."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        refuse(overrides)
+        from wamkit.data.joined import dataset_flags
+        from wamkit.report.analyses import RolloutConfig
+        from wamkit.stages.analyse import rollout
+
+        out = self.run / "analysis" if self.out == Path() else self.out
+        config = RolloutConfig(trajectories=self.trajectories, least=self.least, seed=self.seed)
+        output_folder(out)
+        numbers = ("--trajectories", self.trajectories, "--least", self.least, "--seed", self.seed)
+        flags = (*dataset_flags(self.dataset), "--out", out, *map(str, numbers))
+        rollout(
+            self.run, self.dataset, config, out, command("wamkit", "analyse", "rollout", self.run, *flags)
+        )
+        say(f"page: {out / 'rollout.html'}")
+        return 0
+
+
+@dataclass(frozen=True)
+class AnalyseHeatmap:
+    """Show predicted features of an episode as maps: similarity to an anchor patch, and principal components.
+
+    Example: wamkit analyse heatmap lawam_demo/run --dataset lawam_demo/dataset --episode 3 --anchor 3,7
+    """
+
+    run: Positional[AnalysedRun]
+    dataset: Datasets
+    out: Out = Path()
+    episode: int = 0
+    """Its number in the dataset."""
+    anchor: str = ""
+    """ROW,COLUMN of a patch of its first frame, from 0; by default at 3/16 of the height, 7/16 of the width."""
+    chunks: int = 6
+    """Most that are shown."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        refuse(overrides)
+        from wamkit.data.joined import dataset_flags
+        from wamkit.report.analyses import HeatmapConfig
+        from wamkit.stages.analyse import heatmap
+
+        out = self.run / "analysis" if self.out == Path() else self.out
+        config = HeatmapConfig(self.episode, self._anchor(), self.chunks)
+        output_folder(out)
+        place = ("--anchor", self.anchor) if self.anchor else ()
+        flags = (*dataset_flags(self.dataset), "--out", out, "--episode", str(self.episode), *place)
+        heatmap(
+            self.run, self.dataset, config, out, command("wamkit", "analyse", "heatmap", self.run, *flags)
+        )
+        say(f"page: {out / 'heatmap.html'}")
+        return 0
+
+    def _anchor(self) -> tuple[int, ...]:
+        words = self.anchor.split(",") if self.anchor else []
+        if not all(word.strip().isdecimal() for word in words) or len(words) not in (0, 2):
+            raise BadInput(f"--anchor {self.anchor}: expected a row and a column, as --anchor 3,7")
+        return tuple(map(int, words))
+
+
+@dataclass(frozen=True)
+class Analyse:
+    """Look into a trained latent world model."""
+
+    command: (
+        Annotated[AnalyseRollout, subcommand("rollout")] | Annotated[AnalyseHeatmap, subcommand("heatmap")]
+    )
+
+    def __call__(self, overrides: Overrides) -> int:
+        return self.command(overrides)
