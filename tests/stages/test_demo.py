@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from wamkit_client.types import BadInput
 
+from wamkit.config import diff
 from wamkit.policies.light_wam.policy import LightWAMConfig
 from wamkit.recipes import DEMOS, EARLIER, recipe
 from wamkit.stages import demo
@@ -71,3 +72,19 @@ def test_a_policy_without_an_earlier_stage_cannot_start_from_one():
 def test_demos_and_earlier_stages_are_recipes():
     for name in {*EARLIER, *EARLIER.values(), *(name for pair in DEMOS.values() for name in pair)}:
         assert recipe(name).recipe == name
+    for after, before in EARLIER.items():  # what cannot start from it is refused there
+        assert recipe(after).policy.started_from(Path(before)) != recipe(after).policy
+
+
+def test_ablations_differ_from_the_whole_in_one_setting():
+    whole = recipe("metaworld3_lawam")
+    arms = {
+        "no_lawm": "policy.subgoal: predicted -> none",
+        "no_distill": "policy.distill_weight: 0.1 -> 0.0",
+        "no_stop": "policy.stop_subgoal_grad: True -> False",
+        "oracle": "policy.subgoal: predicted -> oracle",
+        "shuffled": "policy.subgoal: predicted -> shuffled",
+    }
+    for name, change in arms.items():
+        changes = diff(whole, recipe(f"metaworld3_lawam_{name}"))
+        assert sorted(changes) == [change, f"recipe: metaworld3_lawam -> metaworld3_lawam_{name}"]

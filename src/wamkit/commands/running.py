@@ -62,6 +62,7 @@ class Demo:
 
     Examples: wamkit demo --out demo
               wamkit demo --policy fast_wam --out fast_demo
+              wamkit demo --policy lawam --out lawam_demo
     """
 
     policy: DemoPolicy = next(iter(DEMOS))

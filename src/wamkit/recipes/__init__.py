@@ -40,6 +40,17 @@ SMALL = {
         "stage 1 of small LaWAM on the three tasks: a latent world model",
     ),
     "metaworld3_lawam": ("metaworld_lawam", "small LaWAM on the three tasks, on that world model"),
+    "metaworld3_lawam_no_lawm": ("metaworld_lawam_ablations", "small LaWAM without a subgoal"),
+    "metaworld3_lawam_no_distill": (
+        "metaworld_lawam_ablations",
+        "small LaWAM whose latent action is not taught by stage 1",
+    ),
+    "metaworld3_lawam_no_stop": (
+        "metaworld_lawam_ablations",
+        "small LaWAM whose actions train the world model too",
+    ),
+    "metaworld3_lawam_oracle": ("metaworld_lawam_ablations", "small LaWAM trained on true subgoals"),
+    "metaworld3_lawam_shuffled": ("metaworld_lawam_ablations", "small LaWAM with subgoals of other samples"),
     "metaworld_mt10": ("metaworld", "small Light-WAM on the ten MT10 tasks, one language-conditioned policy"),
     "libero_spatial_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Spatial"),
     "libero_object_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Object"),
@@ -61,13 +72,20 @@ PLUG_INS = plug_ins(plugins.RECIPES, {*SMALL, *PUBLISHED, *OURS})
 RECIPES = (*SMALL, *PUBLISHED, *OURS, *PLUG_INS)
 
 # recipe -> the recipe that is trained before, from whose run directory it starts
-EARLIER = {"metaworld3_lawam": "metaworld3_lawam_world"}
+EARLIER = {
+    "metaworld3_lawam": "metaworld3_lawam_world",
+    "metaworld3_lawam_no_lawm": "metaworld3_lawam_world",
+    "metaworld3_lawam_no_distill": "metaworld3_lawam_world",
+    "metaworld3_lawam_no_stop": "metaworld3_lawam_world",
+    "metaworld3_lawam_oracle": "metaworld3_lawam_world",
+    "metaworld3_lawam_shuffled": "metaworld3_lawam_world",
+}
 
 # policy -> the recipe that `wamkit demo` trains, and one that it may be compared with
 DEMOS = {
     "light_wam": ("metaworld3", "metaworld3_no_video"),
     "fast_wam": ("metaworld3_fast_wam", "metaworld3_fast_wam_no_video"),
-    "lawam": ("metaworld3_lawam", "metaworld3"),
+    "lawam": ("metaworld3_lawam", "metaworld3_lawam_no_lawm"),
 }
 
 
