@@ -59,6 +59,14 @@ def test_all_tasks_of_a_suite_are_evaluated(asked, tmp_path):
     assert asked[0][1] == suite("metaworld3")
 
 
+def test_a_suite_of_another_rate_than_the_policys_is_refused(asked, tmp_path, capsys):
+    says = refused(
+        capsys, "eval", str(PRETRAINED), "--suite", "libero_object", "--out", str(tmp_path / "new")
+    )
+    assert "suite libero_object executes 20 actions per second, and the policy acts at 80 Hz" in says
+    assert not asked
+
+
 def test_results_say_what_the_policy_acted_as(asked, tmp_path):
     words = ["eval", str(PRETRAINED), "--out", str(tmp_path)]
     for more in ([], ["--data.chunk-seconds", "0.1"]):

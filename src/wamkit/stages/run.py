@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from wamkit_client.envs.base import InitialState
+from wamkit_client.suites import Suite
 from wamkit_client.suites import suite as find_suite
 from wamkit_client.types import BadInput
 
@@ -44,6 +45,7 @@ from wamkit.data.samples import Fresh, Mixture, Samples
 from wamkit.data.statistics import Stats
 from wamkit.eval.evaluate import RESULTS, differences, like, read_results
 from wamkit.eval.evaluate import evaluate as measure
+from wamkit.infer.engine import Engine
 from wamkit.io.files import replace_text, sha256
 from wamkit.io.progress import command, say
 from wamkit.io.provenance import record
@@ -51,7 +53,7 @@ from wamkit.io.weights import WEIGHTS
 from wamkit.stages.collect import is_collected
 from wamkit.stages.plan import parts
 from wamkit.train.loop import train as fit
-from wamkit.types import Encoder, Trainable
+from wamkit.types import Encoder, Policy, Trainable
 
 NO_FILE = Path()
 CODE_VERSION = "1"  # of what encoding means; raise it when cached latents of older code must not be used
@@ -303,6 +305,7 @@ def evaluate(
     device = best_device()
     facts = policy_facts(run_dir, asked, device)
     engine = load_engine_as(asked, run_dir, device)
+    _expect_rate(engine, suite)
     return measure(engine, suite, asked.eval, out, facts, _demonstrated(run_dir))
 
 
@@ -313,11 +316,22 @@ def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[st
     asked, device = replace(asked, eval=config), best_device()
     facts = policy_facts(run_dir, asked, device)
     engine = load_engine_as(asked, run_dir, device)
+    _expect_rate(engine, suite)
     results = measure(engine, suite, asked.eval, out, facts, _demonstrated(run_dir))
     before = read_results(earlier) | {
         "suite": suite.to_json()
     }  # every field, also those that it did not know yet
     return results, differences(before, results)
+
+
+def _expect_rate(engine: Engine[Policy], suite: Suite) -> None:
+    """BadInput where the suite executes actions at another rate than the policy was trained to give them."""
+    env, trained = suite.env, engine.spec(suite.env.embodiment).hz
+    if env.control_hz not in (0, trained):
+        raise BadInput(
+            f"suite {suite.name} executes {env.control_hz:g} actions per second, and the policy acts at {trained:g} Hz "
+            f"for robot {env.embodiment!r}; choose a suite of that rate, or train on data at {env.control_hz:g} Hz"
+        )
 
 
 def policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, Any]:

@@ -126,11 +126,13 @@ class Env:
 class EnvConfig:
     """A picklable description from which any process can make environments; to JSON and back without loss.
 
-    first_demonstration_seed: demonstrations use this seed and those after it.
+    first_demonstration_seed: demonstrations use this seed and those after it. control_hz: of its environments; 0: they
+    take actions at any rate.
     """
 
     simulator: str
     embodiment: str
+    control_hz: ClassVar[float] = 0.0
     first_demonstration_seed: ClassVar[int] = 0
 
     def check_seeds(self, seeds: range) -> None:

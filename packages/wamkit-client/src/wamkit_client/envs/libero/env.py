@@ -54,6 +54,7 @@ class LiberoConfig(EnvConfig):
     display_height: int = 256
     display_width: int = 256
     first_demonstration_seed: ClassVar[int] = 1000
+    control_hz: ClassVar[float] = 20.0
     settle_steps: int = 30
     scene_seed: int = 42
     simulator: str = "libero"
@@ -94,7 +95,7 @@ class LiberoConfig(EnvConfig):
             "simulator": self.simulator,
             "versions": libero_install.versions(),
             "opengl": choose_platform(),
-            "control_hz": Libero.control_hz,
+            "control_hz": self.control_hz,
             "actions": "delta xyz (5 cm per unit), rotation vector (0.5 rad per unit), "
             + ("gripper 1 open 0 closed" if GRIPPERS[self.gripper] else "gripper 1 closed 0 open"),
             "success": "LIBERO's goal check after a step ends the episode",
@@ -107,7 +108,7 @@ class LiberoConfig(EnvConfig):
 class Libero(Env):
     """One LIBERO task in one process, with its own graphics context."""
 
-    control_hz = 20.0
+    control_hz = LiberoConfig.control_hz
     action_names = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
     proprio_names = ("x", "y", "z", "rx", "ry", "rz", "finger_left", "finger_right")
     view_names = ("image", "wrist_image")

@@ -13,7 +13,7 @@ import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, ClassVar, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class MetaWorldConfig(EnvConfig):
     render: RenderSettings = RenderSettings()
     simulator: str = "metaworld"
     embodiment: str = "metaworld_sawyer"
+    control_hz: ClassVar[float] = 80.0
 
     def prepare(self) -> None:
         if find_spec("metaworld") is None:
@@ -59,7 +60,7 @@ class MetaWorldConfig(EnvConfig):
                 name: metadata.version(name) for name in ("metaworld", "mujoco", "gymnasium", "numpy")
             },
             "opengl": choose_platform(),
-            "control_hz": MetaWorld.control_hz,
+            "control_hz": self.control_hz,
             "actions": "delta xyz (1 cm per unit) and gripper effort, clipped to [-1, 1]",
             "success": 'info["success"] at a step ends the episode',
         }
@@ -76,7 +77,7 @@ class MetaWorldConfig(EnvConfig):
 class MetaWorld(Env):
     """One Meta-World task in one process, with its own graphics context."""
 
-    control_hz = 80.0
+    control_hz = MetaWorldConfig.control_hz
     max_steps = 500
     action_names = ("x", "y", "z", "gripper")
     proprio_names = ("x", "y", "z", "gripper")
