@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from wamkit_client.types import BadInput
 
-from wamkit.policies.lawam.features import BlockFeaturesConfig, DINOv3Config, DINOv3Size
+from wamkit.policies.lawam.features import PLACE, BlockFeaturesConfig, DINOv3Config, DINOv3Size
 from wamkit.wan.codec import BlockCodec
 
 SIZE = DINOv3Size(width=16, blocks=3, heads=2, ffn=32, patch=4, registers=2)
@@ -106,8 +106,16 @@ def test_block_features_are_the_codecs_coefficients_in_another_scale() -> None:
     sizes = (unnormed * scales).square().sum(-1)
     torch.testing.assert_close(sizes, latents.square().sum(1).flatten(1), rtol=1e-4, atol=1e-4)
     made = features(images)
-    assert made.shape == (2, 6, 27) and BlockFeaturesConfig(27).grid(16, 24) == (2, 3)
-    torch.testing.assert_close(made, F.layer_norm(unnormed, (27,)))
+    assert made.shape == (2, 6, 27 + PLACE) and BlockFeaturesConfig(27).grid(16, 24) == (2, 3)
+    assert BlockFeaturesConfig(27).dim == 27 + PLACE
+    # the norm moves and scales what is known already
+    own, expected = (x[..., :27] - x[..., :27].mean(-1, keepdim=True) for x in (made, unnormed))
+    torch.testing.assert_close(F.normalize(own, dim=-1), F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_block_features_say_where_a_token_is() -> None:
+    made = BlockFeaturesConfig(27).load()(torch.zeros(1, 32, 24, 3, dtype=torch.uint8))[0]
+    assert torch.cdist(made, made).fill_diagonal_(1).min() > 0.1
 
 
 @pytest.mark.parametrize("coefficients", [27, 64, 192])
@@ -121,9 +129,9 @@ def test_block_features_span_what_they_keep(coefficients: int) -> None:
 def test_merged_blocks_are_one_token_each() -> None:
     images = views(2, 32, 16)
     one, four = BlockFeaturesConfig(27), BlockFeaturesConfig(27, merge=2)
-    assert four.dim == 4 * 27 and four.grid(32, 16) == (2, 1)
+    assert four.dim == 4 * 27 + PLACE and four.grid(32, 16) == (2, 1)
     made = four.load()(images)
-    assert made.shape == (2, 2, 108)
+    assert made.shape == (2, 2, 108 + PLACE)
     corner = four.load().basis @ ((images[:, :8, :8] / 127.5 - 1).permute(0, 3, 1, 2).flatten(1)).T
     ratio = made[:, 0, :27] - made[:, 0, :27].mean(1, keepdim=True)
     expected = corner.T - corner.T.mean(1, keepdim=True)

@@ -38,7 +38,9 @@ def metaworld3_lawam_world() -> Run:
     return Run(
         recipe="metaworld3_lawam_world",
         suite="",
-        policy=LaWAMWorldConfig(features=FEATURES, latent=LATENT, augmentation=NoAugmentation()),
+        policy=LaWAMWorldConfig(
+            features=FEATURES, latent=LATENT, state_dim=4, robot_rows=2, augmentation=NoAugmentation()
+        ),
         data=replace(PAIR, proprio_dim=DATA.proprio_dim, frame_proprio=True),
         actions=ACTIONS,
         normalization=Normalization(),
@@ -58,7 +60,18 @@ def metaworld3_lawam() -> Run:
             prompt=PROMPT,
             prior=TINY,
             start=FromScratch(),
-            expert=ExpertSize(width=128, heads=4, ffn=512, layers=8, tokens=32, action_dim=8, dropout=0.0),
+            expert=ExpertSize(
+                width=128,
+                heads=4,
+                ffn=512,
+                layers=8,
+                tokens=32,
+                action_dim=4,
+                dropout=0.0,
+                table_spread=0.1,
+                time_unit=0.02,
+            ),
+            robot_rows=2,
         ),
         data=PAIR,
         actions=ACTIONS,

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.bounds import AT_LEAST_1, DECAY, EVEN, Bound, check
+from wamkit.bounds import AT_LEAST_1, DECAY, EVEN, POSITIVE, Bound, check
 from wamkit.draws import Draws
 from wamkit.flow import Beta, FlowTimes, integrate
 from wamkit.nn.tables import Tables
@@ -35,6 +35,7 @@ class ExpertSize:
 
     width, heads, ffn, layers: of the trunk. tokens: the most actions that a chunk may have. action_dim: dimensions of
     the widest robot's action. time_dim: of the code of flow time. dropout: of the trunk's branches, in training.
+    table_spread: standard deviation of new weights of the tables of robots. time_unit: see PhysicalTime.
     """
 
     width: int = 1024
@@ -45,6 +46,8 @@ class ExpertSize:
     action_dim: int = 32
     time_dim: int = 256
     dropout: float = 0.2
+    table_spread: float = 0.02
+    time_unit: float = 1.0
 
     def __post_init__(self) -> None:
         check("policy.expert", self, BOUNDS)
@@ -59,6 +62,7 @@ BOUNDS = {
     ),
     "time_dim": EVEN,
     "dropout": DECAY,
+    **dict.fromkeys(("table_spread", "time_unit"), POSITIVE),
 }
 SIZES = {
     "published": ExpertSize(),
@@ -123,10 +127,15 @@ class RobotMLP(nn.Module):
     """Two linear layers with matrices per robot."""
 
     def __init__(
-        self, robots: int, sizes: tuple[int, int, int], activation: Callable[[Tensor], Tensor]
+        self,
+        robots: int,
+        sizes: tuple[int, int, int],
+        activation: Callable[[Tensor], Tensor],
+        spread: float,
     ) -> None:
         super().__init__()
-        self.first, self.second = RobotLinear(robots, *sizes[:2]), RobotLinear(robots, *sizes[1:])
+        self.first = RobotLinear(robots, *sizes[:2], spread)
+        self.second = RobotLinear(robots, *sizes[1:], spread)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "b *n i"], robot: Int[Tensor, " b"]) -> Float[Tensor, "b *n o"]:
@@ -169,14 +178,14 @@ class ActionExpert(nn.Module):
         super().__init__()
         self.size = size
         width, dim = size.width, size.action_dim
-        self.physical_time = PhysicalTime(width, size.tokens, time_code)
+        self.physical_time = PhysicalTime(width, size.tokens, time_code, size.time_unit)
         self.flow_time = FlowTimeCode(size.time_dim)
         self.hidden = nn.Sequential(nn.Linear(hidden_dim, features_dim), nn.LayerNorm(features_dim))
         self.null_subgoal = nn.Parameter(0.02 * torch.randn(1, patches, features_dim))
-        self.encoder = RobotMLP(robots, (dim, width, width), F.silu)
+        self.encoder = RobotMLP(robots, (dim, width, width), F.silu, size.table_spread)
         self.time = nn.Sequential(nn.Linear(size.time_dim, width), nn.SiLU(), nn.Linear(width, width))
         self.trunk = AlternateDiT(width, size.heads, size.ffn, size.layers, features_dim)
-        self.decoder = RobotMLP(robots, (width, width, dim), F.relu)
+        self.decoder = RobotMLP(robots, (width, width, dim), F.relu, size.table_spread)
 
     def forward(
         self, noisy: Float[Tensor, "b k a"], t: Float[Tensor, " b"], condition: Condition, drop: Drop = keep

@@ -6,6 +6,7 @@ scale. Features of DINOv3 need its released weights; those of the block transfor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,7 +121,8 @@ class BlockFeaturesConfig:
     """Features that need no download: coefficients of the block transform (wan/codec.py) of each 8x8 block.
 
     coefficients: how many are kept of the 192, those of low frequency first; 27 are those that the codec keeps.
-    merge: a token is a square of merge x merge blocks.
+    merge: a token is a square of merge x merge blocks. A token also says where it is, as those of a ViT do: the expert
+        is given features without any other position.
     """
 
     coefficients: int = 64
@@ -134,7 +136,7 @@ class BlockFeaturesConfig:
     @property
     def dim(self) -> int:
         """Numbers per token."""
-        return self.coefficients * self.merge**2
+        return self.coefficients * self.merge**2 + PLACE
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of a view. BadInput where tokens do not cover it exactly."""
@@ -198,21 +200,19 @@ class DINOv3Features(nn.Module):
 
 
 class BlockFeatures(Tables):
-    """Coefficients of 8x8 blocks, each scaled to about unit variance by SPREAD."""
+    """Coefficients of 8x8 blocks, and where their token is; see BlockFeaturesConfig."""
 
     basis: Tensor
 
     def __init__(self, coefficients: int, merge: int) -> None:
-        kept = sorted(_COEFFICIENTS, key=_rank)[:coefficients]
         with torch.device("cpu"):
-            scale = torch.tensor([_spread(colour, row + column) for _, colour, row, column in kept])
-            super().__init__(basis=block_basis(kept, 1) / scale[:, None])
+            super().__init__(basis=block_scaled(coefficients))
         self.merge = merge
 
     @property
     def fingerprint(self) -> str:
         """Names the transform and what is kept of it."""
-        return f"blocks:{len(self.basis)}:{self.merge}:{COLOUR_SPREAD}:{MEAN_SPREAD}:{SLOPE}"
+        return f"blocks:{len(self.basis)}:{self.merge}:{PLACE}:{COLOUR_SPREAD}:{MEAN_SPREAD}:{SLOPE}"
 
     @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "n _ _ 3"]) -> Float[Tensor, "n s d"]:
@@ -220,9 +220,30 @@ class BlockFeatures(Tables):
         pixels = images / 127.5 - 1
         blocks = pixels.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).permute(0, 1, 3, 5, 2, 4)
         kept = blocks.flatten(3) @ self.basis.T  # n rows columns coefficients
-        cells = kept.unflatten(2, (-1, self.merge)).unflatten(1, (-1, self.merge)).transpose(2, 3)
-        tokens = cells.flatten(3).flatten(1, 2)
+        cells = kept.unflatten(2, (-1, self.merge)).unflatten(1, (-1, self.merge)).transpose(2, 3).flatten(3)
+        places = _places(*cells.shape[1:3]).to(cells).expand(len(cells), -1, -1, -1)
+        tokens = torch.cat([cells, places], dim=-1).flatten(1, 2)
         return F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
+
+
+PLACE = 12
+"""Numbers that say where a token of block features is: sine and cosine of a quarter turn, a half and a whole one, over
+the rows and over the columns."""
+
+
+def _places(rows: int, columns: int) -> Float[Tensor, "{rows} {columns} 12"]:
+    turns = torch.tensor([1.0, 2.0, 4.0]) * math.pi / 2
+    down, across = (((torch.arange(n) + 0.5) / n * 2 - 1)[:, None] * turns for n in (rows, columns))
+    codes = [torch.cat([axis.sin(), axis.cos()], dim=1) for axis in (down, across)]
+    return torch.cat([codes[0][:, None].expand(-1, columns, -1), codes[1].expand(rows, -1, -1)], dim=-1)
+
+
+def block_scaled(coefficients: int) -> Float[Tensor, "coefficients n"]:
+    """Rows of the block transform of 8x8 pixels in [-1, 1], flattened as (colour, row, column): low frequencies first,
+    each scaled to about unit variance."""
+    kept = sorted(_COEFFICIENTS, key=_rank)[:coefficients]
+    scale = torch.tensor([_spread(colour, row + column) for _, colour, row, column in kept])
+    return block_basis(kept, 1) / scale[:, None]
 
 
 def canonical(name: str) -> str:

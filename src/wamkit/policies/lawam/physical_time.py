@@ -19,7 +19,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.nn.tables import Tables
 
-LONGEST_PERIOD = 1e4  # of the code, in units of 2 pi seconds
+LONGEST_PERIOD = 1e4  # of the code, against its shortest
 INDEX_HZ = 20.0
 
 TimeCode = Literal["seconds", "index", "none"]
@@ -63,16 +63,20 @@ def valid_tokens(chunk_seconds: float, hz: Float[Tensor, " b"], tokens: int) -> 
 
 
 class PhysicalTime(Tables):
-    """Control rates -> the codes of a chunk's tokens. tokens: the most that a chunk may have."""
+    """Control rates -> the codes of a chunk's tokens.
+
+    tokens: the most that a chunk may have. unit: seconds in which the fastest frequency turns by one radian; published:
+    1, by which tokens of a short chunk differ little.
+    """
 
     frequency: Tensor
     step: Tensor
 
-    def __init__(self, width: int, tokens: int, clock: TimeCode) -> None:
+    def __init__(self, width: int, tokens: int, clock: TimeCode, unit: float = 1.0) -> None:
         frequencies = width // 2
         k = torch.arange(frequencies, dtype=torch.float32, device="cpu")
         super().__init__(
-            frequency=torch.exp(-math.log(LONGEST_PERIOD) * k / max(frequencies - 1, 1)),
+            frequency=torch.exp(-math.log(LONGEST_PERIOD) * k / max(frequencies - 1, 1)) / unit,
             step=torch.arange(tokens, dtype=torch.float32, device="cpu"),
         )
         self.width, self.clock = width, CLOCKS[clock]

@@ -303,7 +303,10 @@ class LaWAM(PolicyModule):
         return Condition(sight.hidden, sight.valid, sight.now, subgoal, hz, valid, self.robots(embodiment))
 
     def action_loss(self, sight: Sight, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
-        """Flow matching of the chunk, averaged over `repeats` draws of (noise, time) per sample (spec 2.7)."""
+        """Flow matching of the chunk, averaged over `repeats` draws of (noise, time) per sample (spec 2.7).
+
+        In float32 also under autocast, as published (spec 2.8).
+        """
         config, expert = self.config, self.expert
         hidden = LATENT_CONTEXT[config.stop_latent_context_grad](sight.hidden, batch.inputs["latent_at"])
         subgoal = SUBGOALS[config.subgoal].training(self, sight, batch)
@@ -313,13 +316,14 @@ class LaWAM(PolicyModule):
         unit = self.normalizer.to_unit("action", batch.actions, batch.embodiment)
         more = (0, config.expert.action_dim - self.data.action_dim)  # up to the dimensions of the tables
         target, valid = F.pad(unit, more), F.pad(batch.valid, more)
-        context, drop = expert.context(condition), expert.dropout(draws)
-        losses = []
-        for _ in range(config.repeats):
-            t = TIMES.draw(draws, target.device)
-            noised = TIMES.noised(target, draws.normal(target), t)
-            velocity = expert.velocity(noised.x, noised.t, context, drop)
-            losses.append(action_loss(velocity, noised.velocity, valid, condition.robot))
+        with torch.autocast(target.device.type, enabled=False):
+            context, drop = expert.context(condition), expert.dropout(draws)
+            losses = []
+            for _ in range(config.repeats):
+                t = TIMES.draw(draws, target.device)
+                noised = TIMES.noised(target, draws.normal(target), t)
+                velocity = expert.velocity(noised.x, noised.t, context, drop)
+                losses.append(action_loss(velocity, noised.velocity, valid, condition.robot))
         return torch.stack(losses).mean()
 
 

@@ -21,9 +21,11 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_1, Bound, check
 from wamkit.io.tensors import load_strict, numbers, read_tensors
 from wamkit.nn.tables import Tables
+from wamkit.policies.lawam.features import block_scaled
 from wamkit.policies.lawam.patches import FRAMES, in_cells, patches
 from wamkit.policies.lawam.prompt import QUERIES, PromptConfig
 from wamkit.tree import Tree
+from wamkit.wan.codec import BLOCK
 
 VISION_BASE = 10_000.0
 """Of the vision tower's rotary code."""
@@ -282,7 +284,11 @@ def stop_latent_context_grad(
 
 @dataclass(frozen=True)
 class FromScratch:
-    """Everything is trained from random weights."""
+    """Everything is trained, from random weights but for the embedding of patches.
+
+    That begins as a cosine transform with outputs of about unit variance, low frequencies first: pixels are so alike
+    that a random embedding learns little else than brightness for the first thousands of steps.
+    """
 
     kind: Literal["scratch"] = "scratch"
 
@@ -292,8 +298,18 @@ class FromScratch:
     def freeze(self, prior: Prior) -> None:
         """Nothing is frozen."""
 
+    @torch.no_grad()
     def initialize(self, prior: Prior) -> None:
-        """Nothing to read."""
+        """Patches are embedded by block features; further rows stay random. BadInput where patches are no blocks."""
+        embed = prior.visual.patch_embed.proj
+        if embed.weight.shape[-2:] != (BLOCK, BLOCK):
+            raise BadInput(
+                f"policy.prior.patch: a prior from scratch has patches of {BLOCK} pixels, got {prior.visual.size.patch}"
+            )
+        basis = block_scaled(min(len(embed.weight), 3 * BLOCK**2))  # n (colour row column)
+        frames = basis.unflatten(1, (3, 1, BLOCK, BLOCK)).expand(-1, -1, FRAMES, -1, -1) / FRAMES
+        embed.weight[: len(basis)] = frames
+        embed.bias.zero_()
 
     def load_frozen(self, prior: Prior) -> None:
         """Nothing is frozen."""

@@ -63,11 +63,11 @@ class Matrices:
 
 
 class RobotLinear(nn.Module):
-    """x W + b with a W and a b for each row of the table."""
+    """x W + b with a W and a b for each row of the table. spread: standard deviation of new weights."""
 
-    def __init__(self, robots: int, inputs: int, outputs: int) -> None:
+    def __init__(self, robots: int, inputs: int, outputs: int, spread: float = 0.02) -> None:
         super().__init__()
-        self.weight = nn.Parameter(0.02 * torch.randn(robots, inputs, outputs))
+        self.weight = nn.Parameter(spread * torch.randn(robots, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(robots, outputs))
 
     def of(self, robot: Int[Tensor, " b"]) -> Matrices:
