@@ -175,7 +175,7 @@ def test_a_file_with_other_adapters(folder, published):
 def test_a_plug_in_brings_its_released_files(monkeypatch):
     entry = EntryPoint("my_policy", "wamkit.policies.light_wam.convert:FORMAT", "wamkit.released")
     monkeypatch.setattr(policies, "entry_points", lambda group: [entry] if group == entry.group else [])
-    assert list(policies.released_formats()) == ["fast_wam", "light_wam", "my_policy"]
+    assert list(policies.released_formats()) == [*policies.RELEASED, "my_policy"]
     assert conversion.released("my_policy") is FORMAT
     broken = EntryPoint("my_policy", "wamkit.nowhere:FORMAT", "wamkit.released")
     monkeypatch.setattr(policies, "entry_points", lambda group: [broken])

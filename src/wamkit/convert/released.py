@@ -129,6 +129,7 @@ def _converted(
     form.fits(run.policy, str(file))
     normalizer = run.normalization.fit({robot: known.fields}, {robot: run.actions})
     policy: Any = _without_memory(run, normalizer)
+    policy.embodiment([robot])  # refuses a robot that the run does not know
     form.fill(policy, official, str(file))
     facts = _provenance(policy, run, robot, known)
     facts["released"] = {"file": file.name, "frozen": digest(_frozen(policy).items())}

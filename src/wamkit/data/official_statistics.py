@@ -58,7 +58,7 @@ def read_statistics(path: Path, data: DataSpec) -> Statistics:
         saved = json.loads(content)
         episodes, steps = int(saved["num_episodes"]), int(saved["num_transition"])
         fields = {
-            field: _saved(saved[section]["default"], steps)
+            field: saved_stats(saved[section]["default"], steps, "global_")
             for field, section in (("action", "action"), ("proprio", "state"))
         }
     except (ValueError, KeyError, TypeError) as error:
@@ -97,6 +97,17 @@ def window_stats(dataset: AnyDataset, episodes: Sequence[Episode], data: DataSpe
     }
 
 
+def saved_stats(values: Mapping[str, Any], count: int, prefix: str = "") -> Stats:
+    """Statistics of `count` rows from lists of a JSON file; prefix: of the names of the lists.
+
+    Quantiles stay unknown. Raises KeyError, TypeError and ValueError where lists are missing or are no such numbers.
+    """
+    table = np.array([values[f"{prefix}{name}"] for name in MEASURES], np.float64)
+    if table.ndim != 2 or not np.isfinite(table).all():
+        raise ValueError(f"expected lists of finite numbers, got an array of shape {list(table.shape)}")
+    return _without_quantiles(dict(zip(MEASURES, table, strict=True)), count)
+
+
 def _of_windows(columns: Sequence[tuple[np.ndarray, int]], steps: int) -> Stats:
     """Statistics of windows of `steps` steps; columns: rows [n, d] of each episode, and how many begin a window."""
     low, high, mean, variance = [], [], [], []
@@ -116,13 +127,6 @@ def _of_windows(columns: Sequence[tuple[np.ndarray, int]], steps: int) -> Stats:
         "std": np.sqrt((variances + (means - overall) ** 2).mean((0, 1))),
     }
     return _without_quantiles(arrays, sum(starts for _, starts in columns))
-
-
-def _saved(values: Mapping[str, list[float]], count: int) -> Stats:
-    table = np.array([values[f"global_{name}"] for name in MEASURES], np.float64)
-    if table.ndim != 2 or not np.isfinite(table).all():
-        raise ValueError(f"expected lists of finite numbers, got an array of shape {list(table.shape)}")
-    return _without_quantiles(dict(zip(MEASURES, table, strict=True)), count)
 
 
 def _without_quantiles(arrays: Mapping[str, np.ndarray], count: int) -> Stats:

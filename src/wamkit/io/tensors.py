@@ -229,6 +229,10 @@ def load_strict(
     module.load_state_dict(dict(tensors), strict=False, assign=on_meta)
 
 
+FACTS = ("step", "torch_dtype")
+"""What torch dicts of several sections usually say about themselves."""
+
+
 @dataclass(frozen=True)
 class Envelope:
     """The outside of a released checkpoint: one torch dict of `sections` (tensors by name) and the facts about them.
@@ -243,7 +247,7 @@ class Envelope:
     sections: tuple[str, ...]
     names: Renaming
     others: Mapping[frozenset[str], str]
-    facts: tuple[str, ...] = ("step", "torch_dtype")
+    facts: tuple[str, ...] = FACTS
     optional: tuple[str, ...] = ()
     earlier: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -264,7 +268,7 @@ class Envelope:
         found = sorted(map(str, keys)) if keys else type(payload).__name__
         expected = f"expected {', '.join(sections)} (and {', '.join(self.facts)}), got {str(found)[:200]}"
         given = frozenset(str(key).partition(".")[0] for key in keys)
-        what = self.others.get(given - {*self.facts, *self.optional}, expected)
+        what = self.others.get(given - {*FACTS, *self.facts, *self.optional}, expected)
         raise BadInput(f"{source}: not a {self.model} checkpoint; {what}")
 
     def group(self, name: str) -> str:

@@ -12,6 +12,8 @@ KINDS = {
 
 RELEASED = {
     "fast_wam": "wamkit.policies.fast_wam.convert:FORMAT",
+    "lawam": "wamkit.policies.lawam.convert:FORMAT",
+    "lawam_world": "wamkit.policies.lawam.convert:WORLD_FORMAT",
     "light_wam": "wamkit.policies.light_wam.convert:FORMAT",
 }
 """Its released files, a `policies.released.Released`."""

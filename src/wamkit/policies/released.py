@@ -98,8 +98,8 @@ class Released(Generic[C]):
     """A policy's released files.
 
     read: a file -> its checkpoint dict (tensors memory-mapped); BadInput where it is something else.
-    config: shapes of the tensors by our names, a recipe's config for what no tensor shows, and the file's name for
-    messages -> config. dims: by field of the DataSpec, our name of a tensor and its axis that shows it.
+    config: shapes of the tensors by our names, and a recipe's config for what no tensor shows -> config; BadInput where
+    they do not go together. dims: by field of the DataSpec, our name of a tensor and its axis that shows it.
     save: writes a checkpoint dict. statistics: reads the file that was released with it, for a robot of that name.
     fits: raises BadInput where a config that was read has a network that its encoder does not go with; the file's name.
     frozen, copy, earlier: what else than a run's weights a file holds.
@@ -109,7 +109,7 @@ class Released(Generic[C]):
 
     envelope: Envelope
     read: Callable[[Path], dict[str, Any]]
-    config: Callable[[Shapes, C, str], C]
+    config: Callable[[Shapes, C], C]
     dims: Mapping[str, tuple[str, int]]
     save: Callable[[Path, dict[str, Any]], None] = write_torch
     statistics: Callable[[Path, DataSpec, str], Statistics] = official_statistics
@@ -127,15 +127,16 @@ class Released(Generic[C]):
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in self.envelope.ours(official, source).items()}
         try:
-            config = self.config(shapes, recipe, source)
+            config = self.config(shapes, recipe)
             return Structure(config, {field: shapes[name][axis] for field, (name, axis) in self.dims.items()})
-        except KeyError as error:
-            (name,) = error.args
-            lacks, group = f"it lacks {name!r}", self.envelope.group(name)
-            where = f" in {group}" if group else ""
+        except BadInput as error:
+            raise BadInput(f"{source}: {error}") from error
         except IndexError as error:
-            lacks, where = f"it lacks {error}", ""
-        raise BadInput(f"{source}: incomplete {self.envelope.model} checkpoint: {lacks}{where}")
+            lacks = str(error)
+        except KeyError as error:
+            group = self.envelope.group(error.args[0])
+            lacks = f"{error} in {group}" if group else str(error)
+        raise BadInput(f"{source}: incomplete {self.envelope.model} checkpoint: it lacks {lacks}")
 
     def load(self, policy: Convertible, path: str | Path) -> int:
         """Fill `policy` with a released checkpoint and return its training step.

@@ -89,7 +89,7 @@ def diffusers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {NAMES.backward(name): tensor for name, tensor in tensors.items()}
 
 
-def size_of(shapes: Mapping[str, tuple[int, ...]], recipe: WanSize, source: str) -> WanSize:
+def size_of(shapes: Mapping[str, tuple[int, ...]], recipe: WanSize) -> WanSize:
     """The size of the video model `dit` in a checkpoint; the recipe gives the channels of a head.
 
     Raises BadInput where the attention width is no multiple of them, KeyError for a missing tensor.
@@ -97,7 +97,7 @@ def size_of(shapes: Mapping[str, tuple[int, ...]], recipe: WanSize, source: str)
     inner = shapes["dit.blocks.0.self_attn.q.weight"][0]
     if inner % recipe.head_dim:
         raise BadInput(
-            f"{source}: attention width {inner} is no multiple of the recipe's {recipe.head_dim} channels per head; "
+            f"attention width {inner} is no multiple of the recipe's {recipe.head_dim} channels per head; "
             "choose the recipe it was trained with"
         )
     return replace(

@@ -36,6 +36,7 @@ ENVELOPE = Envelope(
     sections=SECTIONS,
     names=NAMES,
     others={
+        frozenset({"policy_backend"}): "it is a LaWAM checkpoint: `wamkit convert lawam`",
         frozenset({"dit"}): LEGACY,
         frozenset({"dit", "proprio_encoder"}): LEGACY,
         frozenset(
@@ -78,7 +79,7 @@ def from_lerobot(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     return official | {"step": 0, "torch_dtype": dtype}
 
 
-def read_structure(shapes: Shapes, recipe: FastWAMConfig, source: str) -> FastWAMConfig:
+def read_structure(shapes: Shapes, recipe: FastWAMConfig) -> FastWAMConfig:
     """The config of a checkpoint with tensors of these shapes.
 
     recipe gives what no tensor shows: channels of a head, variant, sampling steps, codec, text and training values.
@@ -86,7 +87,7 @@ def read_structure(shapes: Shapes, recipe: FastWAMConfig, source: str) -> FastWA
     """
     return replace(
         recipe,
-        size=size_of(shapes, recipe.size, source),
+        size=size_of(shapes, recipe.size),
         action_width=shapes["action.action_encoder.weight"][0],
         action_ffn=shapes["action.blocks.0.ffn.0.weight"][0],
     )

@@ -50,6 +50,7 @@ ENVELOPE = Envelope(
     sections=SECTIONS,
     names=NAMES,
     others={
+        frozenset({"policy_backend"}): "it is a LaWAM checkpoint: `wamkit convert lawam`",
         frozenset({"mot", "proprio_encoder"}): "it is a Fast-WAM checkpoint: `wamkit convert fast-wam`",
         frozenset({"dit"}): VIDEO_ONLY,
         frozenset({"dit", *SECTIONS[1:]}): VIDEO_ONLY,
@@ -57,7 +58,7 @@ ENVELOPE = Envelope(
 )
 
 
-def read_structure(shapes: Shapes, recipe: LightWAMConfig, source: str) -> LightWAMConfig:
+def read_structure(shapes: Shapes, recipe: LightWAMConfig) -> LightWAMConfig:
     """The config of a checkpoint with tensors of these shapes.
 
     recipe gives what no tensor shows: LoRA alpha per rank, adapter gamma, head width of the video model, heads of
@@ -65,12 +66,12 @@ def read_structure(shapes: Shapes, recipe: LightWAMConfig, source: str) -> Light
     """
     lora = recipe.tuning
     if lora.kind != "lora":
-        raise BadInput(f'{source}: released checkpoints hold LoRA; the recipe has tuning "{lora.kind}"')
+        raise BadInput(f'released checkpoints hold LoRA; the recipe has tuning "{lora.kind}"')
     adapted = numbers(shapes, "dit.adapters.")
     rank = shapes["dit.blocks.0.self_attn.q.lora_down.weight"][0]
     return replace(
         recipe,
-        size=size_of(shapes, recipe.size, source),
+        size=size_of(shapes, recipe.size),
         tuning=replace(lora, rank=rank, alpha=lora.alpha / lora.rank * rank),
         adapters=replace(
             recipe.adapters,
