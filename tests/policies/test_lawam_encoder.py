@@ -78,7 +78,7 @@ def test_acting_needs_no_stage_1(tmp_path: Path) -> None:
     encoder = loaded(tmp_path / "gone")
     clip = Clip(views(1, batch=3), torch.zeros(3, 3), ("open it",) * 3, ("arm",) * 3)
     made = encode(encoder, clip)
-    assert made["images"].shape == (3, 2, 32, 32, 3) and made["features"].shape == (3, 1, 16, FEATURES.dim)
+    assert made["images"].shape == (3, 2, 32, 32, 3) and made["features"].shape == (3, 1, 16, 24)
     assert "code" not in made and made["tokens"].shape == (3, 40)
     with pytest.raises(BadInput, match=r"run\.json: missing"):
         encoder.frames(encoder.prepare(views(2), torch.Generator()))
