@@ -78,6 +78,7 @@ def test_a_recording_shorter_than_the_horizon_says_so(recording):
     long = ToyWorld(grid=(4, 4), seconds=9.0)
     section = subgoal(Foreseeing(), long, [recording])
     assert "fewer than the horizon of 90" in section.body
+    assert "Fewer than two queries" in latent_action(Foreseeing(), long, [recording]).body
     assert "No episode was recorded" in latent_action(Foreseeing(), long, []).body
     assert "No episode was recorded" in subgoal(Foreseeing(), WORLD, []).body
 

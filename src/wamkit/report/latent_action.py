@@ -23,6 +23,9 @@ from wamkit.report.recordings import NONE, Recording
 from wamkit.report.subgoal import ForeseeingPolicy, foresee, horizon
 from wamkit.types import WorldModel
 
+FEW = (
+    "Fewer than two queries of the recorded episodes were followed by the whole horizon; nothing can be said."
+)
 IMAGES = 32
 """Most moments whose latent actions are tried on each other's images."""
 
@@ -62,7 +65,7 @@ def latent_action(
     found = [own for recording in recordings if (own := moments(recording, steps))]
     everything = [moment for own in found for moment in own]
     if len(everything) < 2:
-        return Section("latent", "Latent action", "paragraphs", [NONE])
+        return Section("latent", "Latent action", "paragraphs", [FEW if recordings else NONE])
     sight = foresee(engine, world, everything)
     device = engine.device
     some = torch.linspace(0, len(everything) - 1, min(IMAGES, len(everything))).round().long()
