@@ -88,7 +88,7 @@ def checkpoint(seed: int = 0) -> Tensors:
     """A policy's file with all published names, small."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randn([_small(name).get(n, n) for n in shape], generator=generator).to(_dtype(name))
+        name: torch.randn([_small(name).get(n, n) for n in shape], generator=generator).to(dtype(name))
         for name, shape in published().items()
     }
 
@@ -97,7 +97,8 @@ def _small(name: str) -> Mapping[int, int]:
     return VLM if name.startswith("policy_backend.vlm.") else OTHERS
 
 
-def _dtype(name: str) -> torch.dtype:
+def dtype(name: str) -> torch.dtype:
+    """Of a tensor in the file."""
     return torch.bfloat16 if name.startswith("policy_backend.vlm.") else torch.float32
 
 

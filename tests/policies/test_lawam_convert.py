@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from wamkit_client.types import BadInput
+from wamkit_client.types import BadInput, Observation
 
 from tests.policies import lawam_released as tiny
 from tests.policies.lawam_released import COPY, EMBEDDING, ROBOT, Tensors, lerobot, lightning, same
+from tests.policies.tiny_qwen import tiny_processor
+from wamkit import load_policy
 from wamkit.cli import main
 from wamkit.commands import converting
 from wamkit.config import Run, load_normalizer, load_provenance, load_run
@@ -64,6 +66,28 @@ def test_names_and_shapes_at_full_size():
     official = {"policy_backend": own, "lam": lam, "step": 0}
     assert FORMAT.structure(official, LaWAMConfig(), "a").config == LaWAMConfig()
     assert WORLD_FORMAT.structure(official, LaWAMWorldConfig(), "a").config == LaWAMWorldConfig()
+
+
+def test_a_file_of_full_size_fills_the_policy(tmp_path: Path):
+    """All its tensors, each of one number seen everywhere; none is cast, and only the decoder is in both stages."""
+    path = tmp_path / "pytorch_model.pt"
+    torch.save(
+        {
+            name: torch.ones((), dtype=tiny.dtype(name)).expand(shape)
+            for name, shape in tiny.published().items()
+        },
+        path,
+    )
+    with torch.device("meta"):
+        policy = LaWAMConfig().build(tiny.DATA, normalizer(0))
+    assert FORMAT.load(policy, path) == 0
+    for name, tensor in policy.state_dict().items():
+        assert tensor.dtype == (
+            torch.bfloat16 if name.startswith(("prior.text", "prior.visual")) else torch.float32
+        )
+        assert not tensor.is_meta and tensor.stride() == (0,) * tensor.dim()
+    assert sum(p.numel() for p in policy.parameters() if p.requires_grad) == 1_747_206_144
+    assert sum(p.numel() for p in policy.parameters()) + 85_660_416 == 2_144_031_488
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +140,25 @@ def test_a_policy_becomes_the_runs_of_both_stages_and_comes_back(lab: Path, tens
     to_official("lawam", Path("again"), Path("again.pt"))
     assert same(torch.load("again.pt", weights_only=True), tensors)
     assert not list(lab.rglob("*.tmp"))
+
+
+def test_a_converted_policy_acts(lab: Path, tensors: Tensors):
+    """In the precision that its run says: the file has two."""
+    torch.save(tensors, "pytorch_model.pt")
+    tiny_processor(lab / "qwen")
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    seen = Observation(
+        dict.fromkeys(tiny.DATA.views, image), np.zeros(0, np.float32), "Open a drawer", ROBOT, 3
+    )
+    run, chunks = tiny.runs()[0], []
+    for precision in ("bf16", "fp32"):
+        convert("pytorch_model.pt", precision, replace(run, eval=replace(run.eval, precision=precision)))
+        chunks.append(load_policy(precision).act([seen])[0].actions)
+    assert chunks[0].shape == (8, 7) and np.isfinite(chunks).all()
+    assert np.abs(chunks[0] - chunks[1]).max() < 0.1 * np.abs(chunks[1]).max()
+    convert("pytorch_model.pt")
+    with pytest.raises(BadInput, match=r"weights of torch.bfloat16, torch.float32; say what to act in"):
+        load_policy("run")
 
 
 @pytest.mark.parametrize("inside", ["", "model."])

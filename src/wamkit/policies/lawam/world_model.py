@@ -53,8 +53,9 @@ class LatentWorldModel(nn.Module):
         self.tables = Tables(positions=grid_code(grid, size.width, size.positions).flatten(0, 1))
 
     def forward(self, u: Float[Tensor, "b s d"], z: Float[Tensor, "b e"]) -> Float[Tensor, "b s d"]:
-        x = self.input(u) + self.tables.get_buffer("positions")
-        action = F.silu(self.code(z))
+        dtype = self.input.weight.dtype  # features are float32 whatever the weights act in
+        x = self.input(u.to(dtype)) + self.tables.get_buffer("positions").to(dtype)
+        action = F.silu(self.code(z.to(dtype)))
         for block in cast(Iterable[Block], self.blocks):
             x = block(x, action)
         return self.norm(self.output(x))
