@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from wamkit_client.types import BadInput
 
 from tests.policies.tiny_lawam import CONFIG, SPEC, batch, normalizer, query, tiny_lawam
 from wamkit.draws import Draws
-from wamkit.policies.lawam.policy import SUBGOALS, LaWAM
+from wamkit.io.weights import save_weights
+from wamkit.policies.lawam.policy import SUBGOALS, FromRun, LaWAM
 
 CPU = torch.device("cpu")
 
@@ -102,6 +104,43 @@ def test_padded_actions_change_no_loss() -> None:
     slow = replace(slow, valid=valid)
     other = replace(slow, actions=torch.where(valid, slow.actions, 7.0))
     torch.testing.assert_close(policy(slow, draws(2))["action"], policy(other, draws(2))["action"])
+
+
+def test_training_may_start_from_another_run(tmp_path: Path) -> None:
+    """All of it, the expert too; a run of another kind is refused."""
+    before = tiny_lawam()
+    for folder in ("run", "other"):
+        (tmp_path / folder).mkdir()
+    save_weights(tmp_path / "run", before.state_dict())
+    policy = tiny_lawam(begin=FromRun(str(tmp_path / "run")))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(1)
+    policy.initialize()
+    assert all(torch.equal(x, policy.get_parameter(name)) for name, x in before.named_parameters())
+    save_weights(tmp_path / "other", {"dit.weight": torch.zeros(1)})
+    with pytest.raises(BadInput, match=r"other: does not fit LaWAM .* 1 unexpected: dit.weight"):
+        tiny_lawam(begin=FromRun(str(tmp_path / "other"))).initialize()
+
+
+def test_a_prior_without_a_copy_in_float32_trains_and_acts() -> None:
+    policy = tiny_lawam(prior_precision="bfloat16")
+    stored = {name.split(".")[1]: p.dtype for name, p in policy.prior.named_parameters(prefix="prior")}
+    assert stored["text"] == stored["visual"] == torch.bfloat16 and stored["latent_queries"] == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        sum(policy(batch(2), draws(2)).values()).backward()
+        assert policy.act(query(2)).isfinite().all()
+    grad = policy.prior.text.norm.weight.grad
+    assert grad is not None and grad.dtype == torch.bfloat16 and grad.abs().sum() > 0
+
+
+def test_chunks_can_be_kept_within_what_the_data_had() -> None:
+    free, kept = (tiny_lawam(clip_actions=clip).act(query(3)) for clip in (False, True))
+    low, high = (
+        free.new_tensor(getattr(normalizer().stats["robot"]["action"], side)) for side in ("min", "max")
+    )
+    torch.testing.assert_close(kept, free.clamp(low, high))
+    assert not torch.equal(kept, free)
 
 
 def test_robots_without_a_row_are_refused() -> None:

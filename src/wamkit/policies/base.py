@@ -82,10 +82,6 @@ class PolicyConfig:
         """The encoder's networks without released weights, by row of the parameter table."""
         return {}
 
-    def teacher_modules(self) -> Mapping[str, nn.Module]:
-        """Networks that only training reads, frozen, by row of the parameter table."""
-        return {}
-
     def encoder_facts(
         self, data: DataSpec, instructions: Sequence[str], device: torch.device
     ) -> EncoderFacts:

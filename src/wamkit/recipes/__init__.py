@@ -65,6 +65,11 @@ PUBLISHED = {
     "robotwin": ("robotwin", "Light-WAM as published, RoboTwin 2.0, fifty tasks"),
     "robotwin_fast_wam": ("robotwin", "Fast-WAM as published, RoboTwin 2.0, fifty tasks"),
     "real_robot": ("real_robot", "Light-WAM as published, a real robot with two arms and three cameras"),
+    "lawam_world": ("lawam", "stage 1 of LaWAM as published: a latent world model"),
+    "lawam_world_base": ("lawam", "the same in the released code's smaller size"),
+    "lawam_pretrain": ("lawam", "stage 2 of LaWAM as published, on many robots, before any benchmark"),
+    "libero_lawam": ("lawam", "LaWAM as published, one policy for the four LIBERO suites"),
+    "robotwin_lawam": ("lawam", "LaWAM as published, RoboTwin 2.0, fifty tasks, poses of both hands"),
 }
 # our name -> the published recipe that it puts right
 OURS = {f"{name}_ours": name for name in PUBLISHED}
@@ -79,6 +84,11 @@ EARLIER = {
     "metaworld3_lawam_no_stop": "metaworld3_lawam_world",
     "metaworld3_lawam_oracle": "metaworld3_lawam_world",
     "metaworld3_lawam_shuffled": "metaworld3_lawam_world",
+    **{
+        f"{name}{ours}": f"lawam_world{ours}"
+        for name in ("lawam_pretrain", "libero_lawam", "robotwin_lawam")
+        for ours in ("", "_ours")
+    },
 }
 
 # policy -> the recipe that `wamkit demo` trains, and one that it may be compared with

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from wamkit.config import Run
-from wamkit.data.normalize import Normalizer, Stats
+from wamkit.data.normalize import Stats
 from wamkit.draws import Draws
 from wamkit.nn.frozen import store_frozen_linears
+from wamkit.recipes import earlier
 from wamkit.types import Batch, Policy, Trainable
 
 EMBODIMENT = "plan"
@@ -52,7 +53,7 @@ def meta_policy(run: Run) -> Trainable:
     """The policy of a run, without memory."""
     fields = {"action": run.data.action_dim, "proprio": run.data.proprio_dim}
     stats = {EMBODIMENT: {name: Stats.of(np.zeros((2, dim))) for name, dim in fields.items()}}
-    normalizer = Normalizer.fit(stats, {"action": "min_max", "proprio": "min_max"})
+    normalizer = run.normalization.fit(stats, {EMBODIMENT: run.actions})
     with torch.device("meta"):
         return cast(Trainable, cast(nn.Module, run.policy.build(run.data, normalizer)).to("meta"))
 
@@ -60,21 +61,21 @@ def meta_policy(run: Run) -> Trainable:
 def parts(run: Run, policy: Trainable) -> list[Part]:
     """Parameters by part, in the order of the specification's table; every parameter is in exactly one part.
 
-    The encoder's networks come after the policy's, and then those that only training reads.
+    The encoder's networks come after the policy's, and then what else an earlier stage trained: a teacher, for example.
     """
     groups: dict[str, list[nn.Parameter]] = {title: [] for title, _ in policy.parts}
     for name, parameter in cast(nn.Module, policy).named_parameters():
         groups[next(title for title, belongs in policy.parts if belongs(name))].append(parameter)
     acts = isinstance(policy, Policy)
     with torch.device("meta"):
-        encoders, teachers = run.policy.encoder_modules(), run.policy.teacher_modules()
+        encoders = run.policy.encoder_modules()
     counts = [_part(title, group, acts) for title, group in groups.items()]
     counts += [
         _part(title, module.requires_grad_(False).parameters(), acts) for title, module in encoders.items()
     ]
-    counts += [
-        _part(title, module.requires_grad_(False).parameters(), False) for title, module in teachers.items()
-    ]
+    titles = {part.name for part in counts}
+    before = (part for one in earlier(run.recipe) for part in parts(one, meta_policy(one)))
+    counts += [Part(part.name, part.parameters, 0, 0) for part in before if part.name not in titles]
     return [part for part in counts if part.parameters]
 
 

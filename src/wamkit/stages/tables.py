@@ -94,18 +94,20 @@ def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
 
 
 def deviation_tables(name: str) -> list[Table]:
-    """What our version of a published recipe changes, for either name; nothing for other recipes."""
-    tables = []
+    """What our version of a published recipe changes and why, for either name; nothing for other recipes."""
+    from wamkit.recipes.ours import REASONS  # with every policy's config
+
+    tables: list[Table] = []
     for ours, published in OURS.items():
         if name in (ours, published):
             table = Table(title=f"{published} and {ours}", title_justify="left")
             for column in ("value", "published", "ours"):
                 table.add_column(column)
-            for change in diff(recipe(published), recipe(ours)):
-                value, _, both = change.partition(": ")
-                if value != "recipe":
-                    table.add_row(value, *both.split(" -> "))
-            tables.append(table)
+            changes = dict(change.split(": ", 1) for change in diff(recipe(published), recipe(ours)))
+            del changes["recipe"]
+            for value, both in changes.items():
+                table.add_row(value, *both.split(" -> "))
+            tables += [table, _facts("why", {value: REASONS[value] for value in changes})]
     return tables
 
 

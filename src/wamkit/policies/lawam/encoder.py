@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.io.files import sha256
@@ -161,12 +161,6 @@ def example_inputs(
         "code": torch.zeros(batch, latent.code),
         **example(prompt, data, batch),
     }
-
-
-def teacher_modules(features: FeaturesConfig, latent: LatentSize) -> dict[str, nn.Module]:
-    """The teacher's networks without weights, by row of the parameter table."""
-    teacher = Teacher(latent, features.dim, grid=(1, 1))  # no parameter depends on the grid
-    return {"inverse-dynamics encoder": teacher.inverse, "bottleneck": teacher.bottleneck}
 
 
 def encoder_facts(

@@ -7,6 +7,7 @@ features, tokens) and the teacher's latent action, which training compares its g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,13 +23,14 @@ from wamkit.bounds import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
 from wamkit.flow import noise_rows
+from wamkit.io.tensors import load_strict
+from wamkit.io.weights import run_weights
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, Condition, ExpertSize, action_loss
 from wamkit.policies.lawam.encoder import (
     LaWAMEncoder,
     encoder_facts,
     example_inputs,
-    teacher_modules,
 )
 from wamkit.policies.lawam.features import DINOv3Config, FeaturesConfig
 from wamkit.policies.lawam.fused import FusedExpert
@@ -72,16 +74,46 @@ class LearningRates:
 
 
 @dataclass(frozen=True)
+class FromStage1:
+    """The prior starts as `start` says, the world model as stage 1 left it; the rest keeps its random weights."""
+
+    kind: Literal["stage1"] = "stage1"
+
+    def initialize(self, policy: LaWAM) -> None:
+        """Raises BadInput naming what is missing."""
+        config = policy.config
+        config.start.initialize(policy.prior)
+        read_world_model(Path(config.world), config.features, config.latent, policy.world)
+
+
+@dataclass(frozen=True)
+class FromRun:
+    """All that is trained starts as another run of this kind left it, the action expert too. path: its directory."""
+
+    path: str = "weights/lawam_pretrain"
+    kind: Literal["run"] = "run"
+
+    def initialize(self, policy: LaWAM) -> None:
+        """Raises BadInput naming what is missing or does not fit."""
+        policy.load_frozen()
+        frozen = [re.escape(name) for name, p in policy.named_parameters() if not p.requires_grad]
+        load_strict(policy, run_weights(Path(self.path)), self.path, fresh=frozen)
+
+
+@dataclass(frozen=True)
 class LaWAMConfig(PolicyConfig):
     """Defaults are the published full-size model.
 
     world: the run directory of stage 1 (kind "lawam_world"), whose world model training starts from and whose inverse
-        model is the teacher. features, latent: as stage 1 had them.
+        model is the teacher. features, latent: as stage 1 had them. begin: what else training starts from.
+    prior_precision: of the stored prior, queries aside. The published one has no copy in float32 that small steps of
+        the optimizer would add up in (spec 2.8).
     repeats: draws of (noise, time) per sample in the action loss; the prior and the world model run once.
     subgoal: what the expert is shown; see SUBGOALS. subgoal_weight, distill_weight: of the losses; 0 omits one.
     stop_subgoal_grad: actions do not train the world model and the code through the subgoal.
     stop_latent_context_grad: nor the prior through its tokens up to the last latent query.
     time_code: of action tokens; "seconds" as published.
+    clip_actions: keep chunks within [-1, 1] in unit range, which is what min_max saw in the data; as published.
     """
 
     world: str = "weights/lawam_world"
@@ -89,13 +121,16 @@ class LaWAMConfig(PolicyConfig):
     latent: LatentSize = LatentSize()
     prompt: PromptConfig = field(default_factory=QwenPromptConfig)
     prior: PriorSize = PriorSize()
+    prior_precision: Literal["float32", "bfloat16"] = "float32"
     start: FromQwen | FromScratch = field(default_factory=FromQwen)
+    begin: FromStage1 | FromRun = field(default_factory=FromStage1)
     expert: ExpertSize = ExpertSize()
     robots: tuple[tuple[str, int], ...] = ()
     robot_rows: int = 32
     repeats: int = 2
     sample_steps: int = 10
     guidance: float = 1.0
+    clip_actions: bool = False
     time_code: TimeCode = "seconds"
     subgoal: SubgoalArm = "predicted"
     subgoal_weight: float = 0.1
@@ -122,10 +157,6 @@ class LaWAMConfig(PolicyConfig):
     def encoder_modules(self) -> dict[str, nn.Module]:
         """Its networks without weights, by row of the parameter table."""
         return {"image features": self.features.build()}
-
-    def teacher_modules(self) -> dict[str, nn.Module]:
-        """Its teacher's networks without weights, by row of the parameter table."""
-        return teacher_modules(self.features, self.latent)
 
     def encoder_facts(
         self, data: DataSpec, instructions: Sequence[str], device: torch.device
@@ -197,6 +228,8 @@ class LaWAM(PolicyModule):
         )
         self.robots = RobotRows(config.robots, normalizer.embodiments, config.robot_rows)
         config.start.freeze(self.prior)
+        for half in (self.prior.visual, self.prior.text):
+            half.to(PRECISIONS[config.prior_precision])
 
     @property
     def unsupported_sections(self) -> tuple[str, ...]:
@@ -234,10 +267,8 @@ class LaWAM(PolicyModule):
         ]
 
     def initialize(self) -> None:
-        """The prior starts as `start` says, the world model as stage 1 left it; the rest keeps its random weights."""
-        self.config.start.initialize(self.prior)
-        config = self.config
-        read_world_model(Path(config.world), config.features, config.latent, self.world)
+        """As `begin` says."""
+        self.config.begin.initialize(self)
 
     def load_frozen(self) -> None:
         """Read what of the prior is not trained."""
@@ -281,7 +312,8 @@ class LaWAM(PolicyModule):
         size = self.config.expert
         noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
         unit = sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
-        return self.normalizer.to_physical("action", unit.float(), query.embodiment)
+        unit = CLIPPED[self.config.clip_actions](unit.float())
+        return self.normalizer.to_physical("action", unit, query.embodiment)
 
     def see(self, inputs: Tree) -> Sight:
         """Prior, latent action and subgoal."""
@@ -389,11 +421,14 @@ LATENT_CONTEXT: Mapping[bool, Callable[[Tensor, Tensor], Tensor]] = {
     False: lambda hidden, latent_at: hidden,
 }
 
+CLIPPED: Mapping[bool, Callable[[Tensor], Tensor]] = {True: lambda x: x.clamp(-1, 1), False: lambda x: x}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 # Rows of the parameter table (spec 0).
 PARTS: PartTable = (
     ("latent-action and action queries", lambda name: name.endswith("_queries")),
     ("vision-language prior", lambda name: name.startswith("prior.")),
     ("query aggregation", lambda name: name.startswith("pool.")),
-    ("LaWM decoder", lambda name: name.startswith("world.")),
+    ("latent world model", lambda name: name.startswith("world.")),
     ("action expert", lambda name: name.startswith("expert.")),
 )
