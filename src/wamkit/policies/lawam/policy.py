@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -343,12 +344,12 @@ class LaWAM(PolicyModule):
         hidden = LATENT_CONTEXT[config.stop_latent_context_grad](sight.hidden, batch.inputs["latent_at"])
         subgoal = SUBGOALS[config.subgoal].training(self, sight, batch)
         subgoal = GRADIENT[config.stop_subgoal_grad](subgoal)
-        sight = replace(sight, hidden=hidden)
-        condition = self.condition(sight, subgoal, batch.hz, batch.embodiment, self.data.horizon)
+        sight = replace(sight, hidden=hidden.float(), now=sight.now.float())
+        condition = self.condition(sight, subgoal.float(), batch.hz, batch.embodiment, self.data.horizon)
         unit = self.normalizer.to_unit("action", batch.actions, batch.embodiment)
         more = (0, config.expert.action_dim - self.data.action_dim)  # up to the dimensions of the tables
         target, valid = F.pad(unit, more), F.pad(batch.valid, more)
-        with torch.autocast(target.device.type, enabled=False):
+        with _in_float32(target.device):
             context, drop = expert.context(condition), expert.dropout(draws)
             losses = []
             for _ in range(config.repeats):
@@ -357,6 +358,11 @@ class LaWAM(PolicyModule):
                 velocity = expert.velocity(noised.x, noised.t, context, drop)
                 losses.append(action_loss(velocity, noised.velocity, valid, condition.robot))
         return torch.stack(losses).mean()
+
+
+def _in_float32(device: torch.device) -> AbstractContextManager[object]:
+    known = torch.amp.is_autocast_available(device.type)  # a plan's meta device has no autocast to switch off
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def without_padding(inputs: Tree) -> Tree:
