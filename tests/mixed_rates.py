@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tests import tiny_dataset
+from tests.policies import tiny_lawam
 from tests.policies.tiny_lawam_world import PAIR_RUN, PAIRS
 from wamkit.config import Run, Source
 from wamkit.convert.downsample import Downsampling, downsample
@@ -52,12 +53,29 @@ SOURCES = tuple(
 RUN: Run = replace(
     PAIR_RUN,
     recipe="tiny_mixed",
-    policy=replace(PAIR_RUN.policy, robot_rows=5),
+    policy=replace(PAIR_RUN.policy, latent=replace(PAIR_RUN.policy.latent, code=8), robot_rows=5),
     data=at(NATIVE),
     actions=SPACE,
     sources=SOURCES,
     train=TrainConfig(steps=6, batch_size=8, warmup_steps=1, log_every=1, save_every=3),
 )
+
+
+def policy_run(world: Path) -> Run:
+    """Stage 2 on a stage 1 of RUN; the copies are the same robot to its tables."""
+    policy = replace(
+        tiny_lawam.CONFIG,
+        world=str(world),
+        features=RUN.policy.features,
+        latent=RUN.policy.latent,
+        expert=replace(tiny_lawam.CONFIG.expert, tokens=32),
+        robots=tuple((robot(hz), 1) for hz in RATES),
+    )
+    without = {"proprio_dim": 0, "frame_proprio": False}
+    sources = tuple(replace(source, data=replace(source.data, **without)) for source in SOURCES)
+    return replace(
+        RUN, recipe="tiny_mixed_policy", policy=policy, data=replace(RUN.data, **without), sources=sources
+    )
 
 
 def datasets(folder: Path) -> list[Path]:

@@ -8,12 +8,26 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from wamkit_client.types import BadInput
+from wamkit_client.types import BadInput, Observation
 
-from tests.mixed_rates import CPU, NATIVE, NO_CACHE, RATES, RUN, SOURCES, SPACE, at, datasets, robot, write
-from wamkit.config import Normalization, load_normalizer
+from tests.mixed_rates import (
+    CPU,
+    NATIVE,
+    NO_CACHE,
+    RATES,
+    RUN,
+    SOURCES,
+    SPACE,
+    at,
+    datasets,
+    policy_run,
+    robot,
+    write,
+)
+from wamkit.config import Normalization, load_engine, load_normalizer
 from wamkit.data.actions import ActionSpace
 from wamkit.data.samples import read_all
 from wamkit.io.tensors import read_tensors
@@ -21,6 +35,7 @@ from wamkit.stages.run import encode, fit_normalizer, open_clips, train, trainin
 from wamkit.train.metrics import read_rows
 
 ROOT = Path(__file__).parents[1]
+SHORT = replace(RUN.train, steps=2, save_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +118,28 @@ def test_a_killed_run_resumes_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     expected, *found = (read_tensors(run / "weights.safetensors") for run in runs)
     assert all(torch.equal(expected[name], tensors[name]) for tensors in found for name in expected)
     assert load_normalizer(tmp_path / "run").embodiments == tuple(map(robot, RATES))
+
+
+def test_a_policy_acts_at_each_rate(folder: Path, tmp_path: Path) -> None:
+    train(replace(RUN, train=SHORT), datasets(folder), NO_CACHE, tmp_path / "world", CPU)
+    run = replace(policy_run(tmp_path / "world"), train=SHORT)
+    train(run, datasets(folder), NO_CACHE, tmp_path / "run", CPU)
+    engine = load_engine(tmp_path / "run", CPU)
+    seen = {view: np.full((32, 32, 3), 90, np.uint8) for view in ("front", "wrist")}
+    asked = [Observation(seen, np.zeros(0, np.float32), "lift", robot(hz), 1) for hz in RATES]
+    assert [chunk.actions.shape for chunk in engine.act(asked)] == [(32, 2), (16, 2), (8, 2)]
+    with pytest.raises(BadInput, match=r"'robot-10hz' has no row; expected one of \['robot', 'robot-40hz'"):
+        engine.act([replace(asked[0], embodiment="robot-10hz")])
+    longer = replace(run.sources[2], data=replace(run.sources[2].data, chunk_seconds=0.8))
+    with pytest.raises(
+        BadInput, match=r"sources.20hz: chunk_seconds is 0.8, the run's 0.4; LaWAM's chunks are as"
+    ):
+        replace(run, sources=(*run.sources[:2], longer))
+    small = replace(run.policy, expert=replace(run.policy.expert, tokens=20))
+    with pytest.raises(
+        BadInput, match=r"sources.80hz: data.chunk_seconds: 0.4 s at data.hz 80 are 32 actions, .* 20"
+    ):
+        replace(run, policy=small)
 
 
 def test_copies_that_do_not_go_together(folder: Path, tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ class Run:
     def __post_init__(self) -> None:
         if self.sources:
             _check_sources(self.sources, self.data)
+            for source in self.sources:
+                _check_source(source, self.policy, self.data)
 
 
 def _check_sources(sources: Sequence[Source], data: DataSpec) -> None:
@@ -156,6 +158,14 @@ def _check_sources(sources: Sequence[Source], data: DataSpec) -> None:
                 f"sources.{source.name}: its data is not the run's, so it needs the name of its robot (robot=...), "
                 "by which acting recognizes it"
             )
+
+
+def _check_source(source: Source, policy: PolicyConfig, data: DataSpec) -> None:
+    """BadInput where the policy cannot be trained on it."""
+    try:
+        policy.expect_source(data, source.data)
+    except BadInput as error:
+        raise BadInput(f"sources.{source.name}: {error}") from error
 
 
 RUN = TypeAdapter(Run)

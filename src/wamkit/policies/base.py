@@ -97,6 +97,9 @@ class PolicyConfig:
     def validate_together(self) -> None:
         """BadInput where values that a command line changed do not go together."""
 
+    def expect_source(self, data: DataSpec, source: DataSpec) -> None:
+        """BadInput where the policy of `data` cannot be trained on a source of a mixture."""
+
     def started_from(self, directory: Path) -> PolicyConfig:
         """The same, beginning with what an earlier stage learned. directory: its run directory, also a future one.
 

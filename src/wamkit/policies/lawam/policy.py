@@ -173,6 +173,15 @@ class LaWAMConfig(PolicyConfig):
         """The policy with random weights; without any under `torch.device("meta")`."""
         return LaWAM(self, data, normalizer)
 
+    def expect_source(self, data: DataSpec, source: DataSpec) -> None:
+        """BadInput where chunks are not as long in seconds as the run's, by which tokens are counted (spec 2.6)."""
+        expect_chunk(self.expert, source)
+        if source.chunk_seconds != data.chunk_seconds:
+            raise BadInput(
+                f"chunk_seconds is {source.chunk_seconds:g}, the run's {data.chunk_seconds:g}; LaWAM's chunks are as "
+                "long in seconds at every rate"
+            )
+
     def started_from(self, directory: Path) -> LaWAMConfig:
         """This policy, on the stage 1 in `directory`."""
         return replace(self, world=str(directory))
