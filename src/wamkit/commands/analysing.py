@@ -95,11 +95,37 @@ class AnalyseHeatmap:
 
 
 @dataclass(frozen=True)
+class AnalyseMixedHz:
+    """Show what runs solve at each control rate that they were evaluated at; the first is what others are held against.
+
+    Example: wamkit analyse mixed-hz rates/seconds rates/none rates/index --out rates
+    """
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN")]]
+    """Run directories, with evaluations at several rates (wamkit eval RUN --eval.robot ROBOT)."""
+    out: Path
+    """Where mixed_hz.json and mixed_hz.html are written."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        refuse(overrides)
+        from wamkit.stages.mixed_rates import mixed_rates
+
+        output_folder(self.out)
+        mixed_rates(
+            self.runs, self.out, command("wamkit", "analyse", "mixed-hz", *self.runs, "--out", self.out)
+        )
+        say(f"page: {self.out / 'mixed_hz.html'}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Analyse:
-    """Look into a trained latent world model."""
+    """Look into trained latent world models, and at policies asked at several rates."""
 
     command: (
-        Annotated[AnalyseRollout, subcommand("rollout")] | Annotated[AnalyseHeatmap, subcommand("heatmap")]
+        Annotated[AnalyseRollout, subcommand("rollout")]
+        | Annotated[AnalyseHeatmap, subcommand("heatmap")]
+        | Annotated[AnalyseMixedHz, subcommand("mixed-hz")]
     )
 
     def __call__(self, overrides: Overrides) -> int:

@@ -79,6 +79,8 @@ class EvalConfig:
         bits of a chunk, and now and then the end of an episode, then depend on the number of processes.
     executor: "sync", the robot waits while the policy thinks, or "async", it goes on with the present chunk.
     delay_steps: control steps from a query to its answer, to measure what latency costs; 0: the world stands still.
+    robot: the one of a mixture at several rates that the policy is asked to act as; each of its actions is divided
+        among the environment's steps (infer/divided.py). "": as the environment names it.
     """
 
     replan_steps: int = 8
@@ -91,9 +93,15 @@ class EvalConfig:
     batched: bool = False
     executor: Literal["sync", "async"] = "sync"
     delay_steps: int = 0
+    robot: str = ""
 
     def __post_init__(self) -> None:
         check("eval", self, EVAL_BOUNDS)
+        if self.robot and (self.delay_steps or self.executor != "sync"):
+            raise BadInput(
+                "eval.robot: what is executed during a delay is known in the environment's steps alone; expected "
+                "eval.delay_steps 0 and eval.executor sync"
+            )
         self.episode(max_steps=1, record=False)
 
     def episode(self, max_steps: int, record: bool) -> EpisodeConfig:

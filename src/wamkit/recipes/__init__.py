@@ -51,6 +51,10 @@ SMALL = {
     ),
     "metaworld3_lawam_oracle": ("metaworld_lawam_ablations", "small LaWAM trained on true subgoals"),
     "metaworld3_lawam_shuffled": ("metaworld_lawam_ablations", "small LaWAM with subgoals of other samples"),
+    "metaworld3_lawam_rates": (
+        "metaworld_lawam_rates",
+        "small LaWAM on demonstrations at 80, 40 and 20 Hz together",
+    ),
     "metaworld_mt10": ("metaworld", "small Light-WAM on the ten MT10 tasks, one language-conditioned policy"),
     "libero_spatial_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Spatial"),
     "libero_object_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Object"),
@@ -84,6 +88,7 @@ EARLIER = {
     "metaworld3_lawam_no_stop": "metaworld3_lawam_world",
     "metaworld3_lawam_oracle": "metaworld3_lawam_world",
     "metaworld3_lawam_shuffled": "metaworld3_lawam_world",
+    "metaworld3_lawam_rates": "metaworld3_lawam_world",
     **{
         f"{name}{ours}": f"lawam_world{ours}"
         for name in ("lawam_pretrain", "libero_lawam", "robotwin_lawam")

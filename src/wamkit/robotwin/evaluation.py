@@ -63,10 +63,10 @@ def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
             f"{run_dir}: the policy needs camera {unknown[0]!r}, RoboTwin has {', '.join(CAMERAS)}; "
             "train it on a dataset with these names"
         )
-    if asked.eval.executor != "sync" or asked.eval.delay_steps:
+    if asked.eval.executor != "sync" or asked.eval.delay_steps or asked.eval.robot:
         raise BadInput(
-            "RoboTwin's evaluator executes what it is sent before it asks again: eval.executor must be sync and "
-            "eval.delay_steps 0"
+            "RoboTwin's evaluator executes what it is sent, at its own rate, before it asks again: eval.executor must "
+            "be sync and eval.delay_steps 0, and eval.robot omitted"
         )
     embodiment = _embodiment(run_dir)
     return XPolicyLab(

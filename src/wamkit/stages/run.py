@@ -18,6 +18,7 @@ from wamkit_client.envs.base import InitialState
 from wamkit_client.suites import Suite
 from wamkit_client.suites import suite as find_suite
 from wamkit_client.types import BadInput
+from wamkit_client.types import Policy as ClientPolicy
 
 from wamkit.config import (
     PROVENANCE_FILE,
@@ -45,6 +46,7 @@ from wamkit.data.samples import Fresh, Mixture, Samples
 from wamkit.data.statistics import Stats
 from wamkit.eval.evaluate import RESULTS, differences, like, read_results
 from wamkit.eval.evaluate import evaluate as measure
+from wamkit.infer.divided import Divided
 from wamkit.infer.engine import Engine
 from wamkit.io.files import replace_text, sha256
 from wamkit.io.progress import command, say
@@ -306,7 +308,7 @@ def evaluate(
     facts = policy_facts(run_dir, asked, device)
     engine = load_engine_as(asked, run_dir, device)
     _expect_rate(engine, suite)
-    return measure(engine, suite, asked.eval, out, facts, _demonstrated(run_dir))
+    return measure(_asked_as(engine, asked), suite, asked.eval, out, facts, _demonstrated(run_dir))
 
 
 def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
@@ -317,7 +319,7 @@ def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[st
     facts = policy_facts(run_dir, asked, device)
     engine = load_engine_as(asked, run_dir, device)
     _expect_rate(engine, suite)
-    results = measure(engine, suite, asked.eval, out, facts, _demonstrated(run_dir))
+    results = measure(_asked_as(engine, asked), suite, asked.eval, out, facts, _demonstrated(run_dir))
     before = read_results(earlier) | {
         "suite": suite.to_json()
     }  # every field, also those that it did not know yet
@@ -332,6 +334,12 @@ def _expect_rate(engine: Engine[Policy], suite: Suite) -> None:
             f"suite {suite.name} executes {env.control_hz:g} actions per second, and the policy acts at {trained:g} Hz "
             f"for robot {env.embodiment!r}; choose a suite of that rate, or train on data at {env.control_hz:g} Hz"
         )
+
+
+def _asked_as(engine: Engine[Policy], asked: Run) -> ClientPolicy:
+    """The engine as it acts in the environment, or as a robot of a lower rate. BadInput for an unknown one."""
+    robot = asked.eval.robot
+    return Divided(engine, robot, asked.actions, asked.data.hz) if robot else engine
 
 
 def policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, Any]:
