@@ -68,8 +68,7 @@ class DataDownsample:
     to resume.
 
     Examples: wamkit data downsample demo/dataset --by 2 --out demo/dataset_40hz --recipe metaworld3
-              wamkit data downsample libero --by 4 --out libero_5hz --radians 0.5 \\
-                  --kinds delta delta delta rotation rotation rotation gripper
+              wamkit data downsample libero --by 4 --out libero_5hz --recipe libero_lawam --radians 0.5
     """
 
     path: Positional[Path]

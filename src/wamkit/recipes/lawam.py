@@ -57,7 +57,10 @@ WORLD_DATA = replace(
     past_end="masked",
 )
 # The published data counts the gripper's command the other way round: above 0.5 closes.
-ACTIONS = ActionSpace((*LIBERO_ACTIONS.names[:-1], "gripper_closing"), LIBERO_ACTIONS.kinds)
+ACTIONS = ActionSpace(
+    names=(*LIBERO_ACTIONS.names[:-1], "gripper_closing"),
+    kinds=(*("delta",) * 3, *("rotation",) * 3, "gripper"),
+)
 HANDS = ActionSpace(
     names=tuple(
         f"{arm}_{part}" for arm in ARMS for part in ("x", "y", "z", "qw", "qx", "qy", "qz", "gripper")
