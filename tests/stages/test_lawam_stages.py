@@ -107,6 +107,17 @@ def test_the_stage_before_is_trained_once_and_its_encoder_has_a_cache(compared):
     ]  # of both stages; the arms share theirs
 
 
+def test_what_an_arm_starts_from_cannot_be_named(compared, tmp_path, capsys):
+    """It would be replaced by the stage that is trained here."""
+    error = refused(capsys, [*words(compared, "metaworld3_lawam"), "--policy.world", "elsewhere"])
+    assert (
+        "--policy.world: this command trains metaworld3_lawam_world, which metaworld3_lawam starts from"
+        in error
+    )
+    demo = ["demo", "--policy", "lawam", "--policy.world", "elsewhere", "--out", str(tmp_path / "demo")]
+    assert "--policy.world: this command trains metaworld3_lawam_world" in refused(capsys, demo)
+
+
 def test_a_finished_comparison_with_two_stages_is_left_alone(compared, monkeypatch):
     for module, name in ((stages, "encode"), (stages, "train"), (stages, "evaluate"), (comparing, "measure")):
         monkeypatch.setattr(module, name, None)

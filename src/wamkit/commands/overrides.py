@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass, make_dataclass
+from dataclasses import asdict, is_dataclass, make_dataclass, replace
+from pathlib import Path
 from types import UnionType
 from typing import (
     TYPE_CHECKING,
@@ -24,7 +25,7 @@ from tyro.conf import AvoidSubcommands, FlagConversionOff, arg
 from wamkit_client.types import BadInput
 
 from wamkit.io.differences import flatten, replaced
-from wamkit.recipes import RECIPES, recipe
+from wamkit.recipes import RECIPES, earlier, recipe
 
 if TYPE_CHECKING:
     from wamkit.config import Run
@@ -123,6 +124,21 @@ def refuse_seed(overrides: Overrides, flag: str) -> None:
     """For commands with a flag of their own for train.seed."""
     if "train.seed" in overrides:
         raise BadInput(f"--train.seed: the seed of this command is given by {flag}")
+
+
+def refuse_start(name: str, overrides: Overrides) -> None:
+    """BadInput for a value that says what this recipe starts from; for commands that train that too."""
+    from wamkit.config import diff
+
+    run = recipe(name)
+    for before in earlier(name):
+        started = replace(run, policy=run.policy.started_from(Path(before.recipe)))
+        for flag in (change.partition(":")[0] for change in diff(run, started)):
+            if flag in overrides:
+                raise BadInput(
+                    f"--{flag}: this command trains {before.recipe}, which {name} starts from; omit the flag, or use "
+                    "`wamkit train`"
+                )
 
 
 def refuse(overrides: Overrides) -> None:

@@ -19,6 +19,7 @@ from wamkit.commands.overrides import (
     changed,
     refuse,
     refuse_seed,
+    refuse_start,
     words,
 )
 from wamkit.io.progress import command, console, say
@@ -81,6 +82,7 @@ class Demo:
 
         refuse_seed(overrides, "--seed")
         name, other = DEMOS[self.policy]
+        refuse_start(name, overrides)
         seed = {"train.seed": self.seed}
         before = [changed(smoke(run) if self.smoke else run, seed) for run in earlier(name)]
         run = smoke(recipe(name)) if self.smoke else recipe(name)
@@ -329,6 +331,8 @@ class Compare:
 
     def __call__(self, overrides: Overrides) -> int:
         refuse_seed(overrides, "--seeds")
+        for name in self.recipes:
+            refuse_start(name, overrides)
         runs = tuple(changed(recipe(name), overrides) for name in self.recipes)
         from wamkit.stages.compare import compare
         from wamkit.stages.rows import Comparison
