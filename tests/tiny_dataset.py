@@ -47,6 +47,7 @@ def write(
     video = {"dtype": "video", "shape": [size, size, 3]}
     features: dict[str, Any] = {f"observation.images.{view}": video for view in spec.views}
     dims = {"action": spec.action_dim, "observation.state": spec.proprio_dim}
+    dims = {name: dim for name, dim in dims.items() if dim}
     features |= {name: {"dtype": "float32", "shape": [dim], "names": None} for name, dim in dims.items()}
     writer = Writer.create(root, spec.hz, robot, features)
     rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from wamkit_client.types import BadInput
 
+from tests import tiny_dataset
 from tests.policies.tiny_policy import shaken, tiny_config
 from tests.report.test_page import Outline
 from tests.wan.test_umt5 import save_tokenizer
@@ -255,6 +256,19 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     seen = text_of((tmp_path / "page.html").read_text())
     assert found == ["proprio 0 (x) is always 0: is it recorded?"]
     assert "1 thing to look at" in seen and found[0] in seen and "0 still" in seen
+
+
+def test_a_policy_without_proprio_looks_at_data_with_and_without(sound: Path, tmp_path: Path) -> None:
+    blind = replace(RECIPE, data=replace(RECIPE.data, proprio_dim=0))
+    inspect(blind, [sound], Path(), tmp_path / "with.html")
+    page = text_of((tmp_path / "with.html").read_text())
+    assert "43 steps. The policy is not given them." in " ".join(page.split())
+    stateless = tiny_dataset.write(
+        tmp_path / "stateless", (14, 9, 20), spec=replace(tiny_dataset.SPEC, proprio_dim=0)
+    )
+    run = replace(tiny_dataset.RUN, data=replace(tiny_dataset.SPEC, proprio_dim=0))
+    inspect(run, [stateless], Path(), tmp_path / "without.html")
+    assert 'id="proprio"' not in (tmp_path / "without.html").read_text()
 
 
 def test_the_page_shows_every_look_and_the_codecs(page: str) -> None:

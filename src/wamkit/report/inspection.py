@@ -55,7 +55,7 @@ def write_inspection(page: Path, title: str, seen: Seen, found: Sequence[str], a
     sections = [
         Section("findings", "Findings", "findings", found),
         Section("canvas", "Canvas", "canvas", seen),
-        *(Section(f.field, titles[f.field], "numbers", _numbers(f, seen)) for f in seen.fields),
+        *(Section(f.field, titles[f.field], "numbers", _numbers(f, seen)) for f in seen.fields if f.names),
         Section("instructions", "Instructions", "instructions", seen),
         Section("chunks", "Action chunks", "chunks", _chunks(seen)),
         facts(about),

@@ -66,7 +66,8 @@ class Field:
 
     names: the recipe's for actions, else the dataset's. recorded_as: the dataset's, "" where it has none.
     kinds: of actions; "" for proprio. values [n, d] physical; stats: of them. unit [n, d]: as the policy is given
-    them, clamped; no row where the normaliser does not know the robot. low, high [d]: what becomes -1 and 1.
+    them, clamped; no row where it is not, or where the normaliser does not know the robot. low, high [d]: what becomes
+    -1 and 1.
     """
 
     field: str

@@ -84,9 +84,7 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
     with bar("inspect", len(looked) + len({*shown, *predicted}), unit="samples") as advance:
         looks = tuple(_look(clips.sample(i), run.data, facts.codecs, device, advance) for i in looked)
         chunks = chunks_of(clips, sorted({*shown, *predicted}), engines, advance)
-    fields = tuple(
-        _field(name, run, dataset, normalizer) for name in SOURCES if SOURCES[name] in dataset.features
-    )
+    fields = tuple(_field(name, run, dataset, normalizer) for name in SOURCES)
     return Seen(
         spec=run.data,
         space=run.actions,
@@ -178,14 +176,15 @@ def chunks_of(
 
 
 def _field(field: str, run: Run, dataset: AnyDataset, normalizer: Normalizer) -> Field:
+    """What is recorded of a field, and what the policy is given of it; a policy may do without proprio."""
     values = field_rows(dataset, field, dataset.episodes)
     width = values.shape[1]
     unit, (low, high) = np.zeros((0, width), np.float32), np.full((2, width), np.nan)
-    if dataset.robot_type in normalizer.stats:
+    if dataset.robot_type in normalizer.stats and normalizer.dimensions(field).shape[1] == width:
         robot = normalizer.index([dataset.robot_type])
         unit = normalizer.to_unit(field, torch.from_numpy(values.astype(np.float32))[None], robot)[0].numpy()
         low, high = normalizer.ends(field, dataset.robot_type)
-    feature = dataset.features[SOURCES[field]]
+    feature = dataset.features.get(SOURCES[field], {})
     return Field(
         field=field,
         mode=normalizer.modes[field],
