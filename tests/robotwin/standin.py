@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from wamkit_client.envs.robotwin.conventions import Layout
 
+from tests.policies.tiny_lawam import CONFIG as LAWAM
 from tests.policies.tiny_policy import shaken, tiny_config
 from wamkit.config import Run, build_policy, save_normalizer, save_run
 from wamkit.data.actions import ActionSpace
-from wamkit.data.normalize import Normalizer, Stats
+from wamkit.data.normalize import Stats
 from wamkit.eval.evaluate import EvalConfig
 from wamkit.policies.light_wam.policy import StepWeights
+from wamkit.recipes import recipe
 from wamkit.recipes import robotwin as recipes
 from wamkit.train import checkpoint
 from wamkit.train.loop import initial_state
@@ -70,13 +72,28 @@ def tiny_run(control: str = "joint") -> Run:
     )
 
 
+def tiny_hands() -> Run:
+    """The recipe of LaWAM with a tiny policy: poses of both hands, 36 of 36 executed, no proprio."""
+    base = recipe("robotwin_lawam")
+    expert = replace(LAWAM.expert, tokens=36, action_dim=16)
+    policy = replace(LAWAM, expert=expert, clip_actions=True, robots=base.policy.robots)
+    return replace(
+        base,
+        policy=replace(policy, prompt=replace(LAWAM.prompt, length=60)),
+        data=replace(base.data, view_height=32, view_width=32),
+        train=replace(base.train, precision="fp32"),
+    )
+
+
 def run_directory(folder: Path, run: Run, *robots: str) -> Path:
     """A run directory as training leaves it, with random weights and the statistics of `robots`."""
     rng = np.random.default_rng(0)
-    own = {name: Stats.of(rng.normal(size=(50, run.data.action_dim)) * 0.3) for name in ("action", "proprio")}
-    modes = {"action": "z_score", "proprio": "z_score"}
+    dims = {"action": run.data.action_dim, "proprio": run.data.proprio_dim}
+    own = {name: Stats.of(rng.normal(size=(50, dim)) * 0.3) for name, dim in dims.items()}
+    names = robots or ("aloha",)
     torch.manual_seed(0)
-    policy = shaken(build_policy(run, Normalizer.fit({robot: own for robot in robots or ("aloha",)}, modes)))
+    normalizer = run.normalization.fit(dict.fromkeys(names, own), dict.fromkeys(names, run.actions))
+    policy = shaken(build_policy(run, normalizer))
     save_run(run, folder)
     save_normalizer(policy.normalizer, folder)
     checkpoint.write_weights(folder, initial_state(policy, run.train))

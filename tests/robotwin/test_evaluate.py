@@ -19,7 +19,17 @@ from wamkit_client.rollout import noise_seed
 from wamkit_client.stats import wilson
 from wamkit_client.types import BadInput, Observation
 
-from tests.robotwin.standin import HERE, SUITE, behave, checkout, executed, module, run_directory, tiny_run
+from tests.robotwin.standin import (
+    HERE,
+    SUITE,
+    behave,
+    checkout,
+    executed,
+    module,
+    run_directory,
+    tiny_hands,
+    tiny_run,
+)
 from wamkit.cli import main
 from wamkit.config import Run, load_engine, load_engine_as, load_run
 from wamkit.eval.evaluate import read_results
@@ -184,6 +194,25 @@ def test_end_effector_poses(tmp_path: Path) -> None:
     assert rows.shape[1] == 16 and {row[0] for row in executed(root)[0]["executed"]} == {"ee"}
     for first in (3, 11):
         np.testing.assert_allclose(np.linalg.norm(rows[:, first : first + 4], axis=1), 1, rtol=1e-5)
+
+
+def test_lawams_protocol(tmp_path: Path) -> None:
+    """Whole chunks of poses, without proprio, in scenes and words of its own."""
+    run_dir = run_directory(tmp_path / "run", tiny_hands(), "aloha-agilex")
+    root = checkout(tmp_path / "RoboTwin", "former")
+    results = measured(run_dir, tmp_path / "out", root, "robotwin_clean_lawam:place_fan", 2)
+    assert [(row["seed"], row["status"], row["steps"]) for row in results["episodes"]] == [
+        (100_000, "success", 5),
+        (100_003, "failure", 30),  # the simulator's limit, within one chunk of 36
+    ]
+    assert [len(row["query_ms"]) for row in results["episodes"]] == [1, 1]
+    assert [row["instruction"] for row in results["episodes"]] == ["seen words 100000", "seen words 100003"]
+    assert results["suite"]["env"]["instructions"] == "seen" and results["policy"]["precision"] == "bfloat16"
+    rows = executed(root)[1]["executed"]
+    assert {row[0] for row in rows} == {"ee"}
+    poses = np.array([row[1:] for row in rows])
+    for first in (3, 11):
+        np.testing.assert_allclose(np.linalg.norm(poses[:, first : first + 4], axis=1), 1, rtol=1e-5)
 
 
 def test_finished_tasks_survive_a_dead_evaluator(run_dir: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def main():
     asked = json.loads(Path(parser.parse_args().config).read_text())
     policy = importlib.import_module(asked["policy_name"])
     assert Path(f"./task_config/{asked['task_config']}.yml").exists()
-    assert asked["instruction_type"] == "unseen" and asked["ckpt_setting"]
+    assert asked["instruction_type"] in ("seen", "unseen") and asked["ckpt_setting"]
     task = table.Table(asked["task_name"])
     model = policy.get_model(asked)
     solved, seed = 0, 100_000 * (1 + asked["seed"])
