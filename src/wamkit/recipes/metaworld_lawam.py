@@ -76,6 +76,6 @@ def metaworld3_lawam() -> Run:
         data=PAIR,
         actions=ACTIONS,
         normalization=Normalization(),
-        train=replace(TRAIN, steps=2000, batch_size=16, learning_rate=1e-3, warmup_steps=100),
+        train=replace(TRAIN, steps=2400, batch_size=16, learning_rate=2e-3, warmup_steps=100),
         eval=EvalConfig(replan_steps=8),
     )
