@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 from collections.abc import Iterator
@@ -124,6 +125,23 @@ def test_a_finished_comparison_with_two_stages_is_left_alone(compared, monkeypat
     before = (compared / "out" / "comparison.json").read_bytes()
     assert main(words(compared, *ARMS)) == 0
     assert (compared / "out" / "comparison.json").read_bytes() == before
+
+
+def test_a_stage_of_another_process_is_left_to_it_with_what_starts_from_it(tmp_path, capsys):
+    record(tmp_path / "dataset")
+    (tmp_path / "out").mkdir()
+    asked = words(tmp_path, "metaworld3_lawam")
+    with (tmp_path / "out" / f".{WORLD}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(asked) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"1/2 {WORLD}: another process works on it" in said
+    assert f"another process works on {WORLD}, which it starts from" in said and "the last one writes" in said
+    assert not (tmp_path / "out" / WORLD).exists() and not (tmp_path / "cache").exists()
+    assert main(asked) == 0
+    assert (tmp_path / "out" / "comparison.html").exists()
+    assert (tmp_path / "cache" / "fingerprint.json").exists()  # has the latents of what is trained first
+    assert len(list((tmp_path / "out" / "caches").iterdir())) == 1
 
 
 def test_the_page_of_a_run_has_its_own_sections(compared, tmp_path, capsys):

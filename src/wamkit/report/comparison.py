@@ -16,7 +16,7 @@ from markupsafe import Markup
 from wamkit.report.facts import Facts, facts
 from wamkit.report.page import Header, Section, percent, write_page
 from wamkit.report.plots import BLUE, GREEN, INK, ORANGE, RED, SOFT, VARIABLES, Curve, curves
-from wamkit.report.results import Compared, Pair
+from wamkit.report.results import Arm, Compared, EarlierStage, Pair
 from wamkit.report.success import origin
 from wamkit.report.training import read_metrics
 
@@ -31,6 +31,15 @@ class Differences:
     pairs: list[Pair]
     edge: float
     level: float = LEVEL
+
+
+@dataclass(frozen=True)
+class Cost:
+    """stages: what arms start from, each once; starting: these arms, by its recipe."""
+
+    compared: Compared
+    stages: list[EarlierStage]
+    starting: dict[str, list[Arm]]
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,11 @@ def differences(compared: Compared) -> Section:
 
 def cost(compared: Compared) -> Section:
     """Parameters, and times measured side by side."""
-    return Section("cost", "Cost", "comparison_cost", compared)
+    stages = {stage.recipe: stage for arm in compared.arms for stage in arm.earlier}
+    starting = {
+        name: [arm for arm in compared.arms if stage in arm.earlier] for name, stage in stages.items()
+    }
+    return Section("cost", "Cost", "comparison_cost", Cost(compared, list(stages.values()), starting))
 
 
 def training(compared: Compared, folder: Path) -> Section:

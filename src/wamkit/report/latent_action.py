@@ -44,8 +44,8 @@ class Transfer:
 
 @dataclass(frozen=True)
 class LatentAction:
-    """taught: of the recorded frames; predicted: of the policy. explained: share of the variance of `taught` that the
-    policy's predictions explain, over all dimensions. plot: variance per dimension, largest first."""
+    """taught: of the recorded frames; predicted: of the policy. explained: R² of the policy's predictions of the
+    latent actions of the recorded frames, over all dimensions. plot: variance per dimension, largest first."""
 
     taught: CodeStatistics
     predicted: CodeStatistics
