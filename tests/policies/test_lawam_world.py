@@ -37,6 +37,7 @@ from wamkit.types import Batch
 
 CPU = torch.device("cpu")
 AUGMENTED = replace(PAIR_RUN, policy=replace(CONFIG, augmentation=TwoViews()))
+DIM = CONFIG.features.dim
 
 
 def batch_of(world: LaWAMWorld, size: int = 3) -> Batch:
@@ -46,7 +47,7 @@ def batch_of(world: LaWAMWorld, size: int = 3) -> Batch:
         return torch.randn(*shape, generator=generator)
 
     states = normal(size, 2, 3)
-    features = normal(size, 2, 2, 16, 12)
+    features = normal(size, 2, 2, 16, DIM)
     return Batch(
         inputs={
             "features": features,
@@ -248,7 +249,7 @@ def test_workers_augment_as_one_process_does(dataset: Path) -> None:
             found.append([batch.inputs["features"] for batch in islice(stream, 2)])
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
     [first, _], _ = found
-    assert first.shape == (3, 2, 2, 16, 12) and not torch.equal(first[:, 0], first[:, 1])
+    assert first.shape == (3, 2, 2, 16, DIM) and not torch.equal(first[:, 0], first[:, 1])
 
 
 def test_augmented_images_are_not_cached(dataset: Path, trained: Path, tmp_path: Path) -> None:
@@ -293,13 +294,13 @@ def test_a_run_is_read_back() -> None:
 
 
 def test_stage_2_reads_world_model_and_teacher(trained: Path) -> None:
-    world = LatentWorldModel(CONFIG.latent, 12, (4, 4))
+    world = LatentWorldModel(CONFIG.latent, DIM, (4, 4))
     read_world_model(trained, CONFIG.features, CONFIG.latent, world)
     with torch.device("meta"):
-        teacher = Teacher(CONFIG.latent, 12, (4, 4))
+        teacher = Teacher(CONFIG.latent, DIM, (4, 4))
     read_teacher(trained, CONFIG.features, CONFIG.latent, teacher)
     assert not any(p.requires_grad for p in teacher.parameters())
-    pair = torch.randn(2, 2, 16, 12)
+    pair = torch.randn(2, 2, 16, DIM)
     whole = CONFIG.build(PAIRS, tiny_normalizer())
     whole.load_state_dict(run_weights(trained))
     code = teacher(pair)
@@ -328,7 +329,7 @@ def test_another_stage_1_is_refused(
 
 
 def test_what_is_no_run_of_stage_1_is_refused(trained: Path, tmp_path: Path) -> None:
-    world = LatentWorldModel(CONFIG.latent, 12, (4, 4))
+    world = LatentWorldModel(CONFIG.latent, DIM, (4, 4))
     with pytest.raises(BadInput, match=r"run.json: missing; name a run directory .* of kind lawam_world"):
         read_world_model(tmp_path, CONFIG.features, CONFIG.latent, world)
     run = json.loads((trained / "run.json").read_text())

@@ -256,9 +256,9 @@ def _state_valid(
     config: LaWAMWorldConfig, normalizer: Normalizer, robots: RobotRows
 ) -> Bool[Tensor, "robots {config.state_dim}"]:
     """By row of the normaliser: which numbers of the state are the robot's own; none of human video."""
-    own = torch.tensor([len(stats["proprio"].min) for stats in normalizer.stats.values()], device="cpu")
+    own = normalizer.dimensions("proprio")
     human = robots(torch.arange(len(own), device="cpu")) == HUMAN
-    return (torch.arange(config.state_dim, device="cpu") < own[:, None]) & ~human[:, None]
+    return F.pad(own, (0, config.state_dim - own.shape[1])) & ~human[:, None]
 
 
 @dataclass(frozen=True)
