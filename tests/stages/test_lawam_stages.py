@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,16 @@ def test_a_finished_comparison_with_two_stages_is_left_alone(compared, monkeypat
     before = (compared / "out" / "comparison.json").read_bytes()
     assert main(words(compared, *ARMS)) == 0
     assert (compared / "out" / "comparison.json").read_bytes() == before
+
+
+def test_a_finished_comparison_can_be_moved(compared, tmp_path):
+    folder = Path(shutil.copytree(compared, tmp_path / "copy"))
+    for name in ("comparison.json", "comparison.html", "cost.json"):
+        (folder / "out" / name).unlink()
+    assert main(words(folder, *ARMS)) == 0
+    pages = [json.loads((path / "out" / "comparison.json").read_text()) for path in (compared, folder)]
+    assert pages[0]["rows"][1]["weights"] == pages[1]["rows"][1]["weights"]
+    assert pages[0]["samples"] == pages[1]["samples"]
 
 
 def test_a_stage_of_another_process_is_left_to_it_with_what_starts_from_it(tmp_path, capsys):

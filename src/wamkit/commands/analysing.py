@@ -57,7 +57,7 @@ class AnalyseRollout:
 class AnalyseHeatmap:
     """Show predicted features of an episode as maps: similarity to an anchor patch, and principal components.
 
-    Example: wamkit analyse heatmap lawam_demo/run --dataset lawam_demo/dataset --episode 3 --anchor 3,7
+    Example: wamkit analyse heatmap lawam_demo/run --dataset lawam_demo/dataset --episode 3 --anchor 1,2
     """
 
     run: Positional[AnalysedRun]

@@ -171,7 +171,7 @@ def _results(row: Row, suite: Suite, device: torch.device) -> Tree:
     asked = {
         "suite": suite.to_json(),
         "config": asdict(row.run.eval),
-        "policy": stages.policy_facts(row.folder, row.started, device)
+        "policy": stages.policy_facts(row.folder, row.as_trained, device)
         | {"device": results["policy"]["device"]},
     }
     check_same(row.results, results, json.loads(json.dumps(asked)))

@@ -17,7 +17,7 @@ from wamkit_client.suites import Suite
 from wamkit_client.suites import suite as find_suite
 from wamkit_client.types import BadInput
 
-from wamkit.config import RUN, Run, build_encoder, diff, from_json, to_json
+from wamkit.config import RUN, Run, build_encoder, diff, from_json, load_run, to_json
 from wamkit.data.clips import Clips
 from wamkit.io.differences import flatten
 from wamkit.io.files import replace_file
@@ -69,6 +69,15 @@ class Row:
         for row in self.before:
             policy = policy.started_from(row.folder)
         return replace(self.run, policy=policy)
+
+    @property
+    def as_trained(self) -> Run:
+        """`started`, with the folder that it was started from where the comparison has been moved since."""
+        there = load_run(self.folder)
+        policy = there.policy
+        for row in self.before:
+            policy = policy.started_from(row.folder)
+        return there if replace(there, policy=policy) == self.started else self.started
 
 
 @dataclass(frozen=True)
