@@ -106,7 +106,7 @@ def test_planned_activations_are_those_of_a_real_batch():
     batch = meta_batch(run)
     real = build_policy(run, Normalizer.from_json(policy.normalizer.to_json(), "plan"))
     zeros = batch.map(lambda x: torch.zeros_like(x, device="cpu"), batch.ids)
-    kept = activations(real, zeros, "fp32")
+    kept = activations(real, zeros)
     planned = memory(run, policy)
     assert planned.activations == pytest.approx(kept, rel=0.1)
     assert planned.optimizer == 8 * sum(part.trainable for part in parts(run, policy))

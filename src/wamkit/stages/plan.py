@@ -93,12 +93,15 @@ def memory(run: Run, policy: Trainable) -> Memory:
         store_frozen_linears(module, torch.bfloat16)
     weights = sum(p.nbytes for p in module.parameters())
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
-    kept = activations(module, meta_batch(run), run.train.precision)
+    kept = activations(module, meta_batch(run))
     return Memory(weights, trained, 2 * trained, kept)
 
 
-def activations(policy: nn.Module, batch: Batch, precision: str) -> int:
-    """Bytes that autograd keeps of one batch's forward pass, views counted once; on the meta device without memory."""
+def activations(policy: nn.Module, batch: Batch) -> int:
+    """Bytes that autograd keeps of one batch's forward pass, views counted once; on the meta device without memory.
+
+    Without autocast, which the meta device does not have: of a run in bf16 an upper bound.
+    """
     own = {id(p) for p in policy.parameters()}
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # an id is unique only while its tensor lives
@@ -110,8 +113,7 @@ def activations(policy: nn.Module, batch: Batch, precision: str) -> int:
             kept[id(base)] = base.numel() * base.element_size()
         return tensor
 
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         policy.train()
         policy(batch, Draws.of_step(0, 0, torch.device("cpu"), 0, len(batch.ids), len(batch.ids)))
     return sum(kept.values())

@@ -53,12 +53,15 @@ def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
     policy = meta_policy(run)
     need = memory(run, policy)
     parted = f" in {run.train.accumulation} parts" if run.train.accumulation > 1 else ""
+    counted = "counted on the meta device" + (
+        ", without autocast: at most" if run.train.precision == "bf16" else ""
+    )
     giga = {name: f"{getattr(need, name) / 2**30:.2f} GiB" for name in ("weights", "gradients", "optimizer")}
     estimate = _facts(
         f"memory of a training step, batch {run.train.batch_size}{parted} on one device ({run.train.precision})",
         giga
         | {
-            "activations": f"{need.activations / 2**30:.2f} GiB kept for backward, counted on the meta device",
+            "activations": f"{need.activations / 2**30:.2f} GiB kept for backward, {counted}",
             "sum": f"{need.total / 2**30:.2f} GiB",
         },
     )
