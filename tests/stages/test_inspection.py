@@ -170,6 +170,9 @@ PLANTED = {
     },
     "proprio 0 (x) reaches": {"state": set_column(0, lambda x: 1000 * x)},
     "the dataset calls it 'gripper': is the order": {"names": ("gripper", "x", "y")},
+    "action 2 (grip) is called 'gripper_closing' in the dataset: does a high command open": {
+        "names": ("x", "y", "gripper_closing")
+    },
     "instruction 'open_drawer' looks like a name": {
         "tasks": ("push the button", "open_drawer", "push the button")
     },

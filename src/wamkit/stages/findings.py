@@ -158,12 +158,14 @@ def _gripper(field: Field, i: int, seen: Seen) -> str:
 
 
 def _misnamed(field: Field, i: int, seen: Seen) -> str:
-    """The dataset says which dimension is a gripper, and the recipe says another."""
-    name = field.recorded_as[i].lower()
+    """The dataset says which dimension is a gripper, or which way it counts, and the recipe says another."""
+    name, ours = field.recorded_as[i].lower(), field.names[i].lower()
     if field.field != "action" or not name or not any("grip" in other.lower() for other in field.recorded_as):
         return ""
     if ("grip" in name) == (field.kinds[i] == "gripper"):
-        return ""
+        if ("closing" in name) == ("closing" in ours):
+            return ""
+        return f" is called {field.recorded_as[i]!r} in the dataset: does a high command open or close it?"
     return (
         f" is of kind {field.kinds[i]!r} in the recipe, and the dataset calls it {field.recorded_as[i]!r}: is the "
         "order of the dimensions the same?"
