@@ -191,8 +191,8 @@ def test_one_policy_has_nothing_to_be_compared_with(comparison: Compared) -> Non
 
 def test_costs_beside_the_first(comparison: Compared) -> None:
     rows = table_rows(cost(comparison).body)
-    assert rows[0] == "light 3.80 M 1.90 M 10.0 × 1.00 0.500 × 1.00 not counted 50 s"
-    assert rows[2] == "fast 3.80 M 1.90 M 30.0 × 3.00 1.500 × 3.00 not counted 2 min 30 s"
+    assert rows[0] == "light 3.80 M 1.90 M 3.80 M 10.0 × 1.00 0.500 × 1.00 not counted 50 s"
+    assert rows[2] == "fast 3.80 M 1.90 M 3.80 M 30.0 × 3.00 1.500 × 3.00 not counted 2 min 30 s"
 
 
 def test_what_a_policy_starts_from_is_counted_too(comparison: Compared, tmp_path: Path) -> None:
@@ -200,12 +200,16 @@ def test_what_a_policy_starts_from_is_counted_too(comparison: Compared, tmp_path
         "world", {"total": 2_000_000, "trained": 1_000_000}, 400, 16, 0.25, 90_000_000, {"a": 1}
     )
     fast = replace(
-        comparison.arms[2], step_bytes=120_000_000, shown={"canvas": '"separate"'}, earlier=[stage]
+        comparison.arms[2],
+        parameters={"total": 9, "trained": 8, "deployed": 2_500_000},
+        step_bytes=120_000_000,
+        shown={"canvas": '"separate"'},
+        earlier=[stage],
     )
     shown = replace(comparison, arms=[*comparison.arms[:2], fast])
     body = cost(shown).body
     rows = table_rows(body)
-    assert rows[2] == "fast 3.80 M 1.90 M 30.0 × 3.00 1.500 × 3.00 120 MB 2 min 30 s"
+    assert rows[2] == "fast 0.00 M 0.00 M 2.50 M 30.0 × 3.00 1.500 × 3.00 120 MB 2 min 30 s"
     assert rows[3] == "before: world 2.00 M 1.00 M 0.250 × 0.50 90 MB 1 min 40 s"
     text = " ".join(re.sub(r"<[^>]+>", "", body).split())
     assert "400 steps of 16 samples" in text and "the whole training takes 4 min 10 s" in text

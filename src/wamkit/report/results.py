@@ -65,7 +65,7 @@ class Results:
 
 @dataclass(frozen=True)
 class EarlierStage:
-    """What was trained before an arm, once for each training seed. parameters: "total" and "trained".
+    """What was trained before an arm, once for each training seed. parameters: as of an arm.
 
     step_bytes: as of an arm. run: all its values.
     """
@@ -81,7 +81,8 @@ class EarlierStage:
 
 @dataclass(frozen=True)
 class Arm:
-    """A recipe over all its training seeds. parameters: "total" and "trained". seeds: by training seed.
+    """A recipe over all its training seeds. parameters: "total", "trained" and "deployed" (loaded for acting; absent in
+    older files). seeds: by training seed.
 
     about_losses: what the numbers of its curves are; "" in older files.
     step_bytes: of a training step, counted (stages/plan.py): weights, gradients, optimizer, and what is kept for

@@ -203,6 +203,7 @@ def _parameters(run: Run) -> dict[str, int]:
     return {
         "total": sum(part.parameters for part in table),
         "trained": sum(part.trainable for part in table),
+        "deployed": sum(part.deployed for part in table),
     }
 
 
