@@ -9,7 +9,7 @@ from wamkit_client.suites import suite
 from wamkit import robotwin
 from wamkit.cli import main
 from wamkit.config import check_together, diff, from_json, to_json
-from wamkit.policies.lawam.policy import FromRun, FromStage1
+from wamkit.policies.lawam.begin import FromRun, FromStage1
 from wamkit.recipes import PUBLISHED, recipe
 from wamkit.recipes.ours import REASONS
 from wamkit.stages.plan import meta_policy, parts

@@ -12,7 +12,8 @@ from wamkit_client.types import BadInput
 from tests.policies.tiny_lawam import CONFIG, SPEC, batch, normalizer, query, tiny_lawam
 from wamkit.draws import Draws
 from wamkit.io.weights import save_weights
-from wamkit.policies.lawam.policy import SUBGOALS, FromRun, LaWAM
+from wamkit.policies.lawam.begin import FromRun
+from wamkit.policies.lawam.policy import SUBGOALS, LaWAM
 
 CPU = torch.device("cpu")
 
@@ -157,3 +158,8 @@ def test_chunks_that_do_not_fit_the_expert_are_refused() -> None:
     ):
         with pytest.raises(BadInput, match=told):
             LaWAM(CONFIG, replace(SPEC, **changes), normalizer())
+
+
+def test_a_code_that_the_query_pool_cannot_divide_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"policy\.latent\.code: expected a multiple of 8"):
+        replace(CONFIG, latent=replace(CONFIG.latent, code=12))

@@ -12,8 +12,9 @@ from dataclasses import replace
 from wamkit.config import Normalization, Run
 from wamkit.data.actions import ActionSpace
 from wamkit.eval.evaluate import EvalConfig
+from wamkit.policies.lawam.begin import FromRun
 from wamkit.policies.lawam.latent_action import SIZES
-from wamkit.policies.lawam.policy import FromRun, LaWAMConfig, LearningRates
+from wamkit.policies.lawam.policy import LaWAMConfig, LearningRates
 from wamkit.policies.lawam.world import LaWAMWorldConfig
 from wamkit.recipes.libero import ACTIONS as LIBERO_ACTIONS
 from wamkit.recipes.robotwin import ARMS

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from wamkit.config import Run
 from wamkit.policies.fast_wam.policy import FastWAMConfig, FromVideoModel
+from wamkit.policies.lawam.begin import FromRun
 from wamkit.policies.lawam.latent_action import LatentSize
-from wamkit.policies.lawam.policy import FromRun, LaWAMConfig
+from wamkit.policies.lawam.policy import LaWAMConfig
 from wamkit.policies.lawam.world import LaWAMWorldConfig
 from wamkit.policies.light_wam.policy import LightWAMConfig
 

@@ -7,7 +7,6 @@ features, tokens) and the teacher's latent action, which training compares its g
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -24,10 +23,9 @@ from wamkit.bounds import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
 from wamkit.flow import noise_rows
-from wamkit.io.tensors import load_strict
-from wamkit.io.weights import run_weights
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, Condition, ExpertSize, action_loss
+from wamkit.policies.lawam.begin import FromRun, FromStage1
 from wamkit.policies.lawam.encoder import (
     LaWAMEncoder,
     encoder_facts,
@@ -47,9 +45,9 @@ from wamkit.policies.lawam.prior import (
     stop_latent_context_grad,
 )
 from wamkit.policies.lawam.prompt import PromptConfig, QwenPromptConfig
-from wamkit.policies.lawam.query_pool import QueryPool
+from wamkit.policies.lawam.query_pool import HEADS, QueryPool
 from wamkit.policies.lawam.robot_linear import RobotRows
-from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world, read_world_model
+from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
@@ -72,33 +70,6 @@ class LearningRates:
 
     def __post_init__(self) -> None:
         check("policy.learning_rates", self, dict.fromkeys(("expert", "world", "prior", "rest"), POSITIVE))
-
-
-@dataclass(frozen=True)
-class FromStage1:
-    """The prior starts as `start` says, the world model as stage 1 left it; the rest keeps its random weights."""
-
-    kind: Literal["stage1"] = "stage1"
-
-    def initialize(self, policy: LaWAM) -> None:
-        """Raises BadInput naming what is missing."""
-        config = policy.config
-        config.start.initialize(policy.prior)
-        read_world_model(Path(config.world), config.features, config.latent, policy.world)
-
-
-@dataclass(frozen=True)
-class FromRun:
-    """All that is trained starts as another run of this kind left it, the action expert too. path: its directory."""
-
-    path: str = "weights/lawam_pretrain"
-    kind: Literal["run"] = "run"
-
-    def initialize(self, policy: LaWAM) -> None:
-        """Raises BadInput naming what is missing or does not fit."""
-        policy.load_frozen()
-        frozen = [re.escape(name) for name, p in policy.named_parameters() if not p.requires_grad]
-        load_strict(policy, run_weights(Path(self.path)), self.path, fresh=frozen)
 
 
 @dataclass(frozen=True)
@@ -194,6 +165,10 @@ class LaWAMConfig(PolicyConfig):
     def __post_init__(self) -> None:
         check("policy", self, BOUNDS)
         expect_prompt(self.prompt, self.prior)
+        if self.latent.code % HEADS:
+            raise BadInput(
+                f"policy.latent.code: expected a multiple of {HEADS}, for the query pool, got {self.latent.code}"
+            )
 
 
 BOUNDS = {

@@ -1,0 +1,42 @@
+"""What the training of LaWAM's policy starts from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from wamkit.io.tensors import load_strict
+from wamkit.io.weights import run_weights
+from wamkit.policies.lawam.stage1 import read_world_model
+
+if TYPE_CHECKING:
+    from wamkit.policies.lawam.policy import LaWAM
+
+
+@dataclass(frozen=True)
+class FromStage1:
+    """The prior starts as `start` says, the world model as stage 1 left it; the rest keeps its random weights."""
+
+    kind: Literal["stage1"] = "stage1"
+
+    def initialize(self, policy: LaWAM) -> None:
+        """Raises BadInput naming what is missing."""
+        config = policy.config
+        config.start.initialize(policy.prior)
+        read_world_model(Path(config.world), config.features, config.latent, policy.world)
+
+
+@dataclass(frozen=True)
+class FromRun:
+    """All that is trained starts as another run of this kind left it, the action expert too. path: its directory."""
+
+    path: str = "weights/lawam_pretrain"
+    kind: Literal["run"] = "run"
+
+    def initialize(self, policy: LaWAM) -> None:
+        """Raises BadInput naming what is missing or does not fit."""
+        policy.load_frozen()
+        frozen = [re.escape(name) for name, p in policy.named_parameters() if not p.requires_grad]
+        load_strict(policy, run_weights(Path(self.path)), self.path, fresh=frozen)
