@@ -67,8 +67,8 @@ def test_weights_act_as_they_are_stored(tmp_path, kind, dtype):
     stored = sum(x.numel() * x.element_size() for x in file.values())
     assert sum(p.numel() * p.element_size() for p in own.values()) == stored
     buffers = dict(engine.policy.named_buffers())
-    exact = {torch.float32, torch.float64}  # the frequencies of sinusoids are float64
-    assert {b.dtype for b in buffers.values()} == exact
+    # the frequencies of sinusoids are float64; which dimensions a robot has is bool
+    assert {b.dtype for b in buffers.values()} == {torch.float32, torch.float64, torch.bool}
     assert not any(x.is_meta for x in (*own.values(), *buffers.values()))
     chunk = engine.act(observed())[0].actions
     assert chunk.dtype == np.float32 and np.isfinite(chunk).all()

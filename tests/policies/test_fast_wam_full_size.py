@@ -81,7 +81,8 @@ def test_structure_is_read_off_the_file(policies, name):
     config = recipe(name).policy
     other = replace(config, size=replace(config.size, width=8, ffn=8, layers=1), action_width=8, action_ffn=8)
     found = FORMAT.structure(FORMAT.write(policies[name], step=1), other, "a.pt")
-    assert (found.config, found.proprio_dim, found.action_dim) == (policies[name].config, *DIMS[name])
+    assert found.config == policies[name].config
+    assert (found.dims["proprio_dim"], found.dims["action_dim"]) == DIMS[name]
 
 
 def test_latent_statistics(published):

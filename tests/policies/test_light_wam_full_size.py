@@ -152,7 +152,8 @@ def test_what_is_trained(policies, published):
 def test_structure_is_read_off_the_file(policies):
     for (proprio_dim, action_dim), policy in policies.items():
         found = FORMAT.structure(FORMAT.write(policy, step=0), LightWAMConfig(), "a.pt")
-        assert (found.config, found.proprio_dim, found.action_dim) == (policy.config, proprio_dim, action_dim)
+        assert found.config == policy.config
+        assert (found.dims["proprio_dim"], found.dims["action_dim"]) == (proprio_dim, action_dim)
 
 
 @pytest.mark.parametrize(("fields", "dims"), [(LIBERO_FILE, LIBERO), (ROBOTWIN_FILE, ROBOTWIN)])
