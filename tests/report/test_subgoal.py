@@ -68,7 +68,7 @@ def test_sections(recording):
     body = subgoal(Foreseeing(), WORLD, [recording]).body
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>', body)
     assert rows == ["predicted", "oracle", "nothing moves"]
-    assert body.count("<img") == 4 * 3 and "anchor: patch" in body and "4 steps" in body
+    assert body.count("<img") == 4 * 3 - 2 and "anchor: patch" in body and "4 steps" in body
     body = latent_action(Foreseeing(), WORLD, [recording]).body
     assert "same patches in every image" in body and body.count("<img") == 1
     assert "0.0 %" not in body and "None" not in body
@@ -103,9 +103,13 @@ def test_a_heat_map_is_the_image_where_colours_end():
 def test_maps_have_an_image_for_each_way_to_know_the_features():
     features = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
     image = np.zeros((32, 32, 3), np.uint8)
-    shown = [Feature("now", features, image, "cosine 1"), Feature("later", features.flip(0), image)]
+    shown = [
+        Feature("now", features, image, "cosine 1", recorded=True),
+        Feature("later", features.flip(0), image, "", recorded=False),
+    ]
     drawn = maps("slide", "seed 3", features[2], Components.fit(features), shown, (4, 4))
     assert drawn.names == ["now", "later"] and drawn.notes == ["cosine 1", ""]
+    assert len(drawn.photos) == 1  # what was predicted has no image
     assert {image.shape for image in (*drawn.photos, *drawn.alike, *drawn.components)} == {(192, 192, 3)}
     assert not np.array_equal(drawn.alike[0], drawn.alike[1])
 

@@ -25,18 +25,22 @@ HEIGHT = 192
 
 @dataclass(frozen=True)
 class Feature:
-    """One way to know an image's features [s d]. note: a number about it, in words. image: uint8 [h, w, 3]."""
+    """One way to know an image's features [s d]. note: a number about it, in words. image: uint8 [h, w, 3].
+
+    recorded: the features are those of the image; else they are a guess of them, and maps of it lie over the image.
+    """
 
     name: str
     features: Float[Tensor, "s d"]
     image: np.ndarray
-    note: str = ""
+    note: str
+    recorded: bool
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Images of the same moment, one per name. photos: uint8; alike: under their similarity to the anchor; components:
-    in the colours of their principal components. notes: below."""
+    """A column for each name. photos: uint8, of the recorded ones, which come first; alike: images under their
+    similarity to the anchor; components: patches in the colours of their principal components. notes: below."""
 
     title: str
     detail: str
@@ -64,7 +68,7 @@ def maps(
         title,
         detail,
         [one.name for one in shown],
-        photos,
+        [photo for photo, one in zip(photos, shown, strict=True) if one.recorded],
         [heat(photo, own) for photo, own in zip(photos, alike, strict=True)],
         [painted(own, photo.shape[:2]) for photo, own in zip(photos, colours, strict=True)],
         [one.note for one in shown],

@@ -167,10 +167,10 @@ def _maps(
                 foresight.now[n, anchor],
                 components,
                 [
-                    Feature("now", foresight.now[n], now, notes["nothing moves"]),
-                    Feature("at the horizon", foresight.later[n], later, "the truth"),
-                    Feature("predicted", foresight.predicted[n], later, notes["predicted"]),
-                    Feature("oracle", foresight.oracle[n], later, notes["oracle"]),
+                    Feature("now", foresight.now[n], now, notes["nothing moves"], True),
+                    Feature("at the horizon", foresight.later[n], later, "the truth", True),
+                    Feature("predicted", foresight.predicted[n], later, notes["predicted"], False),
+                    Feature("oracle", foresight.oracle[n], later, notes["oracle"], False),
                 ],
                 world.grid,
             )

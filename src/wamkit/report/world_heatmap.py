@@ -61,6 +61,7 @@ def write_heatmap_page(
                 own[n],
                 seen.now[n] if name == "now" else seen.later[n],
                 "the truth" if name == "truth" else f"cosine {record.cosines[name][n]:.3f}",
+                recorded=name in ("now", "truth"),
             )
             for name, own in seen.features.items()
         ]
