@@ -160,12 +160,16 @@ def check(asked: Comparison) -> None:
     ours = _shared(first)
     for run in others:
         theirs = _shared(run)
-        for name in sorted(ours.keys() | theirs.keys()):
-            if ours.get(name) != theirs.get(name):
-                raise BadInput(
-                    f"{run.recipe} cannot be compared with {first.recipe}: {name} is {theirs.get(name, 'absent')}, "
-                    f"expected {ours.get(name, 'absent')}; give all the same value, or omit the flag"
-                )
+        wrong = [
+            f"{name} is {theirs.get(name, 'absent')}, expected {ours.get(name, 'absent')}"
+            for name in sorted(ours.keys() | theirs.keys())
+            if ours.get(name) != theirs.get(name)
+        ]
+        if wrong:
+            raise BadInput(
+                f"{run.recipe} cannot be compared with {first.recipe}: {'; '.join(wrong[:5])}. A flag gives a value to "
+                "all of them, such as --train.steps 700 --train.batch-size 48"
+            )
     find_suite(first.suite)  # an unknown one is refused
 
 
