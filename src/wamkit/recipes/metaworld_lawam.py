@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from wamkit.config import Normalization, Run
 from wamkit.eval.evaluate import EvalConfig
-from wamkit.policies.lawam.action_expert import ExpertSize
+from wamkit.policies.lawam.action_expert import TINY as EXPERT
 from wamkit.policies.lawam.augment import NoAugmentation
 from wamkit.policies.lawam.features import BlockFeaturesConfig
-from wamkit.policies.lawam.latent_action import LatentSize
+from wamkit.policies.lawam.latent_action import SIZES
 from wamkit.policies.lawam.policy import LaWAMConfig
 from wamkit.policies.lawam.prior import TINY, FromScratch
 from wamkit.policies.lawam.prompt import HashedPromptConfig
@@ -29,7 +29,7 @@ PAIR = replace(
     proprio_dim=0,
 )
 FEATURES = BlockFeaturesConfig(coefficients=27, merge=2)
-LATENT = LatentSize(128, 4, 512, inverse_layers=2, world_layers=3, code=32, positions="concatenated")
+LATENT = SIZES["tiny"]
 PROMPT = HashedPromptConfig()
 
 
@@ -60,17 +60,7 @@ def metaworld3_lawam() -> Run:
             prompt=PROMPT,
             prior=TINY,
             start=FromScratch(),
-            expert=ExpertSize(
-                width=128,
-                heads=4,
-                ffn=512,
-                layers=8,
-                tokens=32,
-                action_dim=4,
-                dropout=0.0,
-                table_spread=0.1,
-                time_unit=0.02,
-            ),
+            expert=EXPERT,
             robot_rows=2,
         ),
         data=PAIR,

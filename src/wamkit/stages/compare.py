@@ -19,7 +19,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from wamkit_client.stats import paired
 from wamkit_client.suites import Suite
 from wamkit_client.types import Observation
 
@@ -56,6 +55,7 @@ from wamkit.report.results import (
 )
 from wamkit.stages import run as stages
 from wamkit.stages.cost import Acting, Learning, measure
+from wamkit.stages.pairing import pair, solved
 from wamkit.stages.plan import memory, meta_policy, parts
 from wamkit.stages.rows import Comparison, Row, check, samples_of, settle
 from wamkit.train.checkpoint import read_weights
@@ -244,18 +244,14 @@ def _row(row: Row, results: Tree) -> ComparedRun:
 
 def pairs(asked: Comparison, results: Mapping[str, Tree]) -> list[Pair]:
     """A paired test for each of `pairings`, over training seed, task and initial state, without crashed episodes."""
-    solved: dict[str, dict[Hashable, bool]] = {run.recipe: {} for run in asked.runs}
+    found: dict[str, dict[Hashable, bool]] = {run.recipe: {} for run in asked.runs}
     for row in asked.rows:
-        for episode in results[row.name]["episodes"]:
-            if episode["status"] != "error":
-                key = (row.run.train.seed, episode["task"], episode["seed"])
-                solved[row.run.recipe][key] = episode["status"] == "success"
-    found = []
-    for first, second in pairings({run.recipe: run.policy.kind for run in asked.runs}):
-        both = solved[first].keys() & solved[second].keys()
-        one, other = ({key: solved[name][key] for key in both} for name in (first, second))
-        found.append(Pair(first=first, second=second, **asdict(paired(one, other))))
-    return found
+        own = solved(results[row.name])
+        found[row.run.recipe] |= {(row.run.train.seed, key): success for key, success in own.items()}
+    return [
+        pair(first, found[first], second, found[second])
+        for first, second in pairings({run.recipe: run.policy.kind for run in asked.runs})
+    ]
 
 
 def pairings(kinds: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -6,12 +6,10 @@ It reads evaluations that are there (`wamkit eval RUN --eval.robot ROBOT`) and r
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wamkit_client.stats import paired
 from wamkit_client.types import BadInput
 
 from wamkit.config import RUN, Run, load_run
@@ -19,7 +17,8 @@ from wamkit.eval.evaluate import RESULTS, read_results
 from wamkit.io.differences import differing
 from wamkit.io.records import write_record
 from wamkit.report.mixed_rates import Measured, MixedRates, RateArm, RatePair, write_mixed_rates_page
-from wamkit.report.results import RATE, Pair
+from wamkit.report.results import RATE
+from wamkit.stages.pairing import pair, solved
 
 Tree = dict[str, Any]
 
@@ -37,7 +36,7 @@ def mixed_rates(run_dirs: Sequence[Path], out: Path, command: str) -> MixedRates
     first = next(iter(runs))
     arms = [_arm(directory, run, runs[first], found[directory]) for directory, run in runs.items()]
     pairs = [
-        RatePair(rate, _pair(first, own, directory, found[directory][rate]))
+        RatePair(rate, pair(str(first), solved(own), str(directory), solved(found[directory][rate])))
         for directory in list(runs)[1:]
         for rate, own in found[first].items()
         if rate in found[directory]
@@ -103,16 +102,3 @@ def _arm(directory: Path, run: Run, first: Run, found: Mapping[str, Tree]) -> Ra
             for rate, results in found.items()
         },
     )
-
-
-def _pair(first: Path, one: Tree, second: Path, other: Tree) -> Pair:
-    """Episode by episode, without crashed ones."""
-    ours, theirs = _solved(one), _solved(other)
-    both = ours.keys() & theirs.keys()
-    found = paired({key: ours[key] for key in both}, {key: theirs[key] for key in both})
-    return Pair(first=str(first), second=str(second), **asdict(found))
-
-
-def _solved(results: Tree) -> dict[Hashable, bool]:
-    rows = [row for row in results["episodes"] if row["status"] != "error"]
-    return {(row["task"], row["seed"]): row["status"] == "success" for row in rows}

@@ -304,26 +304,27 @@ def evaluate(
         suite = suite.only(tasks)
     if episodes:
         suite = replace(suite, episodes=episodes)
-    device = best_device()
-    facts = policy_facts(run_dir, asked, device)
-    engine = load_engine_as(asked, run_dir, device)
-    _expect_rate(engine, suite)
-    return measure(_asked_as(engine, asked), suite, asked.eval, out, facts, _demonstrated(run_dir))
+    return _measured(run_dir, asked, suite, out)
 
 
 def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
     """The evaluation of `earlier` (a results.json) again, and what came out differently."""
     suite, config = like(earlier)
     suite = suite.acted_by(asked.actions.names)
-    asked, device = replace(asked, eval=config), best_device()
-    facts = policy_facts(run_dir, asked, device)
-    engine = load_engine_as(asked, run_dir, device)
-    _expect_rate(engine, suite)
-    results = measure(_asked_as(engine, asked), suite, asked.eval, out, facts, _demonstrated(run_dir))
+    results = _measured(run_dir, replace(asked, eval=config), suite, out)
     before = read_results(earlier) | {
         "suite": suite.to_json()
     }  # every field, also those that it did not know yet
     return results, differences(before, results)
+
+
+def _measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, Any]:
+    """Results of the run directory, acting as `asked` says, on the suite."""
+    device = best_device()
+    facts = policy_facts(run_dir, asked, device)
+    engine = load_engine_as(asked, run_dir, device)
+    _expect_rate(engine, suite)
+    return measure(_asked_as(engine, asked), suite, asked.eval, out, facts, _demonstrated(run_dir))
 
 
 def _expect_rate(engine: Engine[Policy], suite: Suite) -> None:

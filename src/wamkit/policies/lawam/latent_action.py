@@ -50,7 +50,7 @@ BOUNDS = {
 SIZES = {
     "large": LatentSize(),
     "base": LatentSize(768, 12, 2304, inverse_layers=12, world_layers=6, positions="concatenated"),
-    "tiny": LatentSize(128, 4, 384, inverse_layers=3, world_layers=3, code=16, positions="concatenated"),
+    "tiny": LatentSize(128, 4, 512, inverse_layers=2, world_layers=3, positions="concatenated"),
 }
 """Published (spec 1.2, 1.9) but for "tiny", which trains on a CPU."""
 
