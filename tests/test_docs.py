@@ -17,9 +17,11 @@ from shutil import copytree
 
 import pytest
 
+from wamkit.commands.comparing import Compare
+from wamkit.commands.measuring import Eval
 from wamkit.commands.overrides import changed
 from wamkit.commands.parsing import parse
-from wamkit.commands.running import Compare, Encode, Eval, Train
+from wamkit.commands.training import Encode, Train
 from wamkit.recipes import recipe
 
 ROOT = Path(__file__).parents[1]

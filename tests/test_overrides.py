@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from wamkit_client.types import BadInput
 
+from wamkit.commands.measuring import Eval
 from wamkit.commands.overrides import changed, words
 from wamkit.commands.parsing import parse
-from wamkit.commands.running import Eval
 from wamkit.config import diff
 from wamkit.recipes import recipe
 

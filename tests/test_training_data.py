@@ -15,7 +15,7 @@ from tests import tiny_dataset
 from tests.official_run import statistics
 from tests.tiny_dataset import RUN
 from wamkit.cli import main
-from wamkit.commands import running
+from wamkit.commands import training
 from wamkit.config import Normalization, Source, load_normalizer, load_run
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.official_statistics import window_stats
@@ -80,7 +80,7 @@ def weighted(tmp_path: Path, *robots: str, weights: tuple[str, ...] = ("1", "3")
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "recipe", lambda name: replace(RUN, eval=EvalConfig(replan_steps=4)))
+    monkeypatch.setattr(training, "recipe", lambda name: replace(RUN, eval=EvalConfig(replan_steps=4)))
 
 
 @pytest.mark.usefixtures("tiny")

@@ -14,7 +14,7 @@ from wamkit_client.types import BadInput
 from tests import tiny_dataset
 from tests.data.test_official_statistics import written_out
 from tests.tiny_dataset import RUN
-from wamkit.commands.running import Train
+from wamkit.commands.training import Train
 from wamkit.config import load_normalizer
 from wamkit.data.cache import Cache, read_fingerprint
 from wamkit.data.clips import Clips

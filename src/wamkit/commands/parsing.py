@@ -17,11 +17,16 @@ from tyro.conf import (
 )
 
 from wamkit.commands.analysing import Analyse
+from wamkit.commands.collecting import Collect
+from wamkit.commands.comparing import Compare
 from wamkit.commands.converting import Convert
 from wamkit.commands.data import Data
+from wamkit.commands.demo import Demo
 from wamkit.commands.inspecting import Inspect
+from wamkit.commands.measuring import Eval
 from wamkit.commands.overrides import PREFIXES, Overrides, override_flags, print_values
-from wamkit.commands.running import Collect, Compare, Demo, Encode, Eval, Report, Train
+from wamkit.commands.reporting import Report
+from wamkit.commands.training import Encode, Train
 from wamkit.recipes import RECIPES
 
 Command = (

@@ -1,0 +1,62 @@
+"""Recipes trained and measured alike: compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from wamkit.commands.datasets import Datasets
+from wamkit.commands.outputs import CACHE, output_folder
+from wamkit.commands.overrides import Overrides, changed, refuse_seed, refuse_start, words
+from wamkit.io.progress import command, console, say
+from wamkit.recipes import recipe
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train and measure recipes on one dataset, with equal steps and data order, and write one page.
+
+    Run the same command again to resume; several processes with the same command share the work.
+
+    Example: wamkit compare metaworld3 metaworld3_fast_wam --dataset demo/dataset --cache demo/cache --out comparison
+    """
+
+    recipes: Positional[tuple[str, ...]]
+    """The first of each kind of policy is the baseline of the others of its kind."""
+    dataset: Datasets
+    cache: Path
+    """Latents of what is trained first; samples that it lacks are encoded. Policies that read others have their own
+    caches in OUT."""
+    out: Path
+    """Where run directories and the page are written."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Training seeds; every recipe is trained once with each."""
+    episodes: int = 0
+    """Per task; 0: as many as the protocol of the suite says."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        refuse_seed(overrides, "--seeds")
+        for name in self.recipes:
+            refuse_start(name, overrides)
+        runs = tuple(changed(recipe(name), overrides) for name in self.recipes)
+        from wamkit.stages.compare import compare
+        from wamkit.stages.rows import Comparison
+        from wamkit.stages.tables import comparison_table
+
+        output_folder(self.out)
+        output_folder(self.cache, becomes=CACHE)
+        asked = Comparison(runs, self.seeds, self.dataset, self.cache, self.out, self.episodes)
+        comparison = compare(asked, self._command(overrides))
+        if comparison:
+            console.print(comparison_table(comparison))
+            say(f"page: {asked.page}")
+        return 0
+
+    def _command(self, overrides: Overrides) -> str:
+        from wamkit.data.joined import dataset_flags
+
+        folders = (*dataset_flags(self.dataset), "--cache", self.cache, "--out", self.out)
+        numbers = ("--seeds", *map(str, self.seeds), "--episodes", str(self.episodes))
+        return command("wamkit", "compare", *self.recipes, *folders, *numbers, *words(overrides))

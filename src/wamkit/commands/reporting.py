@@ -1,0 +1,43 @@
+"""The page of a run: report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from wamkit.commands.datasets import Datasets
+from wamkit.commands.outputs import output_file
+from wamkit.commands.overrides import Overrides, refuse
+from wamkit.io.progress import say
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report page of a run: success, videos, imagined futures or subgoals, attention, curves.
+
+    Examples: wamkit report demo/run --dataset demo/dataset
+              wamkit report demo/run --dataset demo/dataset --sections success future
+    """
+
+    run: Positional[Path]
+    dataset: Datasets
+    results: Path = Path()
+    """The results folder of an evaluation; by default RUN/eval/SUITE."""
+    out: Path = Path()
+    """The page; by default RUN/report.html."""
+    sections: tuple[str, ...] = ()
+    """Some of its sections: success, rollouts, future, ...; by default all that the policy has something for."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        refuse(overrides)
+        from wamkit.config import load_run
+        from wamkit.stages import run as stages
+
+        results = self.run / "eval" / load_run(self.run).suite if self.results == Path() else self.results
+        page = self.run / "report.html" if self.out == Path() else self.out
+        output_file(page)
+        stages.report(self.run, self.dataset, results, page, {}, self.sections)
+        say(f"page: {page}")
+        return 0

@@ -1,0 +1,102 @@
+"""From a recipe and datasets to a run directory: encode, train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+from wamkit_client.types import BadInput
+
+from wamkit.commands.datasets import Datasets
+from wamkit.commands.outputs import CACHE, output_folder
+from wamkit.commands.overrides import ListedRecipe, Overrides, changed
+from wamkit.io.progress import command, console, say
+from wamkit.recipes import recipe
+
+if TYPE_CHECKING:
+    from wamkit.config import Run
+
+Weights = Annotated[
+    tuple[float, ...],
+    arg(
+        help="How often samples of each --dataset are seen, relative to the others, one number for each; encode and "
+        "train take the same. Omit the flag to read all as one dataset."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Compute the latents of a dataset once, so that training decodes no video; several processes may share the work.
+
+    Examples: wamkit encode metaworld3 --dataset demo/dataset --cache demo/cache
+              wamkit encode libero_fast_wam --dataset spatial --dataset object --cache cache
+    """
+
+    recipe: Positional[ListedRecipe]
+    dataset: Datasets
+    cache: Path
+    weights: Weights = ()
+
+    def __call__(self, overrides: Overrides) -> int:
+        run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
+        output_folder(self.cache, becomes=CACHE)
+        from wamkit.stages.run import best_device, encode
+
+        encode(run, self.dataset, self.cache, best_device())
+        return 0
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy; run the same command again to resume.
+
+    Examples: wamkit train metaworld3 --dataset demo/dataset --cache demo/cache --out demo/run --train.steps 1000
+              wamkit train metaworld3 --dataset old --dataset new --weights 1 3 --out run --train.workers 2
+    """
+
+    recipe: Positional[ListedRecipe]
+    dataset: Datasets = ()
+    cache: Path = Path()
+    """Latents encoded beforehand; omit the flag to encode while training."""
+    out: Path = Path("runs/new")
+    """The run directory."""
+    weights: Weights = ()
+    stats: Path = Path()
+    """A released *_dataset_stats.json, whose statistics replace those of the dataset."""
+    plan: bool = False
+    """Print parameters, memory, data facts and, for a published recipe, what its _ours variant changes; then stop."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
+        if self.plan:
+            from wamkit.stages.tables import plan_tables
+
+            for table in plan_tables(run, self.dataset):
+                console.print(table)
+            return 0
+        output_folder(self.out)
+        from wamkit.stages.run import best_device, train
+
+        train(run, self.dataset, self.cache, self.out, best_device(), self.stats)
+        measured = f" Next: {command('wamkit', 'eval', self.out)}" if run.suite else ""
+        say(f"{self.out}: done.{measured}")
+        return 0
+
+
+def _weighted(run: Run, datasets: tuple[Path, ...], weights: tuple[float, ...]) -> Run:
+    """The run with a source for each dataset, where `weights` are given. BadInput where there are not as many."""
+    if not weights:
+        return run
+    from wamkit.config import Source
+
+    alike = tuple(Source(f"dataset-{place}", run.data, run.actions) for place in range(len(datasets)))
+    sources = run.sources or alike
+    if len(weights) != len(sources):
+        raise BadInput(
+            f"--weights: {len(weights)} numbers for {len(sources)} datasets; give one for each --dataset, in order"
+        )
+    weighted = (replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))
+    return replace(run, sources=tuple(weighted))
