@@ -309,6 +309,9 @@ class WorldModel(Protocol):
     def infer(self, now: Float[Tensor, "b s d"], later: Float[Tensor, "b s d"]) -> Float[Tensor, "b e"]:
         """The latent action between two moments that lie `seconds` apart."""
 
+    def information(self, now: Float[Tensor, "b s d"], later: Float[Tensor, "b s d"]) -> Float[Tensor, "b e"]:
+        """What each dimension of that latent action tells, in nats: its divergence from what it is without an image."""
+
     def step(self, now: Float[Tensor, "b s d"], code: Float[Tensor, "b e"]) -> Float[Tensor, "b s d"]:
         """The features `seconds` later, if that latent action is taken."""
 

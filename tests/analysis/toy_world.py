@@ -25,6 +25,9 @@ class ToyWorld:
     def infer(self, now: Tensor, later: Tensor) -> Tensor:
         return (later - now).mean(1)
 
+    def information(self, now: Tensor, later: Tensor) -> Tensor:
+        return self.infer(now, later).square() / 2  # of a normal distribution of variance 1 around it
+
     def step(self, now: Tensor, code: Tensor) -> Tensor:
         return now + self.gain * code[:, None]
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from tests.golden import lawam_expert
 from tests.golden.compare import GRADIENT, LOSS, Golden, Row
 from tests.golden.lawam_expert import EXACT, OUTPUT, check, outputs_by_module
+from wamkit.analysis.similarity import cosine
 from wamkit.policies.lawam.convert import WORLD_NAMES
 from wamkit.policies.lawam.latent_action import Bottleneck, Code, InverseDynamics, LatentSize
-from wamkit.policies.lawam.losses import FEATURE_LOSSES, cosine, state_loss
+from wamkit.policies.lawam.losses import FEATURE_LOSSES, state_loss
 from wamkit.policies.lawam.robot_linear import HUMAN
 from wamkit.policies.lawam.world_model import LatentWorldModel, StateHead
 

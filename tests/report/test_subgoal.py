@@ -71,6 +71,7 @@ def test_sections(recording):
     assert body.count("<img") == 4 * 3 - 2 and "anchor: patch" in body and "4 steps" in body
     body = latent_action(Foreseeing(), WORLD, [recording]).body
     assert "same patches in every image" in body and body.count("<img") == 1
+    assert "nats told by each dimension" in body
     assert "0.0 %" not in body and "None" not in body
 
 

@@ -45,13 +45,15 @@ class Transfer:
 @dataclass(frozen=True)
 class LatentAction:
     """taught: of the recorded frames; predicted: of the policy. explained: R² of the policy's predictions of the
-    latent actions of the recorded frames, over all dimensions. plot: variance per dimension, largest first."""
+    latent actions of the recorded frames, over all dimensions. nats: what a latent action tells, in all. plots: of each
+    dimension, largest first: its variance, and the nats that it tells."""
 
     taught: CodeStatistics
     predicted: CodeStatistics
     explained: float
     effect: Effect
-    plot: Markup
+    nats: float
+    plots: list[Markup]
     transfer: Transfer
     used: float = USED
     colours: tuple[str, str] = (BLUE, ORANGE)
@@ -80,7 +82,8 @@ def latent_action(
         predicted=predicted,
         explained=explained(sight.code, sight.taught),
         effect=effect(change),
-        plot=_plot(taught, predicted),
+        nats=float(sight.nats.sum(1).mean()),
+        plots=[_variances(taught, predicted), _information(sight.nats.mean(0))],
         transfer=transfer(tasks, photos, tried, world.grid),
     )
     return Section("latent", "Latent action", "latent_action", shown)
@@ -113,10 +116,19 @@ def transfer(
     )
 
 
-def _plot(taught: CodeStatistics, predicted: CodeStatistics) -> Markup:
+def _variances(taught: CodeStatistics, predicted: CodeStatistics) -> Markup:
     ranks = list(range(1, len(taught.variance) + 1))
     drawn = [
         Curve(ranks, sorted(own.variance, reverse=True), colour)
         for own, colour in ((taught, BLUE), (predicted, ORANGE))
     ]
     return curves("variance of each dimension", drawn, "dimension, by size")
+
+
+def _information(nats: Float[Tensor, " e"]) -> Markup:
+    ranks = list(range(1, len(nats) + 1))
+    return curves(
+        "nats told by each dimension",
+        [Curve(ranks, sorted(nats.tolist(), reverse=True), BLUE)],
+        "dimension, by size",
+    )

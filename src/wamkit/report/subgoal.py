@@ -51,7 +51,7 @@ class ForeseeingPolicy(Policy, Protocol):
 @dataclass(frozen=True)
 class Foresight:
     """n moments. now, later: features of the recorded images. predicted: by the policy, from `code`. oracle: by the
-    world model, from `taught`, the latent action between the recorded images."""
+    world model, from `taught`, the latent action between the recorded images, of which each dimension tells `nats`."""
 
     now: Float[Tensor, "n s d"]
     later: Float[Tensor, "n s d"]
@@ -59,6 +59,7 @@ class Foresight:
     oracle: Float[Tensor, "n s d"]
     code: Float[Tensor, "n e"]
     taught: Float[Tensor, "n e"]
+    nats: Float[Tensor, "n e"]
 
     def similarities(self) -> dict[str, dict[str, Float[Tensor, " n"]]]:
         """Cosine with `later` of every guess, on all and on moving patches."""
@@ -90,7 +91,8 @@ def _foresee(
     pairs = join([m.recording.clip(m.step, (0, steps), views) for m in found]).views[world.view]
     now, later = world.features(pairs[:, 0]), world.features(pairs[:, 1])
     taught = world.infer(now, later)
-    return now, later, sight.subgoal, world.step(now, taught), sight.code, taught
+    oracle = world.step(now, taught)
+    return now, later, sight.subgoal, oracle, sight.code, taught, world.information(now, later)
 
 
 @dataclass(frozen=True)

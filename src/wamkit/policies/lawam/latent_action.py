@@ -155,7 +155,11 @@ class Teacher(nn.Module):
         self.bottleneck = Bottleneck(size.code)
         self.requires_grad_(False)
 
-    @torch.no_grad()
     def forward(self, pair: Float[Tensor, "b 2 s d"]) -> Float[Tensor, "b e"]:
+        return self.distribution(pair).mu
+
+    @torch.no_grad()
+    def distribution(self, pair: Float[Tensor, "b 2 s d"]) -> Code:
+        """What the mean is of."""
         code: Code = self.bottleneck(self.inverse(pair))
-        return code.mu
+        return code

@@ -1,4 +1,4 @@
-"""What stage 1 is measured by: the loss of predicted features, of the robot's state, and cosines (LaWAM spec 1.6, 1.7).
+"""What stage 1 is measured by: the loss of predicted features and of the robot's state (LaWAM spec 1.6, 1.7).
 
 Everything in float32, whatever the networks compute in.
 """
@@ -31,8 +31,3 @@ def state_loss(
     """Mean squared error over the valid dimensions of the whole batch; 0, with gradients, where there are none."""
     error = (predicted.float() - target.float()).square() * valid
     return error.sum() / valid.sum().clamp(min=1)
-
-
-def cosine(a: Float[Tensor, "b s d"], b: Float[Tensor, "b s d"]) -> Float[Tensor, "b s"]:
-    """Cosine of the features of each patch."""
-    return F.cosine_similarity(a.float(), b.float(), dim=-1)

@@ -126,6 +126,10 @@ class FrozenWorld:
         code: Tensor = self.teacher(torch.stack([now, later], dim=1))
         return code
 
+    def information(self, now: Float[Tensor, "b s d"], later: Float[Tensor, "b s d"]) -> Float[Tensor, "b e"]:
+        """Divergence of the latent action from its prior, per dimension, in nats (spec 1.3)."""
+        return self.teacher.distribution(torch.stack([now, later], dim=1)).kl()
+
     @torch.no_grad()
     def step(self, now: Float[Tensor, "b s d"], code: Float[Tensor, "b e"]) -> Float[Tensor, "b s d"]:
         """The features at the horizon."""

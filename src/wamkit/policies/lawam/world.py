@@ -27,7 +27,7 @@ from wamkit.policies.base import FrozenEncoder, PolicyConfig, TrainedModule
 from wamkit.policies.lawam.augment import Augmentation, Prepare, TwoViews
 from wamkit.policies.lawam.features import DINOv3Config, Features, FeaturesConfig
 from wamkit.policies.lawam.latent_action import Bottleneck, Code, InverseDynamics, LatentSize
-from wamkit.policies.lawam.losses import FEATURE_LOSSES, FeatureLoss, cosine, state_loss
+from wamkit.policies.lawam.losses import FEATURE_LOSSES, FeatureLoss, state_loss
 from wamkit.policies.lawam.robot_linear import HUMAN, RobotRows
 from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel, StateHead
@@ -259,30 +259,3 @@ def _state_valid(
     own = normalizer.dimensions("proprio")
     human = robots(torch.arange(len(own), device="cpu")) == HUMAN
     return F.pad(own, (0, config.state_dim - own.shape[1])) & ~human[:, None]
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """How well pairs are predicted with the mean code (spec 1.7, 6.5).
-
-    predicted: cosine of the prediction and the truth, of each patch; identity: of the present and the truth, which a
-    world model must beat. l1: mean absolute error. kl: of each dimension of the code, in nats.
-    """
-
-    predicted: Float[Tensor, "b s"]
-    identity: Float[Tensor, "b s"]
-    l1: Float[Tensor, " b"]
-    kl: Float[Tensor, "b e"]
-
-
-@torch.no_grad()
-def diagnostics(world: LaWAMWorld, pair: Float[Tensor, "b 2 s d"]) -> Diagnostics:
-    """Of pairs of features; deterministic."""
-    code = world.infer(pair)
-    made = world.predict(pair, code, code.mu)
-    return Diagnostics(
-        predicted=cosine(made.predicted, made.later),
-        identity=cosine(pair[:, 0], made.later),
-        l1=(made.predicted - made.later).abs().mean(dim=(1, 2)),
-        kl=code.kl(),
-    )
