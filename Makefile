@@ -37,7 +37,7 @@ test: install-dev system
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 test-lerobot: install-dev
-	$(BIN)/python tests/data/lerobot_oracle/build.py
+	$(BIN)/python -m tests.data.lerobot_oracle.build
 	$(BIN)/python -m pytest -m lerobot tests/data
 
 bench: install-dev

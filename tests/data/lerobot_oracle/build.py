@@ -1,7 +1,7 @@
 """Build the environment in which the real LeRobot runs, as the oracle of our reader and writer.
 
-    python tests/data/lerobot_oracle/build.py              makes .venv-lerobot at the repository's root
-    python tests/data/lerobot_oracle/build.py fixtures     and writes tests/data/fixtures anew
+    python -m tests.data.lerobot_oracle.build              makes .venv-lerobot at the repository's root
+    python -m tests.data.lerobot_oracle.build fixtures     and writes tests/data/fixtures anew
 
 Two versions live in it, each in a folder of its own: 0.4.4 (datasets v3.0, the newest for Python 3.11) and
 0.3.3 (v2.1). Their pins cannot be resolved beside ours, so both go in without dependencies, and what the dataset
@@ -21,6 +21,8 @@ import venv
 from pathlib import Path
 
 import numpy as np
+
+from tests.data.lerobot_oracle.robots import COMMITTED, FRESH
 
 HERE = Path(__file__).resolve()
 ENV = HERE.parents[3] / ".venv-lerobot"
@@ -115,6 +117,16 @@ def write_fixtures() -> None:
         items = {key: array for key, array in items.items() if not key.startswith("stats/")}
         items = {key: array[rows] if array.ndim == 4 else array for key, array in items.items()}
         np.savez_compressed(folder / f"{name}.npz", frame_rows=rows, **items)
+    for name in COMMITTED:
+        write_robot(name, folder / "robots" / name)
+
+
+def write_robot(name: str, target: Path) -> None:
+    """The dataset of a row of robots.py, written by the real LeRobot into an empty or new folder."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run(FRESH[name].version, "write_robot.py", target, name)
+    shutil.rmtree(target / "images", ignore_errors=True)
 
 
 def _folder(version: str) -> Path:
