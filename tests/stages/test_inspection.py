@@ -25,7 +25,7 @@ from wamkit.data.lerobot.dataset import Dataset, Episode
 from wamkit.data.lerobot.writer import Writer
 from wamkit.data.windows import window
 from wamkit.io.weights import WEIGHTS
-from wamkit.stages.findings import findings
+from wamkit.stages.findings import findings, warn_of_kinds
 from wamkit.stages.inspection import inspect, padded_share, see
 from wamkit.stages.run import fit_normalizer, open_clips
 from wamkit.train.checkpoint import trained_tensors
@@ -184,6 +184,15 @@ def test_a_planted_convention_is_found(sentence: str, tmp_path: Path) -> None:
     dataset = write(tmp_path / "dataset", **PLANTED[sentence])
     found = suspicions(dataset)
     assert [one for one in found if sentence in one], found
+
+
+def test_training_warns_of_kinds_that_the_numbers_speak_against(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "action 1 (dy) is called a delta and is never negative"
+    dataset = Dataset.open(write(tmp_path / "dataset", **PLANTED[sentence]))
+    warn_of_kinds([Clips(dataset, RECIPE.data, RECIPE.actions)])
+    assert f"warning: {tmp_path / 'dataset'}: {sentence} (0." in capsys.readouterr().out
 
 
 FOREIGN = {

@@ -122,6 +122,7 @@ class Seen:
 
     trained: the normaliser and the policy are a run's; else the normaliser was fitted on this dataset.
     robot: the dataset's; known: the normaliser's. canvas: height and width.
+    contradictions: what the numbers say against the kinds of actions (data/evidence.py).
     padded_actions: share of all chunks' actions that lie past an episode's end.
     broken: what is wrong with the numbers of the run's weights; "" where nothing is.
     no_codec, no_tokens, no_policy: why images are not decoded, tokens not known, nothing predicted; "" where not.
@@ -136,6 +137,7 @@ class Seen:
     views: tuple[View, ...]
     looks: tuple[Look, ...]
     fields: tuple[Field, ...]
+    contradictions: tuple[str, ...]
     prompts: tuple[Prompt, ...]
     chunks: tuple[Chunk, ...]
     open_loop: OpenLoop

@@ -6,15 +6,17 @@ other image to it: those are for the reader of the page (report/inspection.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from wamkit.data.actions import RELATIVE
+from wamkit.data.clips import Clips
+from wamkit.data.evidence import Recording, contradictions
 from wamkit.data.normalize import LIMIT
+from wamkit.io.progress import warn
 from wamkit.report.seen import PIXEL_STEP, Field, Prompt, Seen
 
 DARK, FLAT, ALIKE = 10 * PIXEL_STEP, 4 * PIXEL_STEP, 2.5 * PIXEL_STEP
@@ -38,7 +40,14 @@ def findings(seen: Seen) -> list[str]:
             for rule in RULES
             if (sentence := rule(field, i, seen))
         ]
-    return [*found, *_chunks(seen), *_words(seen.prompts)]
+    return [*found, *seen.contradictions, *_chunks(seen), *_words(seen.prompts)]
+
+
+def warn_of_kinds(sources: Sequence[Clips]) -> None:
+    """A warning for each action dimension whose numbers speak against its kind."""
+    for clips in sources:
+        for sentence in contradictions(clips.space, Recording.of(clips.dataset)):
+            warn(f"{clips.dataset.where}: {sentence}")
 
 
 # images
@@ -116,29 +125,6 @@ def _large(field: Field, i: int, seen: Seen) -> str:
     return f" reaches {largest:.4g}: degrees, millimetres or counts? Metres and radians are expected"
 
 
-def _one_signed(field: Field, i: int, seen: Seen) -> str:
-    low, high = field.stats.min[i], field.stats.max[i]
-    if field.kinds[i] not in RELATIVE or not field.moves(i) or low < 0 < high:
-        return ""
-    never = f"never {'negative' if low >= 0 else 'positive'} ({low:.4g} .. {high:.4g})"
-    return f" is called a delta and is {never}: is it an absolute target?"
-
-
-def _follows_state(field: Field, i: int, seen: Seen) -> str:
-    """A "displacement" that equals a coordinate of the state is a target."""
-    if field.kinds[i] != "delta" or not field.moves(i):
-        return ""
-    state = seen.field("proprio")
-    for j, name in enumerate(state.names):
-        apart = np.abs(field.values[:, i] - state.values[:, j]).mean()
-        if state.moves(j) and apart < 0.1 * state.stats.std[j]:
-            return (
-                f" is called a delta and is nearly equal to the state's {name} (mean difference {apart:.2g}): is it "
-                "an absolute target?"
-            )
-    return ""
-
-
 def _gripper(field: Field, i: int, seen: Seen) -> str:
     if field.kinds[i] != "gripper" or not field.moves(i) or not len(field.unit):
         return ""
@@ -191,7 +177,7 @@ def _far(field: Field, i: int, seen: Seen) -> str:
 
 
 Rule = Callable[[Field, int, Seen], str]
-RULES: tuple[Rule, ...] = (_still, _large, _one_signed, _follows_state, _gripper, _misnamed, _far)
+RULES: tuple[Rule, ...] = (_still, _large, _gripper, _misnamed, _far)
 
 
 def _chunks(seen: Seen) -> Iterator[str]:

@@ -16,6 +16,7 @@ import torch
 from wamkit.config import Run, inference_overrides, load_engine_as, load_normalizer, load_run, to_json
 from wamkit.data.canvas import canvas_size, tile, view_boxes
 from wamkit.data.clips import Clips, ClipSample
+from wamkit.data.evidence import Recording, contradictions
 from wamkit.data.joined import AnyDataset, dataset_flags, open_datasets
 from wamkit.data.lerobot.dataset import Episode
 from wamkit.data.lerobot.files import dimension_labels, dimension_names, image_size
@@ -95,6 +96,7 @@ def see(run: Run, clips: Clips, normalizer: Normalizer, run_dir: Path) -> Seen:
         views=tuple(_view(name, dataset, run.data, looks) for name in run.data.views),
         looks=looks,
         fields=fields,
+        contradictions=tuple(contradictions(clips.space, Recording.of(dataset))),
         prompts=facts.prompts,
         chunks=tuple(chunks[i] for i in shown),
         open_loop=open_loop(list(chunks.values()), 2 / (fields[0].high - fields[0].low)),

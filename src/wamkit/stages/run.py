@@ -53,6 +53,7 @@ from wamkit.io.progress import command, say
 from wamkit.io.provenance import record
 from wamkit.io.weights import WEIGHTS
 from wamkit.stages.collect import is_collected
+from wamkit.stages.findings import warn_of_kinds
 from wamkit.stages.plan import parts
 from wamkit.train.loop import train as fit
 from wamkit.types import Encoder, Policy, Trainable
@@ -239,6 +240,7 @@ def train(
     if released != NO_FILE:
         run = replace(run, normalization=replace(run.normalization, statistics="file"))
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
+    warn_of_kinds(sources)
     normalizer = fit_normalizer(run, sources, released)
     encoder = build_encoder(run)
     if cache_path != NO_FILE:
