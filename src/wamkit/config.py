@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 import torch
 import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 from torch import nn
 from wamkit_client.types import BadInput
 
@@ -182,8 +183,29 @@ def from_json(text: str, source: str) -> Run:
     try:
         return RUN.validate_json(text, strict=False)
     except ValidationError as error:
-        wrong = "; ".join(f"{_path(e['loc'])}: {e['msg']}" for e in error.errors()[:5])
-        raise BadInput(f"{source}: not a run of this version of wamkit ({wrong}); train it again") from None
+        raise BadInput(
+            f"{source}: not a run of this version of wamkit ({_wrong(error)}); train it again"
+        ) from None
+
+
+def typed(run: Run, source: str) -> Run:
+    """A run that Python code made, with every value of its type (a list that stands for a tuple is made one).
+
+    Raises BadInput naming each value of another type, and `source`, where they were written.
+    """
+    try:
+        return RUN.validate_json(RUN.dump_json(run, warnings=False), strict=False)
+    except ValidationError as error:
+        raise BadInput(f"{source}: values of another type than expected: {_wrong(error)}") from None
+    except PydanticSerializationError as error:
+        raise BadInput(
+            f"{source}: a value that cannot be saved with a run ({error}); use numbers, texts, and the config classes "
+            "of wamkit"
+        ) from None
+
+
+def _wrong(error: ValidationError) -> str:
+    return "; ".join(f"{_path(e['loc'])}: {e['msg']}" for e in error.errors()[:5])
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -1,18 +1,21 @@
-"""A run is a function that returns a frozen Run; this is the table of them.
+"""A recipe is a function without arguments that returns a frozen Run; this is the table of those that have a name.
 
-The table holds names, so that listing recipes imports nothing heavy.
+The table holds names, so that listing recipes imports nothing heavy. A recipe of the user's own has no name here: it
+is referred to by its file (my_recipe.py, my_recipe.py:function) or its module (package.module:function).
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from wamkit_client.references import Reference, call, is_reference, load, parse
 from wamkit_client.types import BadInput
 
 from wamkit import plugins
-from wamkit.plugins import load, origin, plug_ins
+from wamkit.plugins import origin, plug_ins
 
 if TYPE_CHECKING:
     from wamkit.config import Run
@@ -104,8 +107,18 @@ DEMOS = {
 }
 
 
+FUNCTION = "recipe"
+"""Of a recipe file, where none is named."""
+
+
 def recipe(name: str) -> Run:
-    """The run of that name. Raises BadInput for an unknown one."""
+    """The run of that name, or of the function that `name` refers to (see above).
+
+    Raises BadInput for an unknown name, a file or module that is missing or cannot be imported (with its line), and a
+    function that is missing, raises, or returns no Run with a name of its own.
+    """
+    if is_reference(name):
+        return _referred(parse(name, FUNCTION))
     if name in OURS:
         from wamkit.recipes.ours import ours
 
@@ -115,7 +128,10 @@ def recipe(name: str) -> Run:
         return _added(name)
     if name not in known:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
-        raise BadInput(f"unknown recipe {name!r}; did you mean {near!r}? There are {', '.join(RECIPES)}")
+        raise BadInput(
+            f"unknown recipe {name!r}; did you mean {near!r}? There are {', '.join(RECIPES)}; one of your own is named "
+            f"by its file, path/to/file.py:function (the function {FUNCTION} where none is named)"
+        )
     run: Run = getattr(import_module(f"wamkit.recipes.{known[name][0]}"), name)()
     return run
 
@@ -127,7 +143,36 @@ def earlier(name: str) -> tuple[Run, ...]:
 
 def _added(name: str) -> Run:
     """The run of a plug-in's recipe. BadInput where it has another name than the entry point."""
-    run: Run = load(PLUG_INS[name])()
+    run: Run = plugins.load(PLUG_INS[name])()
     if run.recipe != name:
         raise BadInput(f"{origin(PLUG_INS[name])}: recipe {name} returns a Run with recipe={run.recipe!r}")
     return run
+
+
+NAME = re.compile(r"\w[\w.-]*")
+
+
+def _referred(reference: Reference) -> Run:
+    """The run that a function of the user's returns."""
+    from wamkit.config import Run, typed
+
+    where, expected = (
+        f"{reference.module}:{reference.name}",
+        "a function without arguments that returns a Run",
+    )
+    function = load(reference, expected)
+    try:
+        run = call(reference, function)
+    except BadInput as error:  # a value that cannot be; the message names the value, not the file
+        raise BadInput(f"{where}: {error}") from error
+    if not isinstance(run, Run):
+        raise BadInput(
+            f"{where}: returns {type(run).__name__}, expected a wamkit.config.Run; end it with `return Run(...)`"
+        )
+    if run.recipe in RECIPES or not NAME.fullmatch(run.recipe):
+        wrong = "the name of a recipe of wamkit" if run.recipe in RECIPES else "not a name"
+        raise BadInput(
+            f"{where}: returns a Run with recipe={run.recipe!r}, {wrong}; give it one of its own (letters, digits, "
+            "'_', '-' and '.'): results and run directories bear it"
+        )
+    return typed(run, where)
