@@ -12,6 +12,7 @@ from tests.policies.tiny_policy import engine_of, tiny_config, tiny_policy
 from tests.report.slider import record
 from wamkit.report.attention import attention, overlay
 from wamkit.report.recordings import read_recording
+from wamkit.report.watched import Watched
 
 
 def colourfulness(picture: np.ndarray) -> np.ndarray:
@@ -36,7 +37,7 @@ def test_the_section_has_a_map_per_depth_and_says_how_views_share(tmp_path: Path
     path = tmp_path / record(tmp_path, Task("slide", "slide it"), 3)["recording"]
     recording = read_recording(path, "slide", 3, "slide it", "robot")
     policy = tiny_policy(tiny_config())
-    body = attention(engine_of(policy), [recording, recording]).body
+    body = attention(engine_of(policy), Watched([recording, recording], "Two of one.")).body
     assert body.count("<img") == 2 * (1 + len(policy.config.adapters.layers))
     assert "block 0" in body and "block 1" in body and "2×4 tokens" in body and "step 8" in body
     shares = [text.split("</span>")[0] for text in body.split('class="number">')[1:] if "%" in text[:12]]

@@ -27,8 +27,10 @@ from wamkit.report.future import (
 )
 from wamkit.report.images import psnr
 from wamkit.report.recordings import Recording, read_recording
+from wamkit.report.watched import Watched
 
 CONFIG = FutureConfig(steps=2, samples=3, batch=2)
+ABOUT = "These are recordings."
 ONE, MEAN = "one sample", "mean of 3"
 
 
@@ -61,7 +63,7 @@ def test_pixels_and_references(engine: Engine[LightWAM], recording: Recording) -
     """The recorded frames, the present repeated and the codec's copy are exactly what they are called."""
     found = moments(recording, 16)
     futures = look_ahead(engine, found, CONFIG)
-    clip = join([m.recording.clip(m.step, SPEC.frame_offsets, SPEC.views) for m in found])
+    clip = join([m.episode.clip(m.step, SPEC.frame_offsets, SPEC.views) for m in found])
     canvas = tile(clip.views, SPEC)
     assert torch.equal(futures.recorded, canvas) and futures.size == (32, 64)
     errors = futures.squared_errors()
@@ -98,7 +100,7 @@ def test_the_mean_is_over_samples_that_begin_from_other_noise(
     engine: Engine[LightWAM], recording: Recording
 ) -> None:
     found = moments(recording, 16)[:1]
-    window = found[0].recording.clip(0, (0,), SPEC.views)
+    window = found[0].episode.clip(0, (0,), SPEC.views)
     query, generator = engine.query(window), torch.Generator().manual_seed(0)
     latents = [engine.policy.imagine(query, 1, 2, generator) for _ in range(3)]
     samples = torch.stack([engine.encoder.decode(each) for each in latents])
@@ -114,7 +116,7 @@ def test_pooled_images_are_enlarged_and_the_page_says_so(recording: Recording) -
     futures = look_ahead(pooled, moments(recording, 16), CONFIG)
     assert futures.size == (16, 32) and futures.imagined[ONE].shape == futures.recorded.shape
     assert float(futures.imagined[ONE].abs().max()) <= 1
-    body = future(pooled, [recording], CONFIG).body
+    body = future(pooled, Watched([recording], ABOUT), CONFIG).body
     assert "16×32 pixels, enlarged here to the canvas of 32×64" in body
 
 
@@ -122,7 +124,7 @@ def test_a_still_world_is_predicted_perfectly_by_repeating_it(
     engine: Engine[LightWAM], tmp_path: Path
 ) -> None:
     recording = read_recording(still(tmp_path), "still", 0, "wait", "robot")
-    body = future(engine, [recording], CONFIG).body
+    body = future(engine, Watched([recording], ABOUT), CONFIG).body
     row = body[body.index('<th scope="row">present repeated') :]
     assert row[: row.index("</tr>")].count("∞") == 4
 
@@ -136,8 +138,8 @@ def test_an_episode_shorter_than_the_window_is_named(
 ) -> None:
     path = tmp_path / record(tmp_path, Task("short", "slide it"), 1, max_steps=8)["recording"]
     short = read_recording(path, "short", 1, "slide it", "robot")
-    body = future(engine, [recording, short], CONFIG).body
+    body = future(engine, Watched([recording, short], ABOUT), CONFIG).body
     assert "short, seed 1: the episode has 8 steps, fewer than the window of 16" in body
     assert body.count('class="strip"') == 1
-    alone = future(engine, [short], CONFIG).body
+    alone = future(engine, Watched([short], ABOUT), CONFIG).body
     assert "fewer than the window" in alone and "strip" not in alone

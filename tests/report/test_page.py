@@ -22,7 +22,8 @@ from wamkit.report.distributions import Distribution
 from wamkit.report.facts import Facts
 from wamkit.report.future import FutureConfig
 from wamkit.report.page import Header, Section, write_page
-from wamkit.report.run_page import ALL, RunPage, write_run_page
+from wamkit.report.run_page import ALL, Evaluation, RunPage, write_run_page
+from wamkit.report.training import read_history
 from wamkit.report.video import FilmConfig
 
 VOID = {"meta", "link", "img", "br", "source", "path", "use"}
@@ -64,10 +65,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> RunPage:
     values = np.random.default_rng(0).normal(size=(50, 2))
     return RunPage(
         title="a tiny run",
-        results=evaluation(folder, "slide", "stuck"),
-        results_folder=folder,
-        run_dir=folder,
-        engine=engine_of(tiny_policy(tiny_config())),
+        engines=[engine_of(tiny_policy(tiny_config()))],
+        evaluations=[Evaluation(evaluation(folder, "slide", "stuck"), folder)],
+        histories=[read_history(folder)],
         distributions=[
             Distribution(
                 "action", ("right", "grip"), values, values.min(axis=0), values.max(axis=0), "min_max"
@@ -128,14 +128,14 @@ def test_a_page_has_the_sections_it_is_asked_for(page: RunPage, tmp_path: Path) 
     out = tmp_path / "page.html"
     engine = engine_of(tiny_policy(tiny_config()))
     engine.policy.imagine = engine.policy.attention_maps = None
-    write_run_page(out, replace(page, engine=engine), ("facts", "success"))
+    write_run_page(out, replace(page, engines=[engine]), ("facts", "success"))
     assert re.findall(r'<section id="(\w+)"', out.read_text()) == ["facts", "success"]
     with pytest.raises(BadInput, match="no section 'futur'; expected some of success, rollouts"):
         write_run_page(out, page, ("futur",))
 
 
 def test_a_section_that_the_policy_has_nothing_for(page: RunPage, tmp_path: Path) -> None:
-    blind = replace(page, engine=engine_of(tiny_policy(tiny_config(objective="action_only"))))
+    blind = replace(page, engines=[engine_of(tiny_policy(tiny_config(objective="action_only")))])
     with pytest.raises(BadInput, match=r"section 'future': this policy .* imagines no video"):
         write_run_page(tmp_path / "page.html", blind, ("success", "future"))
     with pytest.raises(BadInput, match=r"'subgoal': this policy .* predicts no subgoal"):
@@ -145,10 +145,11 @@ def test_a_section_that_the_policy_has_nothing_for(page: RunPage, tmp_path: Path
 def test_a_damaged_recording_stops_the_page(page: RunPage, tmp_path: Path) -> None:
     for name in ("slide_0", "slide_1", "stuck_0", "stuck_1"):
         (tmp_path / "episodes").mkdir(exist_ok=True)
-        whole = (page.results_folder / f"episodes/{name}.npz").read_bytes()
+        whole = (page.evaluations[0].folder / f"episodes/{name}.npz").read_bytes()
         (tmp_path / f"episodes/{name}.npz").write_bytes(whole[:-200] if name == "stuck_0" else whole)
+    moved = Evaluation(page.evaluations[0].results, tmp_path)
     with pytest.raises(BadInput, match=r"stuck_0\.npz: the recording is truncated"):
-        write_run_page(tmp_path / "page.html", replace(page, results_folder=tmp_path))
+        write_run_page(tmp_path / "page.html", replace(page, evaluations=[moved]))
     assert not (tmp_path / "page.html").exists()
 
 
@@ -161,7 +162,8 @@ def test_titles_are_escaped(tmp_path: Path) -> None:
 
 
 def test_a_page_without_recordings_says_so(page: RunPage, tmp_path: Path) -> None:
-    rows = [{**row, "recording": ""} for row in page.results["episodes"]]
+    results = page.evaluations[0].results
+    rows = [{**row, "recording": ""} for row in results["episodes"]]
     out = tmp_path / "page.html"
-    write_run_page(out, replace(page, results={**page.results, "episodes": rows}))
+    write_run_page(out, replace(page, evaluations=[Evaluation({**results, "episodes": rows}, tmp_path)]))
     assert out.read_text().count("No episode was recorded.") == 3 and "<video" not in out.read_text()

@@ -16,8 +16,8 @@ from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.writer import Writer
 from wamkit.data.normalize import Normalizer, dataset_stats
 from wamkit.report.distributions import distributions, distributions_of
-from wamkit.report.plots import VARIABLES, histogram, lines, running_mean
-from wamkit.report.training import read_metrics, training
+from wamkit.report.plots import VARIABLES, curves, histogram, running_mean, smoothed
+from wamkit.report.training import read_history, read_metrics, training
 
 
 def test_running_mean() -> None:
@@ -29,9 +29,9 @@ def test_running_mean() -> None:
 @pytest.mark.parametrize(
     "svg",
     [
-        lines("a < b & c", range(1, 101), np.linspace(1, 0.01, 100).tolist(), "step", log=True),
-        lines("one point", [20], [0.5], "step"),
-        lines("nothing moves", [20, 40], [0.0, 0.0], "step"),
+        curves("a < b & c", smoothed(range(1, 101), np.linspace(1, 0.01, 100).tolist()), "step", log=True),
+        curves("one point", smoothed([20], [0.5]), "step"),
+        curves("nothing moves", smoothed([20, 40], [0.0, 0.0]), "step"),
         histogram("wide", np.random.default_rng(0).normal(size=500), (-2.0, 2.0)),
         histogram("one value", np.full(10, 3.0), (3.0, 3.0)),
     ],
@@ -45,8 +45,8 @@ def test_a_plot_is_well_formed_and_takes_the_pages_colours(svg: str) -> None:
 
 
 def test_plots_repeat_and_their_ids_do_not_collide() -> None:
-    first, again = (lines("loss", [1, 2, 3], [3.0, 2.0, 1.0], "step") for _ in range(2))
-    other = lines("lr", [1, 2, 3], [3.0, 2.0, 1.0], "step")
+    first, again = (curves("loss", smoothed([1, 2, 3], [3.0, 2.0, 1.0]), "step") for _ in range(2))
+    other = curves("lr", smoothed([1, 2, 3], [3.0, 2.0, 1.0]), "step")
     assert first == again
     ids = [set(re.findall(r'id="([^"]+)"', svg)) for svg in (first, other)]
     assert ids[0] and not ids[0] & ids[1]
@@ -83,7 +83,7 @@ ROWS = [
 
 def test_every_column_has_a_curve_losses_first(tmp_path: Path) -> None:
     write_metrics(tmp_path, ROWS)
-    body = training(tmp_path).body
+    body = training(read_history(tmp_path)).body
     titles = re.findall(r'aria-label="([^"]+)"', body)
     assert titles == [
         "total loss, weighted",
@@ -103,10 +103,10 @@ def test_a_line_cut_off_at_the_end_is_not_a_row(tmp_path: Path) -> None:
 
 def test_broken_metrics_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"metrics\.jsonl: missing"):
-        training(tmp_path)
+        read_history(tmp_path)
     write_metrics(tmp_path, [])
     with pytest.raises(BadInput, match=r"metrics\.jsonl: no row"):
-        training(tmp_path)
+        read_history(tmp_path)
     for tail in (
         "[1]\n",
         '{"step": "many"}\n',
@@ -118,13 +118,13 @@ def test_broken_metrics_are_named(tmp_path: Path) -> None:
         with (tmp_path / "metrics.jsonl").open("ab") as file:
             file.write(tail.encode(errors="surrogateescape"))
         with pytest.raises(BadInput, match=r"metrics\.jsonl: line 4 is not JSON of numbers by name"):
-            training(tmp_path)
+            read_history(tmp_path)
     write_metrics(tmp_path, ROWS, '{"step": 80}\n')
     with pytest.raises(BadInput, match=r"metrics\.jsonl: line 4 has other columns than the first"):
-        training(tmp_path)
+        read_history(tmp_path)
     write_metrics(tmp_path, ROWS, "{oh\n")
     with pytest.raises(BadInput, match=r"metrics\.jsonl: line 4 is not JSON"):
-        training(tmp_path)
+        read_history(tmp_path)
 
 
 def test_the_normalisers_range_is_marked(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.report.slider import LENGTH, REPLAN, evaluation, record
 from wamkit.report.recordings import Recording, read_recording
 from wamkit.report.results import RESULTS
 from wamkit.report.rollouts import first_of_tasks, shown_recordings
+from wamkit.report.watched import query_at
 
 
 def read(path: Path) -> Recording:
@@ -30,7 +31,7 @@ def test_a_recording_says_what_happened(path: Path) -> None:
     assert recording.steps == LENGTH and recording.success
     assert recording.query_steps.tolist() == list(range(0, LENGTH, REPLAN))
     assert [recording.query_of(step) for step in (0, 3, 4, LENGTH)] == [0, 0, 1, LENGTH // REPLAN - 1]
-    assert recording.query_at(1 / 3) == 8 and recording.query_at(1.0) == LENGTH - REPLAN
+    assert query_at(recording, 1 / 3) == 8 and query_at(recording, 1.0) == LENGTH - REPLAN
 
 
 def test_a_clip_is_what_the_cameras_saw(path: Path) -> None:

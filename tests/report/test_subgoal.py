@@ -20,9 +20,12 @@ from wamkit.report.feature_maps import COLOURS, Feature, heat, maps, painted
 from wamkit.report.future import moments
 from wamkit.report.latent_action import explained, latent_action, transfer
 from wamkit.report.recordings import Recording, read_recording
+from wamkit.report.run_page import NOWHERE
 from wamkit.report.subgoal import foresee, horizon, subgoal
-from wamkit.types import Clip
+from wamkit.report.watched import Watched
+from wamkit.types import Clip, DataSpec
 
+ABOUT = "These are recordings."
 WORLD = ToyWorld(grid=(4, 4), seconds=0.4)
 
 
@@ -33,6 +36,9 @@ class Foreseeing:
 
     def __init__(self) -> None:
         self.policy = SimpleNamespace(data=SPEC, see=self.see)
+
+    def spec(self, robot: str) -> DataSpec:
+        return SPEC
 
     def query(self, clip: Clip) -> SimpleNamespace:
         return SimpleNamespace(inputs={"features": WORLD.features(clip.views["front"][:, 0])})
@@ -51,7 +57,7 @@ def recording(tmp_path: Path) -> Recording:
 
 def test_what_is_foreseen(recording):
     found = moments(recording, 4)
-    assert horizon(Foreseeing(), WORLD) == 4 and len(found) > 4 and LENGTH == 24
+    assert horizon(Foreseeing(), WORLD, [recording]) == 4 and len(found) > 4 and LENGTH == 24
     sight = foresee(Foreseeing(), WORLD, found)
     frames = torch.from_numpy(recording.views["front"])
     steps = [moment.step for moment in found]
@@ -65,11 +71,11 @@ def test_what_is_foreseen(recording):
 
 
 def test_sections(recording):
-    body = subgoal(Foreseeing(), WORLD, [recording]).body
+    body = subgoal(Foreseeing(), WORLD, Watched([recording], ABOUT)).body
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>', body)
     assert rows == ["predicted", "oracle", "nothing moves"]
     assert body.count("<img") == 4 * 3 - 2 and "anchor: patch" in body and "4 steps" in body
-    body = latent_action(Foreseeing(), WORLD, [recording]).body
+    body = latent_action(Foreseeing(), WORLD, Watched([recording], ABOUT)).body
     assert "same patches in every image" in body and body.count("<img") == 1
     assert "nats told by each dimension" in body
     assert "0.0 %" not in body and "None" not in body
@@ -77,11 +83,11 @@ def test_sections(recording):
 
 def test_a_recording_shorter_than_the_horizon_says_so(recording):
     long = ToyWorld(grid=(4, 4), seconds=9.0)
-    section = subgoal(Foreseeing(), long, [recording])
+    section = subgoal(Foreseeing(), long, Watched([recording], ABOUT))
     assert "fewer than the horizon of 90" in section.body
-    assert "Fewer than two queries" in latent_action(Foreseeing(), long, [recording]).body
-    assert "No episode was recorded" in latent_action(Foreseeing(), long, []).body
-    assert "No episode was recorded" in subgoal(Foreseeing(), WORLD, []).body
+    assert "Fewer than two queries" in latent_action(Foreseeing(), long, Watched([recording], ABOUT)).body
+    assert "No episode was recorded" in latent_action(Foreseeing(), long, NOWHERE).body
+    assert "No episode was recorded" in subgoal(Foreseeing(), WORLD, NOWHERE).body
 
 
 def test_explained_variance():

@@ -45,7 +45,7 @@ PROVENANCE = "run/provenance.json"
 RESULTS = "run/eval/metaworld3/results.json"
 BROKEN: dict[str, tuple[Break, tuple[str, ...]]] = {
     "no run": (lambda root: shutil.rmtree(root / "run"), ("run: run.json is missing",)),
-    "no results": (remove(RESULTS), (RESULTS, "is missing; expected the results.json of an evaluation")),
+    "cut results": (write(RESULTS, b'{"format'), (RESULTS, "is damaged")),
     "no dataset": (lambda root: shutil.rmtree(root / "dataset"), ("dataset/meta/info.json: is missing",)),
     "no provenance": (remove(PROVENANCE), ("provenance.json is missing",)),
     "binary provenance": (write(PROVENANCE, b"\xff\xfe\x00"), (PROVENANCE, "not a text file")),
@@ -100,8 +100,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def report(root: Path) -> int:
-    return main(["report", str(root / "run"), "--dataset", str(root / "dataset")])
+def report(root: Path, *words: str) -> int:
+    return main(["report", str(root / "run"), "--dataset", str(root / "dataset"), *words])
+
+
+def sections(page: Path) -> list[str]:
+    return re.findall(r'<section id="(\w+)"', page.read_text())
 
 
 def test_a_dataset_without_names_gives_a_page(sound: Path) -> None:
@@ -110,6 +114,61 @@ def test_a_dataset_without_names_gives_a_page(sound: Path) -> None:
     labels = re.findall(r'aria-label="(\d)"', page.read_text())
     assert labels == ["0", "1", "2", "3"] * 2  # of actions and of proprio
     page.unlink()
+
+
+def test_results_that_are_named_must_be_there(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(sound, "--results", str(sound / "elsewhere")) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "elsewhere/results.json is missing; expected the results.json of an evaluation" in error
+
+
+def test_a_run_that_was_not_evaluated_has_a_page(sound: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(sound, tmp_path / "run"))
+    shutil.rmtree(root / "run/eval")
+    assert report(root) == 0
+    page = root / "run/report.html"
+    shown = sections(page)
+    assert not {"success", "rollouts"} & {*shown} and {"future", "attention", "training", "data"} <= {*shown}
+    text = page.read_text()
+    assert "Not evaluated in closed loop (wamkit eval)" in text and "episodes solved" not in text
+    assert "wamkit report" in text  # repeats it
+
+
+def test_without_a_dataset_it_shows_what_it_can(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(sound, tmp_path / "run"))
+    shutil.rmtree(root / "run/eval")
+    assert main(["report", str(root / "run")]) == 0
+    assert sections(root / "run/report.html") == ["training", "facts"]
+    for name, words in (
+        ("data", "shows a dataset; name one with --dataset"),
+        ("future", "needs episodes to look at; name a dataset with --dataset"),
+        ("success", "needs an evaluation (wamkit eval); name its folder with --results"),
+        ("subgoal", "predicts no subgoal by a latent action"),
+    ):
+        assert main(["report", str(root / "run"), "--sections", name]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_evaluation_of_the_runs_suite_is_shown_else_the_only_one(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(sound, tmp_path / "run"))
+    own = root / RESULTS
+    published = root / "run/eval/published/results.json"
+    assert own.exists() and published.exists()
+    page = root / "run/report.html"
+    assert report(root, "--sections", "success", "facts") == 0
+    assert "eval/metaworld3/results.json" in page.read_text()
+    own.unlink()
+    assert report(root, "--sections", "success", "facts") == 0  # its recordings are not beside it
+    assert "eval/published/results.json" in page.read_text()
+    shutil.copytree(published.parent, root / "run/eval/other")
+    assert report(root) == 0
+    assert "success" not in sections(page)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "has several results: name one of other, published with --results to show it" in said
 
 
 @pytest.mark.parametrize("piece", BROKEN)

@@ -17,27 +17,28 @@ from wamkit.io.progress import say
 class Report:
     """Write the report page of a run: success, videos, imagined futures or subgoals, attention, curves.
 
-    Examples: wamkit report demo/run --dataset demo/dataset
+    What there is nothing for is left out: a run that was not evaluated has a page too.
+
+    Examples: wamkit report demo/run
+              wamkit report demo/run --dataset demo/dataset
               wamkit report demo/run --dataset demo/dataset --sections success future
     """
 
     run: Positional[Path]
-    dataset: Datasets
+    dataset: Datasets = ()
     results: Path = Path()
-    """The results folder of an evaluation; by default RUN/eval/SUITE."""
+    """The results folder of an evaluation; by default RUN/eval/SUITE, or the only one in RUN/eval."""
     out: Path = Path()
     """The page; by default RUN/report.html."""
     sections: tuple[str, ...] = ()
-    """Some of its sections: success, rollouts, future, ...; by default all that the policy has something for."""
+    """Some of its sections: success, rollouts, future, ...; by default all that there is something for."""
 
     def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
-        from wamkit.config import load_run
-        from wamkit.stages import run as stages
+        from wamkit.stages.report import report
 
-        results = self.run / "eval" / load_run(self.run).suite if self.results == Path() else self.results
         page = self.run / "report.html" if self.out == Path() else self.out
         output_file(page)
-        stages.report(self.run, self.dataset, results, page, {}, self.sections)
+        report(self.run, page, datasets=self.dataset, results_dir=self.results, sections=self.sections)
         say(f"page: {page}")
         return 0

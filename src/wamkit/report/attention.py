@@ -22,7 +22,7 @@ from wamkit.infer.engine import Engine
 from wamkit.report.future import join
 from wamkit.report.images import pixels
 from wamkit.report.page import Section
-from wamkit.report.recordings import NONE, Recording
+from wamkit.report.watched import Episode, Watched, query_at
 from wamkit.types import DataSpec, Policy, Query
 
 COLOURS = "inferno"
@@ -44,7 +44,7 @@ class AttendingPolicy(Policy, Protocol):
 class AttendedStep:
     """What the policy sees at a step, uint8 [h, w, 3], and by block: the same under its map, and percent per view."""
 
-    recording: Recording
+    episode: Episode
     step: int
     image: np.ndarray
     maps: dict[int, tuple[np.ndarray, list[float]]]
@@ -52,8 +52,10 @@ class AttendedStep:
 
 @dataclass(frozen=True)
 class Attention:
-    """grid: of the maps. top: the end of the scale, in multiples of even attention; colours: the scale's, in hex."""
+    """about: the episodes. grid: of the maps. top: the end of the scale, in multiples of even attention; colours: the
+    scale's, in hex."""
 
+    about: str
     looks: list[AttendedStep]
     views: Sequence[str]
     grid: Sequence[int]
@@ -62,13 +64,13 @@ class Attention:
 
 
 @torch.no_grad()
-def attention(engine: Engine[AttendingPolicy], recordings: Sequence[Recording]) -> Section:
-    """A row per recording: the image and a map per depth, at the first query after a third of the episode."""
-    if not recordings:
-        return Section("attention", "Attention", "paragraphs", [NONE])
+def attention(engine: Engine[AttendingPolicy], watched: Watched) -> Section:
+    """A row per episode: the image and a map per depth, at the first query after a third of it."""
+    if not watched.episodes:
+        return Section("attention", "Attention", "paragraphs", [watched.about])
     data = engine.policy.data
-    steps = [recording.query_at(1 / 3) for recording in recordings]
-    clip = join([r.clip(step, (0,), data.views) for r, step in zip(recordings, steps, strict=True)])
+    steps = [query_at(episode, 1 / 3) for episode in watched.episodes]
+    clip = join([e.clip(step, (0,), data.views) for e, step in zip(watched.episodes, steps, strict=True)])
     maps = {
         layer: weights.float().cpu() * weights[0].numel()
         for layer, weights in engine.policy.attention_maps(engine.query(clip)).items()
@@ -78,16 +80,17 @@ def attention(engine: Engine[AttendingPolicy], recordings: Sequence[Recording]) 
     size = HEIGHT, round(HEIGHT * canvas.shape[3] / canvas.shape[2])
     large = F.interpolate(canvas, size, mode="bicubic", align_corners=False).clamp(-1, 1)
     looks = []
-    for n, (recording, step) in enumerate(zip(recordings, steps, strict=True)):
+    for n, (episode, step) in enumerate(zip(watched.episodes, steps, strict=True)):
         image = pixels(large[n])
         own = {
             layer: (overlay(image, weights[n], top), shares(weights[n], data))
             for layer, weights in maps.items()
         }
-        looks.append(AttendedStep(recording, step, image, own))
+        looks.append(AttendedStep(episode, step, image, own))
     colours = [mpl.colors.to_hex(colour) for colour in _colours(np.linspace(0, 1, 7))]
     grid = next(iter(maps.values())).shape[1:]
-    return Section("attention", "Attention", "attention", Attention(looks, data.views, grid, top, colours))
+    shown = Attention(watched.about, looks, data.views, grid, top, colours)
+    return Section("attention", "Attention", "attention", shown)
 
 
 def overlay(image: np.ndarray, weights: Float[Tensor, "rows columns"], top: float) -> np.ndarray:

@@ -22,7 +22,7 @@ from wamkit.data.canvas import tile
 from wamkit.infer.engine import Engine
 from wamkit.report.images import pixels, psnr
 from wamkit.report.page import Section
-from wamkit.report.recordings import NONE, Recording
+from wamkit.report.watched import Episode, Watched
 from wamkit.types import Clip, Encoder, Policy, Query
 
 
@@ -60,9 +60,9 @@ class FutureConfig:
 
 @dataclass(frozen=True)
 class Moment:
-    """A query of a recorded episode whose whole window was recorded."""
+    """A query of an episode whose whole window was recorded."""
 
-    recording: Recording
+    episode: Episode
     step: int
 
 
@@ -85,22 +85,20 @@ class Futures:
         return {name: (guess - self.recorded).square().mean(dim=(1, 3, 4)) for name, guess in guesses.items()}
 
 
-def moments(recording: Recording, window: int) -> list[Moment]:
+def moments(episode: Episode, window: int) -> list[Moment]:
     """Every query of the episode that was followed by `window` recorded steps."""
-    return [
-        Moment(recording, int(step)) for step in recording.query_steps if step + window <= recording.steps
-    ]
+    return [Moment(episode, int(step)) for step in episode.query_steps if step + window <= episode.steps]
 
 
 def shown_moment(found: Sequence[Moment]) -> Moment:
     """The first after a third of the episode, or the last there is."""
-    third = found[0].recording.steps / 3
+    third = found[0].episode.steps / 3
     return next((moment for moment in found if moment.step >= third), found[-1])
 
 
 @torch.no_grad()
 def look_ahead(engine: Engine[ImaginingPolicy], found: Sequence[Moment], config: FutureConfig) -> Futures:
-    """Let the policy imagine every moment."""
+    """Let the policy imagine every moment; all are of one robot."""
     generator = torch.Generator().manual_seed(config.seed)
     batches = [found[i : i + config.batch] for i in range(0, len(found), config.batch)]
     parts = [_look_ahead(engine, batch, config, generator) for batch in batches]
@@ -124,8 +122,9 @@ def _look_ahead(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Recorded canvas; one imagined sample, the mean of all, and the recorded clip through the codec."""
     policy, decode = engine.policy, cast(DecodingEncoder, engine.encoder).decode
-    window = join([m.recording.clip(m.step, policy.data.frame_offsets, policy.data.views) for m in found])
-    now = join([m.recording.clip(m.step, (0,), policy.data.views) for m in found])
+    offsets = engine.spec(found[0].episode.robot).frame_offsets
+    window = join([m.episode.clip(m.step, offsets, policy.data.views) for m in found])
+    now = join([m.episode.clip(m.step, (0,), policy.data.views) for m in found])
     whole, present = engine.query(window).inputs, engine.query(now)
     coded = decode(torch.cat([policy.pool(whole["present"]), whole["future"]], dim=2)).float()
     frames = whole["future"].shape[2]
@@ -172,10 +171,11 @@ class Strip:
 
 @dataclass(frozen=True)
 class Future:
-    """offsets: of the shown frames after the present, in steps (words) and seconds. moments: how many; psnrs: over all
-    of them. canvas: height and width of the recorded images. short: of recordings shorter than the window, a
-    sentence each."""
+    """about: the episodes. offsets: of the shown frames after the present, in steps (words) and seconds. moments: how
+    many; psnrs: over all of them. canvas: height and width of the recorded images. short: of episodes shorter than the
+    window, a sentence each."""
 
+    about: str
     config: FutureConfig
     futures: Futures
     canvas: tuple[int, int]
@@ -186,20 +186,22 @@ class Future:
     short: list[str]
 
 
-def future(engine: Engine[ImaginingPolicy], recordings: Sequence[Recording], config: FutureConfig) -> Section:
-    """A strip per recording and a table over all moments of all recordings."""
-    data = engine.policy.data
+def future(engine: Engine[ImaginingPolicy], watched: Watched, config: FutureConfig) -> Section:
+    """A strip per episode and a table over all moments of all episodes."""
+    if not watched.episodes:
+        return Section("future", "Imagined future", "paragraphs", [watched.about])
+    data = engine.spec(watched.episodes[0].robot)
     window, offsets = data.frame_offsets[-1], data.frame_offsets
-    found = {n: moments(recording, window) for n, recording in enumerate(recordings)}
+    found = {n: moments(episode, window) for n, episode in enumerate(watched.episodes)}
     short = [
-        f"{recording.task}, seed {recording.seed}: the episode has {recording.steps} steps, fewer than the window of "
+        f"{episode.title}, {episode.detail}: the episode has {episode.steps} steps, fewer than the window of "
         f"{window}; it is not shown."
-        for n, recording in enumerate(recordings)
+        for n, episode in enumerate(watched.episodes)
         if not found[n]
     ]
     everything = [moment for own in found.values() for moment in own]
     if not everything:
-        return Section("future", "Imagined future", "paragraphs", short or [NONE])
+        return Section("future", "Imagined future", "paragraphs", short)
     futures = look_ahead(engine, everything, config)
     errors = futures.squared_errors()
     shown = shown_frames(len(offsets), config.frames)
@@ -214,6 +216,7 @@ def future(engine: Engine[ImaginingPolicy], recordings: Sequence[Recording], con
         return Strip(moment, recorded, dict(zip(futures.imagined, imagined, strict=True)), psnrs)
 
     values = Future(
+        about=watched.about,
         config=config,
         futures=futures,
         canvas=(futures.recorded.shape[3], futures.recorded.shape[4]),

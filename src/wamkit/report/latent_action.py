@@ -19,13 +19,11 @@ from wamkit.report.feature_maps import enlarged, heat
 from wamkit.report.future import moments, shown_moment
 from wamkit.report.page import Section
 from wamkit.report.plots import BLUE, ORANGE, Curve, curves
-from wamkit.report.recordings import NONE, Recording
 from wamkit.report.subgoal import ForeseeingPolicy, foresee, horizon
+from wamkit.report.watched import Watched, image_at
 from wamkit.types import WorldModel
 
-FEW = (
-    "Fewer than two queries of the recorded episodes were followed by the whole horizon; nothing can be said."
-)
+FEW = "Fewer than two queries of the episodes were followed by the whole horizon; nothing can be said."
 IMAGES = 32
 """Most moments whose latent actions are tried on each other's images."""
 
@@ -44,10 +42,11 @@ class Transfer:
 
 @dataclass(frozen=True)
 class LatentAction:
-    """taught: of the recorded frames; predicted: of the policy. explained: R² of the policy's predictions of the
-    latent actions of the recorded frames, over all dimensions. nats: what a latent action tells, in all. plots: of each
-    dimension, largest first: its variance, and the nats that it tells."""
+    """about: the episodes. taught: of the recorded frames; predicted: of the policy. explained: R² of the policy's
+    predictions of the latent actions of the recorded frames, over all dimensions. nats: what a latent action tells, in
+    all. plots: of each dimension, largest first: its variance, and the nats that it tells."""
 
+    about: str
     taught: CodeStatistics
     predicted: CodeStatistics
     explained: float
@@ -59,15 +58,15 @@ class LatentAction:
     colours: tuple[str, str] = (BLUE, ORANGE)
 
 
-def latent_action(
-    engine: Engine[ForeseeingPolicy], world: WorldModel, recordings: Sequence[Recording]
-) -> Section:
-    """Statistics over all queries, and one moment of each recording in the light of the others."""
-    steps = horizon(engine, world)
-    found = [own for recording in recordings if (own := moments(recording, steps))]
+def latent_action(engine: Engine[ForeseeingPolicy], world: WorldModel, watched: Watched) -> Section:
+    """Statistics over all queries, and one moment of each episode in the light of the others."""
+    if not watched.episodes:
+        return Section("latent", "Latent action", "paragraphs", [watched.about])
+    steps = horizon(engine, world, watched.episodes)
+    found = [own for episode in watched.episodes if (own := moments(episode, steps))]
     everything = [moment for own in found for moment in own]
     if len(everything) < 2:
-        return Section("latent", "Latent action", "paragraphs", [FEW if recordings else NONE])
+        return Section("latent", "Latent action", "paragraphs", [FEW])
     sight = foresee(engine, world, everything)
     device = engine.device
     some = torch.linspace(0, len(everything) - 1, min(IMAGES, len(everything))).round().long()
@@ -75,9 +74,10 @@ def latent_action(
     taught, predicted = statistics(sight.taught), statistics(sight.code)
     chosen = [everything.index(shown_moment(own)) for own in found]
     tried = changes(world, sight.now[chosen].to(device), sight.taught[chosen].to(device)).cpu()
-    tasks = [everything[n].recording.task for n in chosen]
-    photos = [everything[n].recording.views[world.view][everything[n].step] for n in chosen]
+    tasks = [everything[n].episode.title for n in chosen]
+    photos = [image_at(everything[n].episode, everything[n].step, world.view) for n in chosen]
     shown = LatentAction(
+        about=watched.about,
         taught=taught,
         predicted=predicted,
         explained=explained(sight.code, sight.taught),

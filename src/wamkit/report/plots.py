@@ -71,11 +71,11 @@ def curves(name: str, shown: Sequence[Curve], x_label: str, log: bool = False) -
     return _svg(figure, name)
 
 
-def lines(name: str, x: Sequence[float], y: Sequence[float], x_label: str, log: bool = False) -> Markup:
-    """y over x, pale, with its mean over the last twentieth of the points in front. `log` needs positive values."""
+def smoothed(x: Sequence[float], y: Sequence[float]) -> list[Curve]:
+    """y over x, pale, and in front its mean over the last twentieth of the points, where that is more than one."""
     window = max(1, len(y) // 20)
     mean = Curve(x, running_mean(np.asarray(y, np.float64), window).tolist(), BLUE, alpha=1.0, width=1.6)
-    return curves(name, [mean, Curve(x, y, BLUE, alpha=0.35, width=0.9)][: 1 + (window > 1)], x_label, log)
+    return [mean, Curve(x, y, BLUE, alpha=0.35, width=0.9)][: 1 + (window > 1)]
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:

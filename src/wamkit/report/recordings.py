@@ -1,6 +1,6 @@
 """Recorded episodes: the .npz files of an evaluation (their arrays: wamkit_client/rollout.py), read and checked.
 
-A Recording knows what was seen, predicted and done at every step, and turns a step into the clip a policy encodes.
+A Recording knows what was seen, predicted and done at every step; it is a report/watched.Episode.
 It does not know policies, videos or pages.
 """
 
@@ -20,7 +20,10 @@ from wamkit.io.files import explained
 from wamkit.types import Clip
 
 REMEDY = "evaluate again with recording on"
-NONE = "No episode was recorded. Evaluate with record_episodes of at least 1 to see it here."
+NONE = (
+    "No episode was recorded. Evaluate with --eval.record-episodes of at least 1 to see it here, and keep the "
+    "recordings beside results.json."
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,21 @@ class Recording:
     success: bool
 
     @property
+    def title(self) -> str:
+        """The task."""
+        return self.task
+
+    @property
+    def detail(self) -> str:
+        """Which of the task's episodes."""
+        return f"seed {self.seed}"
+
+    @property
+    def robot(self) -> str:
+        """The embodiment."""
+        return self.embodiment
+
+    @property
     def steps(self) -> int:
         """Actions taken."""
         return len(self.display) - 1
@@ -51,11 +69,6 @@ class Recording:
     def query_of(self, step: int) -> int:
         """Index of the query whose chunk is being executed at `step`."""
         return int(np.searchsorted(self.query_steps, step, side="right")) - 1
-
-    def query_at(self, share: float) -> int:
-        """Step of the first query after that share of the episode, or of the last query."""
-        later = self.query_steps[self.query_steps >= share * self.steps]
-        return int(later[0]) if len(later) else int(self.query_steps[-1])
 
     def clip(self, step: int, offsets: Sequence[int], views: Sequence[str]) -> Clip:
         """What a policy is shown: `views` at step + offsets (b = 1). BadInput for a view that was not recorded."""

@@ -29,9 +29,12 @@ class Rollouts:
 def shown_recordings(results: Results, folder: Path) -> list[Recording]:
     """Of each task the first recorded success (or, without one, failure); and one failure, if none is among them.
 
-    folder: where results.json lies. Empty where nothing was recorded. BadInput for a missing or damaged file.
+    folder: where results.json lies. Empty where nothing was recorded, and where results were copied without any of
+    their recordings. BadInput for a missing or damaged file.
     """
     recorded = [row for row in results.episodes if row.recording]
+    if not any((folder / row.recording).exists() for row in recorded):
+        return []
     chosen: list[Episode] = []
     for task in results.tasks:
         own = [row for row in recorded if row.task == task]

@@ -1,13 +1,14 @@
-"""The page of a trained and evaluated run: which sections there are, and what each is made of.
+"""The page of a trained run: which sections there are, and what each is made of.
 
-A policy that cannot imagine (or was not trained to), has no attention to show or predicts no subgoal is shown without
-that section.
+A section is left out where there is nothing to show: no evaluation, no dataset, or a policy that cannot imagine (or was
+not trained to), has no attention to show or predicts no subgoal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,20 @@ from wamkit.report.distributions import Distribution, distributions
 from wamkit.report.facts import Facts, facts
 from wamkit.report.future import FutureConfig, future
 from wamkit.report.latent_action import latent_action
-from wamkit.report.page import Section, write_page
-from wamkit.report.recordings import Recording
+from wamkit.report.page import Header, Section, write_page
+from wamkit.report.recordings import NONE, Recording
 from wamkit.report.results import RESULTS, Results
 from wamkit.report.rollouts import first_of_tasks, rollouts, shown_recordings
 from wamkit.report.subgoal import subgoal
 from wamkit.report.success import header, success
-from wamkit.report.training import training
+from wamkit.report.training import History, trained_header, training
 from wamkit.report.video import FilmConfig
+from wamkit.report.watched import Watched
 from wamkit.types import WorldModel
+
+ROLLOUTS = "These are episodes of the evaluation above."
+NOWHERE = Watched((), NONE)
+"""No dataset was named."""
 
 
 def no_world() -> WorldModel:
@@ -37,43 +43,87 @@ def no_world() -> WorldModel:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """results: what evaluation returned. folder: where its recordings lie."""
+
+    results: Mapping[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
 class RunPage:
     """What the page is made of.
 
-    title: e.g. "metaworld3".  results: what evaluation returned.  results_folder: where its recordings lie.
-    run_dir: its metrics.jsonl is read.  engine: of that run.  world: reads its latent world model, where it has one.
+    title: e.g. "metaworld3". engines: the run's, one; none where it trains a model that does not act.
+    evaluations, histories: one, or none where the run was not measured, and where its training left no curves.
+    demonstrations: episodes of a dataset, shown where no rollout was recorded. distributions: of that dataset.
+    world: reads the run's latent world model, where it has one.
     """
 
     title: str
-    results: Mapping[str, Any]
-    results_folder: Path
-    run_dir: Path
-    engine: Engine[Any]
-    distributions: Sequence[Distribution]
+    engines: Sequence[Engine[Any]]
     facts: Facts
+    evaluations: Sequence[Evaluation] = ()
+    histories: Sequence[History] = ()
+    demonstrations: Watched = NOWHERE
+    distributions: Sequence[Distribution] = ()
     film: FilmConfig = field(default_factory=FilmConfig)
     future: FutureConfig = field(default_factory=FutureConfig)
     world: Callable[[], WorldModel] = no_world
 
+    @cached_property
+    def results(self) -> Results:
+        """Of the evaluation; there is one."""
+        found: Results = RESULTS.validate_python(self.evaluations[0].results)
+        return found
 
-SECTIONS: dict[str, Callable[[RunPage, Results, Sequence[Recording]], Section]] = {
-    "success": lambda page, results, recordings: success(results),
-    "rollouts": lambda page, results, recordings: rollouts(
-        recordings, page.engine.policy.data.views, page.engine.policy.data.hz, page.film
-    ),
-    "future": lambda page, results, recordings: future(page.engine, first_of_tasks(recordings), page.future),
-    "attention": lambda page, results, recordings: attention(page.engine, first_of_tasks(recordings)),
-    "subgoal": lambda page, results, recordings: subgoal(
-        page.engine, page.world(), first_of_tasks(recordings)
-    ),
-    "latent": lambda page, results, recordings: latent_action(
-        page.engine, page.world(), first_of_tasks(recordings)
-    ),
-    "training": lambda page, results, recordings: training(page.run_dir),
-    "data": lambda page, results, recordings: distributions(page.distributions),
-    "facts": lambda page, results, recordings: facts(page.facts),
-}
-ALL = tuple(SECTIONS)
+    @cached_property
+    def recordings(self) -> Sequence[Recording]:
+        """Of the evaluation's episodes, some. BadInput where one is missing, truncated or damaged."""
+        return [r for own in self.evaluations for r in shown_recordings(self.results, own.folder)]
+
+    @property
+    def watched(self) -> Watched:
+        """What the policy is asked about: an episode of each task where some were recorded, else demonstrations."""
+        return Watched(first_of_tasks(self.recordings), ROLLOUTS) if self.recordings else self.demonstrations
+
+    @property
+    def engine(self) -> Engine[Any]:
+        """The run's; it acts."""
+        return self.engines[0]
+
+
+def lacks_results(page: RunPage, section: str) -> str:
+    """Why a section about an evaluation cannot be shown; "" where it can. So do the others below."""
+    return "" if page.evaluations else "needs an evaluation (wamkit eval); name its folder with --results"
+
+
+def lacks_episodes(page: RunPage, section: str) -> str:
+    """Of recorded rollouts or demonstrations."""
+    found = page.evaluations or page.demonstrations.episodes
+    return "" if found else "needs episodes to look at; name a dataset with --dataset"
+
+
+def lacks_data(page: RunPage, section: str) -> str:
+    """Of a dataset."""
+    return "" if page.distributions else "shows a dataset; name one with --dataset"
+
+
+def lacks_history(page: RunPage, section: str) -> str:
+    """Of a training run."""
+    return (
+        "" if page.histories else "shows how a run was trained, and these weights were released without that"
+    )
+
+
+def lacks_ability(page: RunPage, section: str) -> str:
+    """Of the policy."""
+    if not page.engines:
+        return f"needs a policy, and {page.title} is a model that does not act"
+    lacking = section in page.engine.policy.unsupported_sections
+    return f"this policy ({page.title}) {LACKS[section]}" if lacking else ""
+
+
 LACKS = {
     "future": "imagines no video: it has no video model, or was not trained with one",
     "attention": "has no learned queries whose attention could be shown",
@@ -82,27 +132,66 @@ LACKS = {
 """Why a policy has nothing for a section."""
 
 
-def write_run_page(out: Path, page: RunPage, sections: Sequence[str] = ()) -> None:
-    """Write the page to `out`; the same arguments give the same page.
+@dataclass(frozen=True)
+class Part:
+    """How a section is made, and why it may be lacking."""
 
-    sections: (): all that the policy has something for. Raises BadInput for an unknown one, for one that the policy has
-    nothing for, and, naming the file, where a recording or metrics.jsonl is missing, truncated or damaged. Where
-    nothing was recorded, the sections that show recordings say so.
-    """
-    supported = [name for name in ALL if name not in page.engine.policy.unsupported_sections]
+    make: Callable[[RunPage], Section]
+    lacks: tuple[Callable[[RunPage, str], str], ...] = ()
+
+    def lacking(self, page: RunPage, section: str) -> str:
+        """The first reason; "" where there is something to show."""
+        return next(filter(None, (lacks(page, section) for lacks in self.lacks)), "")
+
+
+FORESIGHT = (lacks_ability, lacks_episodes)
+SECTIONS: dict[str, Part] = {
+    "success": Part(lambda page: success(page.results), (lacks_results,)),
+    "rollouts": Part(
+        lambda page: rollouts(
+            page.recordings, page.engine.policy.data.views, page.engine.policy.data.hz, page.film
+        ),
+        (lacks_results,),
+    ),
+    "future": Part(lambda page: future(page.engine, page.watched, page.future), FORESIGHT),
+    "attention": Part(lambda page: attention(page.engine, page.watched), FORESIGHT),
+    "subgoal": Part(lambda page: subgoal(page.engine, page.world(), page.watched), FORESIGHT),
+    "latent": Part(lambda page: latent_action(page.engine, page.world(), page.watched), FORESIGHT),
+    "training": Part(lambda page: training(page.histories[0]), (lacks_history,)),
+    "data": Part(lambda page: distributions(page.distributions), (lacks_data,)),
+    "facts": Part(lambda page: facts(page.facts)),
+}
+ALL = tuple(SECTIONS)
+
+
+def chosen(page: RunPage, sections: Sequence[str]) -> list[str]:
+    """sections: (): all that there is something for. Raises BadInput for an unknown one and one that is lacking."""
+    lacking = {name: part.lacking(page, name) for name, part in SECTIONS.items()}
+    supported = [name for name in ALL if not lacking[name]]
     for name in sections:
         if name not in ALL:
             raise BadInput(f"a page has no section {name!r}; expected some of {', '.join(ALL)}")
-        if name not in supported:
-            raise BadInput(
-                f"section {name!r}: this policy ({page.title}) {LACKS[name]}; it has {', '.join(supported)}"
-            )
-    sections = sections or supported
-    results = RESULTS.validate_python(page.results)
-    recordings = shown_recordings(results, page.results_folder)
+        if lacking[name]:
+            raise BadInput(f"section {name!r}: {lacking[name]}; there is {', '.join(supported)}")
+    return list(sections) or supported
+
+
+def write_run_page(out: Path, page: RunPage, sections: Sequence[str] = ()) -> None:
+    """Write the page to `out`; the same arguments give the same page.
+
+    Raises BadInput as `chosen`, and, naming the file, where a recording is missing, truncated or damaged.
+    """
+    names = chosen(page, sections)
     made = []
-    with bar("report", len(sections), unit="sections") as advance:
-        for name in sections:
-            made.append(SECTIONS[name](page, results, recordings))
+    with bar("report", len(names), unit="sections") as advance:
+        for name in names:
+            made.append(SECTIONS[name].make(page))
             advance(1, note=name)
-    write_page(out, header(page.title, results), made)
+    write_page(out, _header(page), made)
+
+
+def _header(page: RunPage) -> Header:
+    """What was measured, the most telling first."""
+    if page.evaluations:
+        return header(page.title, page.results)
+    return trained_header(page.title, page.histories)

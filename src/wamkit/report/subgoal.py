@@ -22,7 +22,7 @@ from wamkit.infer.engine import Engine
 from wamkit.report.feature_maps import HIGH, LOW, Feature, Maps, maps, scale
 from wamkit.report.future import Moment, join, moments, shown_moment
 from wamkit.report.page import Section
-from wamkit.report.recordings import NONE, Recording
+from wamkit.report.watched import Episode, Watched, image_at
 from wamkit.tree import Tree
 from wamkit.types import Policy, WorldModel
 
@@ -71,24 +71,22 @@ class Foresight:
 @torch.no_grad()
 def foresee(engine: Engine[ForeseeingPolicy], world: WorldModel, found: Sequence[Moment]) -> Foresight:
     """Ask policy and world model about every moment; at least one."""
-    steps = horizon(engine, world)
+    steps = horizon(engine, world, [moment.episode for moment in found])
     parts = [_foresee(engine, world, found[i : i + BATCH], steps) for i in range(0, len(found), BATCH)]
     return Foresight(*(torch.cat(own).float().cpu() for own in zip(*parts, strict=True)))
 
 
-def horizon(engine: Engine[ForeseeingPolicy], world: WorldModel) -> int:
-    """Control steps that the world model predicts ahead."""
-    return round(world.seconds * engine.policy.data.hz)
+def horizon(engine: Engine[ForeseeingPolicy], world: WorldModel, episodes: Sequence[Episode]) -> int:
+    """Control steps that the world model predicts ahead. episodes: of one robot, at least one."""
+    return round(world.seconds * engine.spec(episodes[0].robot).hz)
 
 
 def _foresee(
     engine: Engine[ForeseeingPolicy], world: WorldModel, found: Sequence[Moment], steps: int
 ) -> tuple[Tensor, ...]:
     views = engine.policy.data.views
-    sight = engine.policy.see(
-        engine.query(join([m.recording.clip(m.step, (0,), views) for m in found])).inputs
-    )
-    pairs = join([m.recording.clip(m.step, (0, steps), views) for m in found]).views[world.view]
+    sight = engine.policy.see(engine.query(join([m.episode.clip(m.step, (0,), views) for m in found])).inputs)
+    pairs = join([m.episode.clip(m.step, (0, steps), views) for m in found]).views[world.view]
     now, later = world.features(pairs[:, 0]), world.features(pairs[:, 1])
     taught = world.infer(now, later)
     oracle = world.step(now, taught)
@@ -97,9 +95,10 @@ def _foresee(
 
 @dataclass(frozen=True)
 class Subgoal:
-    """steps, seconds: of the horizon. similarities: means over all moments, by guess and patches. low, high, colours:
-    of the maps' scale. short: of recordings that are shorter than the horizon, a sentence each."""
+    """about: the episodes. steps, seconds: of the horizon. similarities: means over all moments, by guess and patches.
+    low, high, colours: of the maps' scale. short: of episodes that are shorter than the horizon, a sentence each."""
 
+    about: str
     steps: int
     seconds: float
     view: str
@@ -112,24 +111,25 @@ class Subgoal:
     high: float = HIGH
 
 
-def subgoal(
-    engine: Engine[ForeseeingPolicy], world: WorldModel, recordings: Sequence[Recording], seed: int = 0
-) -> Section:
-    """A table over all moments, and maps of one moment of each recording. seed: of the intervals."""
-    steps = horizon(engine, world)
-    found = [moments(recording, steps) for recording in recordings]
+def subgoal(engine: Engine[ForeseeingPolicy], world: WorldModel, watched: Watched, seed: int = 0) -> Section:
+    """A table over all moments, and maps of one moment of each episode. seed: of the intervals."""
+    if not watched.episodes:
+        return Section("subgoal", "Subgoal", "paragraphs", [watched.about])
+    steps = horizon(engine, world, watched.episodes)
+    found = [moments(episode, steps) for episode in watched.episodes]
     short = [
-        f"{recording.task}, seed {recording.seed}: the episode has {recording.steps} steps, fewer than the horizon of "
+        f"{episode.title}, {episode.detail}: the episode has {episode.steps} steps, fewer than the horizon of "
         f"{steps}; it is not shown."
-        for recording, own in zip(recordings, found, strict=True)
+        for episode, own in zip(watched.episodes, found, strict=True)
         if not own
     ]
     everything = [moment for own in found for moment in own]
     if not everything:
-        return Section("subgoal", "Subgoal", "paragraphs", short or [NONE])
+        return Section("subgoal", "Subgoal", "paragraphs", short)
     foresight = foresee(engine, world, everything)
     alike = foresight.similarities()
     shown = Subgoal(
+        about=watched.about,
         steps=steps,
         seconds=world.seconds,
         view=world.view,
@@ -156,15 +156,15 @@ def _maps(
     components = Components.fit(torch.cat([foresight.now, foresight.later]).flatten(0, 1))
     drawn = []
     for moment in shown:
-        n, images = everything.index(moment), moment.recording.views[world.view]
-        now, later = images[moment.step], images[moment.step + steps]
+        n = everything.index(moment)
+        now, later = (image_at(moment.episode, moment.step + ahead, world.view) for ahead in (0, steps))
         anchor = int(cosine(foresight.now[n], foresight.later[n]).argmin())
         notes = {name: f"cosine {float(own['all'][n]):.3f}" for name, own in alike.items()}
         row, column = divmod(anchor, world.grid[1])
         drawn.append(
             maps(
-                moment.recording.task,
-                f"seed {moment.recording.seed}, from step {moment.step}; anchor: patch {row},{column} of the present, "
+                moment.episode.title,
+                f"{moment.episode.detail}, from step {moment.step}; anchor: patch {row},{column} of the present, "
                 "which changes most",
                 foresight.now[n, anchor],
                 components,

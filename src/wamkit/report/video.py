@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wamkit.data.lerobot.video import VideoCodec, write_video
 from wamkit.report.recordings import Recording
+from wamkit.report.watched import query_at
 
 EXECUTED = (255, 170, 40)
 PREDICTED = (130, 200, 255)
@@ -51,7 +52,7 @@ def film(recording: Recording, views: Sequence[str], config: FilmConfig) -> Film
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         write_video(path, np.stack(frames + hold), config.fps, config.codec)
-        return Film(path.read_bytes(), frames[recording.query_at(1 / 3)])
+        return Film(path.read_bytes(), frames[query_at(recording, 1 / 3)])
 
 
 def film_frames(recording: Recording, views: Sequence[str], config: FilmConfig) -> Iterator[np.ndarray]:

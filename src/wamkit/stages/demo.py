@@ -24,6 +24,7 @@ from wamkit.io.progress import command, console, say
 from wamkit.io.records import read_record
 from wamkit.stages import run as stages
 from wamkit.stages.collect import CollectConfig, collect
+from wamkit.stages.report import report
 from wamkit.stages.tables import results_table
 
 TIMES = "stages.json"
@@ -57,8 +58,12 @@ def demo(run: Run, other: str, out: Path, episodes: int, earlier: Sequence[Run] 
     todo |= _training(run, dataset, out, "", device)
     todo |= {
         "evaluate": lambda: stages.evaluate(run_dir, run, run.suite, 0, results_dir),
-        "report": lambda: stages.report(
-            run_dir, [dataset], results_dir, run_dir / "report.html", _times(out)
+        "report": lambda: report(
+            run_dir,
+            run_dir / "report.html",
+            datasets=[dataset],
+            results_dir=results_dir,
+            stage_seconds=_times(out),
         ),
     }
     for number, (name, work) in enumerate(todo.items(), start=1):

@@ -47,7 +47,7 @@ def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> li
     not fit the run (camera, dimension, rate, instruction) and where either cannot be read. Weights that the run is
     built on and that are not on this machine are no error: the page says what it cannot show.
     """
-    from wamkit.report.facts import Facts  # here, as stages.report does: matplotlib takes a second
+    from wamkit.report.facts import Facts  # here, as in stages/report.py: matplotlib takes a second
     from wamkit.report.inspection import write_inspection
 
     dataset = open_datasets(datasets)

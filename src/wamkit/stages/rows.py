@@ -19,6 +19,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.config import RUN, Run, build_encoder, diff, from_json, load_run, to_json
 from wamkit.data.clips import Clips
+from wamkit.eval.evaluate import RESULTS
 from wamkit.io.differences import flatten
 from wamkit.io.files import replace_file
 from wamkit.io.records import read_record
@@ -60,7 +61,7 @@ class Row:
     @property
     def results(self) -> Path:
         """Written at the end of its evaluation."""
-        return self.folder / "eval" / self.run.suite / stages.RESULTS
+        return self.folder / "eval" / self.run.suite / RESULTS
 
     @property
     def started(self) -> Run:

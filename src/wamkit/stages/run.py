@@ -28,14 +28,11 @@ from wamkit.config import (
     build_encoder,
     build_policy,
     inference_overrides,
-    load_engine,
     load_engine_as,
-    load_normalizer,
     load_provenance,
     load_run,
     save_normalizer,
     save_run,
-    to_json,
 )
 from wamkit.data.cache import Cache, fill
 from wamkit.data.clips import Clips
@@ -44,12 +41,12 @@ from wamkit.data.normalize import Normalizer, dataset_stats, pooled_stats
 from wamkit.data.official_statistics import read_statistics, window_stats
 from wamkit.data.samples import Fresh, Mixture, Samples
 from wamkit.data.statistics import Stats
-from wamkit.eval.evaluate import RESULTS, differences, like, read_results
+from wamkit.eval.evaluate import differences, like, read_results
 from wamkit.eval.evaluate import evaluate as measure
 from wamkit.infer.divided import Divided
 from wamkit.infer.engine import Engine
 from wamkit.io.files import replace_text, sha256
-from wamkit.io.progress import command, say
+from wamkit.io.progress import say
 from wamkit.io.provenance import record
 from wamkit.io.weights import WEIGHTS
 from wamkit.stages.collect import is_collected
@@ -364,52 +361,3 @@ def policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, A
 
 def _demonstrated(run_dir: Path) -> Sequence[InitialState]:
     return [InitialState.from_json(state) for state in load_provenance(run_dir)["initial_states"]]
-
-
-def report(
-    run_dir: Path,
-    datasets: Sequence[Path],
-    results_dir: Path,
-    page: Path,
-    stage_seconds: dict[str, float],
-    sections: Sequence[str] = (),
-) -> None:
-    """The page of a run and one of its evaluations. sections: (): all that the policy has something for."""
-    # Imported here: matplotlib takes a second and no other stage draws.
-    from wamkit.report.distributions import distributions_of
-    from wamkit.report.facts import Facts
-    from wamkit.report.run_page import RunPage, write_run_page
-
-    run, facts = load_run(run_dir), load_provenance(run_dir)
-    results = read_results(results_dir / RESULTS)
-    engine = load_engine(run_dir, best_device())
-    shown = RunPage(
-        title=run.recipe,
-        results=results,
-        results_folder=results_dir,
-        run_dir=run_dir,
-        engine=engine,
-        world=lambda: run.policy.world_model(run_dir, run.data, engine.device),
-        distributions=distributions_of(open_datasets(datasets), load_normalizer(run_dir)),
-        facts=Facts(
-            groups={
-                "policy": {"parameters": facts["parameters"], **run.policy.identity},
-                "training": {
-                    "seed": run.train.seed,
-                    "steps": run.train.steps,
-                    "batch size": run.train.batch_size,
-                },
-                "dataset": facts["dataset"],
-                "simulator": {**results["simulator"]["versions"], "OpenGL": results["simulator"]["opengl"]},
-                "software": {"revision": facts["revision"], **facts["versions"]},
-                "machine": facts["machine"],
-            },
-            folded={"run": json.loads(to_json(run))},
-            stage_seconds=stage_seconds,
-            command=command(
-                *("wamkit", "eval", run_dir, "--like", results_dir / RESULTS),
-                *("--out", run_dir / "eval" / "again"),
-            ),
-        ),
-    )
-    write_run_page(page, shown, sections)
