@@ -15,10 +15,9 @@ from wamkit.eval.evaluate import EvalConfig
 from wamkit.flow import Shift
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAMConfig, StepWeights
-from wamkit.recipes.metaworld import POLICY as SMALL
+from wamkit.recipes.presets import tiny_light_wam
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
-from wamkit.wan.encoders import HashedTextConfig
 
 HZ = 20.0
 DATA = DataSpec(
@@ -97,7 +96,7 @@ def _small(name: str, suite: str) -> Run:
     return Run(
         recipe=name,
         suite=suite,
-        policy=replace(SMALL, text=HashedTextConfig(width=64, length=32)),
+        policy=tiny_light_wam(SMALL_DATA, words=32),
         data=SMALL_DATA,
         actions=ACTIONS,
         normalization=Normalization(action="min_max", proprio="min_max"),

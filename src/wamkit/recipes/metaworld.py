@@ -11,13 +11,9 @@ from dataclasses import replace
 from wamkit.config import Normalization, Run
 from wamkit.data.actions import ActionSpace
 from wamkit.eval.evaluate import EvalConfig
-from wamkit.policies.fast_wam.policy import FastWAMConfig, FromScratch
-from wamkit.policies.light_wam.policy import FullTuning, LightWAMConfig, StepWeights
-from wamkit.policies.light_wam.state_fusion import StateFusionConfig
+from wamkit.recipes.presets import tiny_fast_wam, tiny_light_wam
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
-from wamkit.wan.dit import SIZES, Adapters
-from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
 
 # Meta-World's nominal 80 Hz. Four future frames 0.1 s apart are one group of the codec; half of a chunk is executed.
 DATA = DataSpec(
@@ -33,29 +29,8 @@ DATA = DataSpec(
 )
 ACTIONS = ActionSpace(names=("dx", "dy", "dz", "gripper"), kinds=("delta", "delta", "delta", "gripper"))
 
-POLICY = LightWAMConfig(
-    codec=BlockCodecConfig(),
-    text=HashedTextConfig(width=64, length=16),
-    size=SIZES["tiny"],
-    tuning=FullTuning(),
-    adapters=Adapters(layers=(1, 3, 5), dim=64),
-    expert=StateFusionConfig(
-        queries=8, heads=4, level_dim=256, trunk_dim=512, trunk_blocks=1, step_dim=64, query_std=1.0
-    ),
-    video_pool=1,
-    objective="cotrain_one_pass",
-    video_weight=0.3,
-    step_weights=StepWeights(prefix=16),
-)
-FAST_WAM = FastWAMConfig(
-    codec=POLICY.codec,
-    text=POLICY.text,
-    size=POLICY.size,
-    action_width=128,
-    action_ffn=512,
-    start=FromScratch(),
-    video_weight=0.3,
-)
+POLICY = tiny_light_wam(DATA)
+FAST_WAM = tiny_fast_wam()
 TRAIN = TrainConfig(
     steps=700,
     batch_size=48,

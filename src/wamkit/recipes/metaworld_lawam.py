@@ -10,15 +10,8 @@ from dataclasses import replace
 
 from wamkit.config import Normalization, Run
 from wamkit.eval.evaluate import EvalConfig
-from wamkit.policies.lawam.action_expert import TINY as EXPERT
-from wamkit.policies.lawam.augment import NoAugmentation
-from wamkit.policies.lawam.features import BlockFeaturesConfig
-from wamkit.policies.lawam.latent_action import SIZES
-from wamkit.policies.lawam.policy import LaWAMConfig
-from wamkit.policies.lawam.prior import TINY, FromScratch
-from wamkit.policies.lawam.prompt import HashedPromptConfig
-from wamkit.policies.lawam.world import LaWAMWorldConfig
 from wamkit.recipes.metaworld import ACTIONS, DATA, TRAIN
+from wamkit.recipes.presets import tiny_lawam, tiny_lawam_world
 
 # The frame that is predicted is the one at the chunk's last action, as published (spec 2.6).
 PAIR = replace(
@@ -28,9 +21,7 @@ PAIR = replace(
     past_end="supervised",
     proprio_dim=0,
 )
-FEATURES = BlockFeaturesConfig(coefficients=27, merge=2)
-LATENT = SIZES["tiny"]
-PROMPT = HashedPromptConfig()
+WORLD = replace(PAIR, proprio_dim=DATA.proprio_dim, frame_proprio=True)
 
 
 def metaworld3_lawam_world() -> Run:
@@ -38,10 +29,8 @@ def metaworld3_lawam_world() -> Run:
     return Run(
         recipe="metaworld3_lawam_world",
         suite="",
-        policy=LaWAMWorldConfig(
-            features=FEATURES, latent=LATENT, state_dim=4, robot_rows=2, augmentation=NoAugmentation()
-        ),
-        data=replace(PAIR, proprio_dim=DATA.proprio_dim, frame_proprio=True),
+        policy=tiny_lawam_world(WORLD),
+        data=WORLD,
         actions=ACTIONS,
         normalization=Normalization(),
         train=replace(TRAIN, steps=600, batch_size=32, learning_rate=1e-3),
@@ -53,16 +42,7 @@ def metaworld3_lawam() -> Run:
     return Run(
         recipe="metaworld3_lawam",
         suite="metaworld3",
-        policy=LaWAMConfig(
-            world="runs/metaworld3_lawam_world",
-            features=FEATURES,
-            latent=LATENT,
-            prompt=PROMPT,
-            prior=TINY,
-            start=FromScratch(),
-            expert=EXPERT,
-            robot_rows=2,
-        ),
+        policy=tiny_lawam(PAIR, world="runs/metaworld3_lawam_world"),
         data=PAIR,
         actions=ACTIONS,
         normalization=Normalization(),
