@@ -10,7 +10,7 @@ A mask is True where attention is allowed; `is_pad` is True where data is invent
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil, floor, inf
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -26,10 +26,27 @@ from wamkit.tree import Tree, tree_map
 
 
 @dataclass(frozen=True)
+class Subset:
+    """Which episodes of each dataset are read; every condition that is given must hold.
+
+    episodes: numbers and ranges ("7", "0:200", "100:"). tasks: instructions of the dataset: a text, its number, or a
+        pattern ("pick*").
+    success: a column of steps or episodes, true where the robot succeeded, in an episode at least once.
+    """
+
+    episodes: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    success: str = ""
+
+
+EVERY = Subset()
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What a policy asks of a dataset. Times are seconds from the moment of acting.
 
-    views: camera names, in canvas order (dataset key `observation.images.<name>`).
+    views: camera names, in canvas order (dataset key `observation.images.<name>`, unless `columns` has another).
     canvas: how views are tiled: "single", "horizontal" or "robotwin"; "separate": they are not (data/canvas.py).
     view_height, view_width: pixels each view is resized to before tiling.
     hz: control rate; must equal the dataset's fps.
@@ -41,6 +58,9 @@ class DataSpec:
     past_end: what training does with actions past the episode's end, which mean "stay" (data/actions.py): "masked", no
         loss is computed of them, or "supervised", they are targets like the others (LaWAM spec 2.6).
     frame_proprio: whether a sample has the proprio of every video frame too (LaWAM spec 1.6).
+    columns: where the dataset has what is not under its usual name (data/lerobot/columns.py): of "action" and
+        "proprio" a column, part of one ("state[0:7]"), or several joined by "+"; of a view its camera.
+    only: which episodes are read; each dataset of several has its own.
     """
 
     views: tuple[str, ...]
@@ -56,9 +76,12 @@ class DataSpec:
     held_out: float = 0.0
     past_end: Literal["masked", "supervised"] = "masked"
     frame_proprio: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    only: Subset = EVERY
 
     def __post_init__(self) -> None:
         check("data", self, DATA_BOUNDS)
+        expect_known_columns(self)
         expect_whole_steps("frame_times", self.frame_times, self.hz)
         expect_whole_steps("chunk_seconds", (self.chunk_seconds,), self.hz)
 
@@ -93,6 +116,18 @@ DATA_BOUNDS = {
     "chunk_seconds": POSITIVE,
     "held_out": DECAY,
 }
+
+
+def expect_known_columns(data: DataSpec) -> None:
+    """BadInput where `data.columns` names a column for something that is not read."""
+    for name, column in data.columns.items():
+        if name not in ("action", "proprio", *data.views):
+            raise BadInput(
+                f"data.columns: {name!r} is none of action, proprio and the views ({', '.join(data.views)}); "
+                f"give --data.views {name}={column} for a camera"
+            )
+        if not column.strip():
+            raise BadInput(f"data.columns: no column for {name}; give one, or omit it")
 
 
 def expect_whole_steps(name: str, times: Sequence[float], hz: float) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from wamkit_client.types import BadInput
 
-from wamkit.data.hold_out import kept_episodes
+from wamkit.data.hold_out import held_out_episodes, kept_episodes
 from wamkit.recipes import recipe
 from wamkit.recipes.robotwin import DATA
 
@@ -27,6 +27,15 @@ def test_the_released_split(count: int) -> None:
     assert kept_episodes(count, DATA) == shuffled[:kept].tolist() != sorted(shuffled[:kept])
     # the released reader of HDF5 recordings sorts what it kept
     assert kept_episodes(count, replace(DATA, whole_windows=True)) == sorted(shuffled[:kept])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_is_held_out_is_the_rest(whole: bool) -> None:
+    for share, count in ((0.0, 4), (0.05, 2), (0.05, 19), (0.3, 10)):
+        spec = replace(DATA, held_out=share, whole_windows=whole)
+        out = held_out_episodes(count, spec)
+        assert sorted(out + kept_episodes(count, spec)) == [*range(count)] and out == sorted(out)
+        assert bool(out) == bool(share)
 
 
 def test_published_runs_that_held_episodes_out() -> None:

@@ -83,6 +83,18 @@ def test_every_folder_holds_out_its_share(folders: list[Path]) -> None:
     assert clips.ids == [f"{f.name}/{name}" for f, ids in zip(folders, alone, strict=True) for name in ids]
 
 
+def test_held_out_episodes_have_samples_of_their_own(folders: list[Path]) -> None:
+    every = Clips(open_datasets(folders), SPEC, RUN.actions, ("a", "b")[: len(SPEC.views)])
+    clips = Clips(every.dataset, replace(SPEC, held_out=0.3), RUN.actions, tuple(every.names.values()))
+    others = clips.held_out()
+    assert sorted(clips.ids + others.ids) == sorted(every.ids) and len(others.episodes) == 2
+    number = every.ids.index(others.ids[3])
+    assert others.sample(3).id == others.ids[3] and others.names == every.names
+    assert torch.equal(others.sample(3).actions, every.sample(number).actions)
+    with pytest.raises(BadInput, match=r"no episode is held out; give --data.held-out 0.05"):
+        every.held_out()
+
+
 def test_from_folders_to_a_run(folders: list[Path], tmp_path: Path) -> None:
     encode(RUN, folders, tmp_path / "cache", CPU)
     found = read_fingerprint(tmp_path / "cache")

@@ -13,8 +13,9 @@ from wamkit_client.types import BadInput
 from tests import tiny_dataset
 from tests.official_run import statistics
 from tests.policies.tiny_policy import SPEC
+from wamkit.data.lerobot.columns import SOURCES
 from wamkit.data.lerobot.dataset import Dataset
-from wamkit.data.normalize import SOURCES, dataset_stats
+from wamkit.data.normalize import dataset_stats
 from wamkit.data.official_statistics import read_statistics, window_stats
 
 LENGTHS = (40, 2, 7, 23)  # two are short for a chunk of six actions, and too short for whole windows

@@ -56,7 +56,7 @@ def import_latents(
     Samples have the same numbers in both (data/hold_out.py). Interrupted work resumes. Raises BadInput where
     files are missing, hold other samples than the dataset or other latents than the run's codec makes of it.
     """
-    opened = open_datasets(datasets)
+    opened = open_datasets(datasets, run.data.columns, run.data.only)
     for part in opened.parts:
         _expect_all_episodes(part)
     clips = Clips(opened, run.data, run.actions)

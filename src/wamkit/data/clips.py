@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from wamkit_client.types import BadInput, Observation
 
 from wamkit.data.actions import ActionSpace, pad_actions
-from wamkit.data.hold_out import kept_episodes
+from wamkit.data.hold_out import held_out_episodes, kept_episodes
 from wamkit.data.joined import AnyDataset
 from wamkit.data.lerobot.dataset import Dataset, Episode
 from wamkit.data.windows import window
@@ -59,12 +60,20 @@ VALID: Mapping[str, Callable[[Tensor], Tensor]] = {"masked": torch.logical_not, 
 """Which actions are targets, of which are padding, by DataSpec.past_end."""
 
 
-def trained_episodes(dataset: AnyDataset, spec: DataSpec) -> tuple[Episode, ...]:
-    """The episodes that are not held out, in the order of their samples. Every folder holds out its share."""
+Share = Literal["trained", "held_out"]
+SHARES: Mapping[Share, Callable[[int, DataSpec], list[int]]] = {
+    "trained": kept_episodes,
+    "held_out": held_out_episodes,
+}
+
+
+def episodes_of(dataset: AnyDataset, spec: DataSpec, share: Share) -> tuple[Episode, ...]:
+    """The episodes that are trained on, or those that are held out, in the order of their samples; every folder holds
+    out its share."""
     counts = [len(part.episodes) for part in dataset.parts]
     before = accumulate([0, *counts])
     places = [
-        first + place for first, n in zip(before, counts, strict=False) for place in kept_episodes(n, spec)
+        first + place for first, n in zip(before, counts, strict=False) for place in SHARES[share](n, spec)
     ]
     return tuple(dataset.episodes[place] for place in places)
 
@@ -79,24 +88,38 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
     """Samples in the order of the episodes and their steps; reading in order decodes every frame once.
 
     dataset: an open dataset. spec: what is asked of it. space: what the action dimensions mean. names: what the policy
-    calls spec.views, in order; () where the dataset's names are the policy's.
+    calls spec.views, in order; () where the dataset's names are the policy's. share: of which episodes.
     episodes: those that samples are taken of. numbers: of each of them, the numbers of its samples.
-    Raises BadInput where they do not fit together: camera, dimension, rate or instruction.
+    Raises BadInput where they do not fit together: camera, dimension, rate or instruction; and where no episode is in
+    the share.
     """
 
-    def __init__(self, dataset: AnyDataset, spec: DataSpec, space: ActionSpace, names: Sequence[str] = ()):
+    def __init__(
+        self,
+        dataset: AnyDataset,
+        spec: DataSpec,
+        space: ActionSpace,
+        names: Sequence[str] = (),
+        share: Share = "trained",
+    ):
         self.dataset, self.spec, self.space = dataset, spec, space
         self.names = dict(zip(spec.views, names or spec.views, strict=True))
         for part in dataset.parts:
             self._check(part)
-        self.episodes = trained_episodes(dataset, spec)
+        self.episodes = episodes_of(dataset, spec, share)
+        if not self.episodes:
+            raise BadInput(f"{dataset.where}: no episode is held out; give --data.held-out 0.05")
         self.numbers = sample_numbers(self.episodes, spec)
         self._ends = [own.stop for own in self.numbers]
         if not self._ends[-1]:
             raise BadInput(
                 f"{dataset.where}: no episode is long enough for a whole window (the longest has "
-                f"{max(episode.length for episode in dataset.episodes)} steps); set data.whole_windows to False"
+                f"{max(episode.length for episode in self.episodes)} steps); set data.whole_windows to False"
             )
+
+    def held_out(self) -> Clips:
+        """The same samples, of the episodes that are held out. BadInput where there are none."""
+        return Clips(self.dataset, self.spec, self.space, tuple(self.names.values()), "held_out")
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -19,7 +19,7 @@ def kept_episodes(count: int, spec: DataSpec) -> list[int]:
 
     Where a share is held out, all `count` episodes are shuffled and the last ones omitted. The others stay shuffled, as
     in the released reader of LeRobot folders, or are sorted again where only whole windows are taken, as in its reader
-    of HDF5 recordings. Raises BadInput where none is left.
+    of HDF5 recordings. Raises BadInput where none is left; at least one is held out.
     """
     kept = list(range(count))
     if spec.held_out > 0:
@@ -30,3 +30,8 @@ def kept_episodes(count: int, spec: DataSpec) -> list[int]:
                 f"data.held_out: {spec.held_out:g} of {count} episodes leaves none to train on; give --data.held-out 0"
             )
     return sorted(kept) if spec.whole_windows else kept
+
+
+def held_out_episodes(count: int, spec: DataSpec) -> list[int]:
+    """Positions of the others, in order; none where nothing is held out."""
+    return sorted({*range(count)}.difference(kept_episodes(count, spec)))

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from wamkit_client.types import BadInput
 
+from wamkit.data.lerobot.columns import NO_COLUMNS, SOURCES
 from wamkit.data.lerobot.dataset import Dataset, Episode
-
-AGREED = ("action", "observation.state")
-"""Columns that must be as wide everywhere."""
+from wamkit.data.subset import subset
+from wamkit.types import EVERY, Subset
 
 
 class Joined:
@@ -33,6 +33,7 @@ class Joined:
         for other in self.parts[1:]:
             _expect_alike(first, other)
         self.info, self.features, self.cameras = first.info, first.features, first.cameras
+        self.camera_keys = first.camera_keys
         self.fps, self.robot_type = first.fps, first.robot_type
         self.version = ", ".join(sorted({part.version for part in self.parts}))
         self.where = ", ".join(part.where for part in self.parts)
@@ -75,15 +76,21 @@ class Joined:
 AnyDataset = Dataset | Joined
 
 
-def open_datasets(paths: Sequence[Path]) -> AnyDataset:
-    """The dataset at a path, or those at several as one. Raises BadInput as both do, and for a folder named twice."""
+def open_datasets(
+    paths: Sequence[Path], columns: Mapping[str, str] = NO_COLUMNS, only: Subset = EVERY
+) -> AnyDataset:
+    """The dataset at a path, or those at several as one.
+
+    columns: where each has what is not under its usual name (DataSpec.columns). only: the episodes of each that are
+    read (DataSpec.only). Raises BadInput as the datasets do, for a folder named twice, and where no episode is left.
+    """
     if not paths:
         raise BadInput("no dataset; name at least one folder with --dataset")
     resolved = [path.resolve() for path in paths]
     for path, place in zip(paths, resolved, strict=True):
         if resolved.count(place) > 1:
             raise BadInput(f"{path} is named twice in --dataset; every folder once")
-    parts = [Dataset.open(path) for path in paths]
+    parts = [subset(Dataset.open(path, columns), only) for path in paths]
     return parts[0] if len(parts) == 1 else Joined(parts)
 
 
@@ -106,6 +113,6 @@ def _facts(dataset: Dataset) -> Iterator[tuple[str, Any]]:
     yield "fps is", dataset.fps
     yield "robot_type is", dataset.robot_type
     yield "cameras are", sorted(dataset.cameras)
-    for column in AGREED:
+    for column in SOURCES.values():  # as wide everywhere
         feature: Mapping[str, Any] = dataset.features.get(column, {"shape": "missing"})
         yield f"the shape of {column} is", feature["shape"]

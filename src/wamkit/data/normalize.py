@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.data.joined import AnyDataset
+from wamkit.data.lerobot.columns import SOURCES
 from wamkit.data.lerobot.dataset import Episode
 from wamkit.data.rules import (
     Binary,
@@ -45,8 +46,6 @@ LIMIT = 5.0
 FORMATS = "wamkit normalizer 1", "wamkit normalizer 2"
 """The second has rules; without any, what is written is the first."""
 NO_RULES: Rules = MappingProxyType({})
-SOURCES = {"action": "action", "proprio": "observation.state"}
-"""Column of the dataset behind each field."""
 
 
 def dataset_stats(dataset: AnyDataset, episodes: Sequence[Episode]) -> dict[str, Stats]:

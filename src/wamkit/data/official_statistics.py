@@ -23,8 +23,9 @@ import numpy as np
 from wamkit_client.types import BadInput
 
 from wamkit.data.joined import AnyDataset
+from wamkit.data.lerobot.columns import SOURCES
 from wamkit.data.lerobot.dataset import Episode
-from wamkit.data.normalize import SOURCES, field_rows
+from wamkit.data.normalize import field_rows
 from wamkit.data.statistics import MEASURES, QUANTILES, Stats
 from wamkit.types import DataSpec
 

@@ -12,8 +12,9 @@ import numpy as np
 from markupsafe import Markup
 
 from wamkit.data.joined import AnyDataset
+from wamkit.data.lerobot.columns import SOURCES
 from wamkit.data.lerobot.files import dimension_labels
-from wamkit.data.normalize import SOURCES, Normalizer, field_rows
+from wamkit.data.normalize import Normalizer, field_rows
 from wamkit.report.page import Section
 from wamkit.report.plots import histogram
 

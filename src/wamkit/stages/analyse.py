@@ -63,10 +63,11 @@ class Looked:
 
 def look(run_dir: Path, datasets: Sequence[Path]) -> Looked:
     """Open both. BadInput where the run has no latent world model, or the dataset does not fit it."""
-    run, device, dataset = load_run(run_dir), best_device(), open_datasets(datasets)
+    run, device = load_run(run_dir), best_device()
     world = run.policy.world_model(run_dir, run.data, device)
     own = {source.robot: source for source in run.sources}
-    chosen = own.get(dataset.robot_type, run)
+    chosen = own.get(open_datasets(datasets).robot_type, run)
+    dataset = open_datasets(datasets, chosen.data.columns, chosen.data.only)
     clips = Clips(dataset, chosen.data, chosen.actions, run.data.views)
     return Looked(run, world, clips, round(world.seconds * chosen.data.hz), device)
 

@@ -18,9 +18,10 @@ from wamkit.data.canvas import canvas_size, tile, view_boxes
 from wamkit.data.clips import Clips, ClipSample
 from wamkit.data.evidence import Recording, contradictions
 from wamkit.data.joined import AnyDataset, dataset_flags, open_datasets
+from wamkit.data.lerobot.columns import SOURCES
 from wamkit.data.lerobot.dataset import Episode
 from wamkit.data.lerobot.files import dimension_labels, dimension_names, image_size
-from wamkit.data.normalize import SOURCES, Normalizer, field_rows
+from wamkit.data.normalize import Normalizer, field_rows
 from wamkit.data.statistics import Stats
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import Advance, bar, command
@@ -50,7 +51,7 @@ def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> li
     from wamkit.report.facts import Facts  # here, as in stages/report.py: matplotlib takes a second
     from wamkit.report.inspection import write_inspection
 
-    dataset = open_datasets(datasets)
+    dataset = open_datasets(datasets, run.data.columns, run.data.only)
     clips = Clips(dataset, run.data, run.actions)
     trained = run_dir != Path()
     normalizer = load_normalizer(run_dir) if trained else fit_normalizer(run, [clips])
@@ -148,7 +149,7 @@ def _look(
 def _view(name: str, dataset: AnyDataset, spec: DataSpec, looks: Sequence[Look]) -> View:
     top, left, height, width = box = view_boxes(spec)[name]
     canvas = torch.cat([look.canvas.transpose(0, 1) for look in looks])  # [n, 3, H, W]
-    source = image_size(dataset.features[dataset.info.cameras[name]])
+    source = image_size(dataset.features[dataset.camera_keys[name]])
     return View(name, source, box, canvas[:, :, top : top + height, left : left + width])
 
 

@@ -32,7 +32,19 @@ ROWS, CACHES, PAGE = "rows.json", "caches", "comparison.html"
 # What rows must agree on: the task, and which samples every step sees.
 SHARED = (
     "suite",
-    *(f"data.{name}" for name in ("views", "hz", "chunk_seconds", "action_dim", "whole_windows", "held_out")),
+    *(
+        f"data.{name}"
+        for name in (
+            "views",
+            "hz",
+            "chunk_seconds",
+            "action_dim",
+            "whole_windows",
+            "held_out",
+            "columns",
+            "only.",
+        )
+    ),
     "actions.",
     "normalization.",
     "train.steps",

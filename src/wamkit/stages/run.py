@@ -35,7 +35,7 @@ from wamkit.config import (
     save_run,
 )
 from wamkit.data.cache import Cache, fill
-from wamkit.data.clips import Clips
+from wamkit.data.clips import Clips, episodes_of
 from wamkit.data.joined import AnyDataset, Joined, open_datasets
 from wamkit.data.normalize import Normalizer, dataset_stats, pooled_stats
 from wamkit.data.official_statistics import read_statistics, window_stats
@@ -53,7 +53,7 @@ from wamkit.stages.collect import is_collected
 from wamkit.stages.findings import warn_of_kinds
 from wamkit.stages.plan import parts
 from wamkit.train.loop import train as fit
-from wamkit.types import Encoder, Policy, Trainable
+from wamkit.types import DataSpec, Encoder, Policy, Trainable
 
 NO_FILE = Path()
 CODE_VERSION = "1"  # of what encoding means; raise it when cached latents of older code must not be used
@@ -72,7 +72,7 @@ def device_name(device: torch.device) -> str:
 def open_clips(run: Run, datasets: Sequence[Path]) -> list[Clips]:
     """The datasets as training samples, one entry per source. Raises BadInput where they do not fit the run."""
     if not run.sources:
-        return [Clips(open_datasets(datasets), run.data, run.actions)]
+        return [Clips(open_datasets(datasets, run.data.columns, run.data.only), run.data, run.actions)]
     if len(datasets) != len(run.sources):
         raise BadInput(
             f"{len(datasets)} datasets for the {len(run.sources)} sources of run {run.recipe}; give one --dataset for "
@@ -80,7 +80,7 @@ def open_clips(run: Run, datasets: Sequence[Path]) -> list[Clips]:
         )
     clips = []
     for source, path in zip(run.sources, datasets, strict=True):
-        dataset = open_datasets([path])
+        dataset = open_datasets([path], source.data.columns, source.data.only)
         if source.robot not in ("", dataset.robot_type):
             raise BadInput(
                 f"{path}: robot_type is {dataset.robot_type!r}, source {source.name!r} is of {source.robot!r}; give "
@@ -107,7 +107,16 @@ def fingerprint(encoder: Encoder, clips: Clips) -> dict[str, str]:
         + ("; proprio of every frame" if spec.frame_proprio else ""),
         "actions": " ".join(f"{n}:{k}" for n, k in zip(space.names, space.kinds, strict=True)),
         "dataset": clips.dataset.fingerprint(),
-    } | ({"held out": f"{spec.held_out:g} of the episodes"} if spec.held_out else {})
+    } | _chosen(spec)
+
+
+def _chosen(spec: DataSpec) -> dict[str, str]:
+    """What of a dataset is read, by name, where it is not everything under its usual name."""
+    names = ", ".join(f"{name}={column}" for name, column in sorted(spec.columns.items()))
+    only = "; ".join(f"{name} {value}" for name, value in vars(spec.only).items() if value)
+    held_out = f"{spec.held_out:g} of the episodes" if spec.held_out else ""
+    chosen = {"held out": held_out, "columns": names, "only": only}
+    return {name: value for name, value in chosen.items() if value}
 
 
 def fit_normalizer(run: Run, sources: Sequence[Clips], released: Path = NO_FILE) -> Normalizer:
@@ -266,8 +275,7 @@ def _provenance(
     held_out = [
         dataset.label(episode.index)
         for clips, dataset in zip(sources, datasets, strict=True)
-        for episode in dataset.episodes
-        if episode.index not in {kept.index for kept in clips.episodes}
+        for episode in episodes_of(dataset, clips.spec, "held_out")
     ]
     prints = [dataset.fingerprint() for dataset in datasets]
     about = {

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from wamkit.config import Run, diff, load_provenance, load_run
 from wamkit.data.canvas import canvas_size
+from wamkit.data.lerobot.columns import SOURCES
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.files import dimension_names
-from wamkit.data.normalize import SOURCES, dataset_stats
+from wamkit.data.normalize import dataset_stats
 from wamkit.io.progress import shortened
 from wamkit.recipes import OURS, recipe
 from wamkit.report.results import RESULTS, Compared, Rate

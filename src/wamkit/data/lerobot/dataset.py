@@ -1,6 +1,7 @@
 """A LeRobot dataset as it is on disk, read: versions 2.0, 2.1 and 3.0, the same to the reader.
 
-Columns come as whole episodes, frames at steps. Nothing is converted, downloaded or substituted.
+Columns come as whole episodes, frames at steps. Nothing is converted, downloaded or substituted. Columns and cameras
+may be read by other names than the files have (data/lerobot/columns.py).
 Memory: columns, decoded frames and encoded images of image features are kept up to COLUMN_BYTES, FRAME_BYTES and
 IMAGE_BYTES per open dataset; what was used least recently goes first, and what is larger than the limit is never kept.
 It does not know about windows, policies or normalisation. Writing is data/lerobot/writer.py.
@@ -25,6 +26,7 @@ from cachetools import LRUCache, cachedmethod
 from cachetools.keys import hashkey
 from PIL import Image
 
+from wamkit.data.lerobot.columns import NO_COLUMNS, Names, named
 from wamkit.data.lerobot.disk import (
     RESTORE,
     Broken,
@@ -63,14 +65,17 @@ class Dataset:
     """An open dataset.
 
     root: its folder. version: "v2.0", "v2.1" or "v3.0". fps: frames (= control steps) per second.
-    robot_type: the embodiment's name. features: as in meta/info.json.
-    cameras: names without "observation.images.". episodes: in order of their index.
+    robot_type: the embodiment's name. features: as in meta/info.json, and those that names make of them.
+    cameras: names without "observation.images.". camera_keys: their features. episodes: in order of their index.
     """
 
-    def __init__(self, root: Path, info: Info, tasks: Mapping[int, str], episodes: tuple[Episode, ...]):
-        self.root, self.info, self.tasks, self.episodes = root, info, tasks, episodes
+    def __init__(
+        self, root: Path, info: Info, tasks: Mapping[int, str], episodes: tuple[Episode, ...], names: Names
+    ):
+        self.root, self.info, self.tasks, self.episodes, self.names = root, info, tasks, episodes, names
         self.version, self.fps, self.robot_type = info.version, info.fps, info.robot_type
-        self.features, self.cameras = info.features, tuple(info.cameras)
+        self.features, self.camera_keys = names.features, names.cameras
+        self.cameras = tuple(names.cameras)
         self._by_index = {episode.index: episode for episode in episodes}
         self._columns: LRUCache[Any, np.ndarray] = LRUCache(COLUMN_BYTES, getsizeof=attrgetter("nbytes"))
         self._frames: LRUCache[Any, np.ndarray] = LRUCache(FRAME_BYTES, getsizeof=attrgetter("nbytes"))
@@ -81,21 +86,29 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy in another process begins with empty caches."""
-        return Dataset, (self.root, self.info, self.tasks, self.episodes)
+        return Dataset, (self.root, self.info, self.tasks, self.episodes, self.names)
 
     @classmethod
-    def open(cls, path: str | Path) -> Dataset:
-        """The dataset at `path`. BadInput where a meta file is unreadable or contradicts itself, and where a data file
-        or video is missing."""
+    def open(cls, path: str | Path, columns: Mapping[str, str] = NO_COLUMNS) -> Dataset:
+        """The dataset at `path`; columns: where what is not under its usual name is (DataSpec.columns).
+
+        BadInput where a meta file is unreadable or contradicts itself, where a data file or video is missing, and for
+        columns that are not there.
+        """
         root = Path(path)
         with inside(root):
             info = read_info(root)
-            dataset = cls(root, info, read_tasks(root, info), read_episodes(root, info))
+            names = named(info, columns)
+            dataset = cls(root, info, read_tasks(root, info), read_episodes(root, info), names)
             for broken in missing_files(root, dataset.episodes):
                 raise broken
         if not dataset.episodes:
             raise Broken(str(root), "has no episode", "record at least one")
         return dataset
+
+    def of(self, episodes: Sequence[Episode]) -> Dataset:
+        """The same dataset with some of its episodes."""
+        return Dataset(self.root, self.info, self.tasks, tuple(episodes), self.names)
 
     @property
     def parts(self) -> tuple[Dataset, ...]:
@@ -132,6 +145,14 @@ class Dataset:
 
         Raises BadInput for an unknown column or episode, and where the file does not hold the episode's rows.
         """
+        if name not in self.names.joined:
+            return self._stored(name, episode)
+        parts = [(self._stored(part.column, episode), part.dims) for part in self.names.joined[name]]
+        return _read_only(
+            np.concatenate([values.reshape(len(values), -1)[:, dims] for values, dims in parts], axis=1)
+        )
+
+    def _stored(self, name: str, episode: int) -> np.ndarray:
         file, rows = self._episode(episode).file, self._rows(episode)
         values: np.ndarray = self._read(file, name)
         if len(values) < rows.stop:
@@ -193,9 +214,9 @@ class Dataset:
         and keeps it (FRAME_BYTES in all), so that reading windows in order decodes every frame once.
         Raises BadInput for an unknown camera or episode, and for a frame that does not decode.
         """
-        if camera not in self.info.cameras:
+        if camera not in self.camera_keys:
             raise Broken(str(self.root), f"has no camera {camera!r}", f"it has {list(self.cameras)}")
-        key, found = self.info.cameras[camera], self._episode(episode)
+        key, found = self.camera_keys[camera], self._episode(episode)
         if not all(0 <= step < found.length for step in steps):
             raise IndexError(f"steps {list(steps)} of episode {episode}, which has {found.length} steps")
         visited, self._last_episode[camera] = self._last_episode.get(camera), episode
