@@ -114,3 +114,62 @@ def test_help_on_a_recipe_lists_its_values(capsys):
     steps = recipe("metaworld3").train.steps
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--stats PATH" in out and f"--train.steps INT (default: {steps})" in out
+
+
+def test_columns_and_cameras_by_name():
+    line = "train R --data.columns action=actions,proprio=state[0:4] --data.views corner=cam_high wrist"
+    _, overrides = parse(line.split())
+    assert overrides["data.columns"] == {"action": "actions", "proprio": "state[0:4]"}
+    run = changed(recipe("metaworld3"), overrides)
+    assert run.data.views == ("corner", "wrist")
+    assert run.data.columns == {"action": "actions", "proprio": "state[0:4]", "corner": "cam_high"}
+    assert parse(["train", "R", *words(overrides)])[1] == overrides
+    again = changed(
+        run, parse(["train", "R", "--data.columns", "action=a", "--data.views", "wrist=w,top"])[1]
+    )
+    assert again.data.columns == {"action": "a", "proprio": "state[0:4]", "wrist": "w"}
+    assert again.data.views == ("wrist", "top")
+    assert changed(run, {"train.steps": 70}).data == run.data
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("actions", "expected NAME=COLUMN, as action=actions, got 'actions'"),
+        ("action=", "expected NAME=COLUMN"),
+        ("action=a,action=b", "action is given twice: a and b"),
+    ],
+)
+def test_columns_that_are_no_pairs(capsys, words, message):
+    with pytest.raises(SystemExit, match="2"):
+        parse(["train", "R", "--data.columns", words])
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_a_column_of_a_view_that_the_recipe_does_not_have():
+    with pytest.raises(BadInput, match=r"data.columns: 'front' is none of .*give --data.views front=cam for"):
+        changed(recipe("metaworld3"), {"data.columns": {"front": "cam"}})
+    with pytest.raises(BadInput, match=r"data.columns: no column for front"):
+        changed(recipe("metaworld3"), {"data.views": ("front=",)})
+
+
+@pytest.mark.parametrize(
+    "line", ["--episodes 0:3 7 --train.held-out 0.1", "--episodes=0:3 --train.held_out=0.1"]
+)
+def test_shortcuts_of_commands_that_read_data(line):
+    for command in ("train R", "encode R --dataset d --cache c", "inspect d --recipe R"):
+        _, overrides = parse([*command.split(), *line.split()])
+        assert overrides == {
+            "data.only.episodes": ("0:3", "7")[: 1 + ("7" in line)],
+            "data.held_out": 0.1,
+        }
+    command, overrides = parse(
+        ["compare", "A", "--dataset", "d", "--cache", "c", "--out", "o", "--episodes", "3"]
+    )
+    assert (command.episodes, overrides) == (3, {})
+
+
+def test_help_shows_columns_as_they_are_given(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse(["train", "metaworld3", "--data.columns", "action=a", "--help"])
+    assert "--data.columns NAME=COLUMN" in capsys.readouterr().out

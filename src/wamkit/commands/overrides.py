@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass, make_dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ import tyro
 from tyro.conf import AvoidSubcommands, FlagConversionOff, arg
 from wamkit_client.types import BadInput
 
+from wamkit.commands.columns import COLUMNS, PAIRS, pair_words, with_columns
 from wamkit.io.differences import flatten, replaced
 from wamkit.recipes import RECIPES, earlier, recipe
 
@@ -37,6 +38,22 @@ BEFORE_LISTS = "Put it before flags that take several values: they take every wo
 
 Recipe = Annotated[str, arg(metavar="RECIPE")]
 ListedRecipe = Annotated[str, arg(metavar="RECIPE", help=f"{', '.join(RECIPES)}. {BEFORE_LISTS}")]
+
+
+READS_DATA = ("train", "encode", "inspect")
+SHORTCUTS = {"--episodes": "--data.only.episodes", "--train.held-out": "--data.held-out"}
+"""Shorter flags of some values, for commands that read data for training; others have other --episodes."""
+
+
+def expanded(args: Sequence[str]) -> list[str]:
+    """The words of a command line without shortcuts."""
+    if not args or args[0] not in READS_DATA:
+        return list(args)
+    flags = [(word.partition("="), word) for word in args]
+    return [
+        SHORTCUTS[flag] + equals + value if (flag := own.replace("_", "-")) in SHORTCUTS else word
+        for (own, equals, value), word in flags
+    ]
 
 
 def override_flags(args: Sequence[str]) -> Any:
@@ -76,10 +93,10 @@ def changed(run: Run, overrides: Overrides) -> Run:
     """The run with overrides. Raises BadInput for wrong values, and for paths of another kind of policy."""
     from wamkit.config import check_together
 
-    known = flatten(asdict(run))
+    known = {*flatten(asdict(run)), COLUMNS}
     for path in overrides:
         _expect_path(path, known, f"recipe {run.recipe} has")
-    asked: Run = replaced(run, overrides)
+    asked: Run = replaced(run, with_columns(run.data, overrides))
     check_together(run, asked)
     return asked
 
@@ -99,18 +116,20 @@ def _flag(path: str) -> str:
 
 def words(overrides: Overrides) -> list[str]:
     """Overrides as a command line spells them."""
-    return [
-        word
-        for path, value in overrides.items()
-        for word in (_flag(path), *map(str, value if isinstance(value, tuple) else (value,)))
-    ]
+    return [word for path, value in overrides.items() for word in (_flag(path), *_value_words(value))]
+
+
+def _value_words(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return pair_words(value)
+    return list(map(str, value if isinstance(value, tuple) else (value,)))
 
 
 def print_values(name: str, prog: str) -> None:
     """Every value of a recipe, with its flag. prog: the command they may be given to."""
     run = recipe(name)
     sections = [(section, type(value := getattr(run, section)), value) for section in SECTIONS]
-    with suppress(SystemExit):
+    with suppress(SystemExit), PAIRS:
         tyro.cli(
             make_dataclass("Values", sections, frozen=True),
             args=["--help"],

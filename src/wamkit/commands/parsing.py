@@ -18,13 +18,14 @@ from tyro.conf import (
 
 from wamkit.commands.analysing import Analyse
 from wamkit.commands.collecting import Collect
+from wamkit.commands.columns import PAIRS
 from wamkit.commands.comparing import Compare
 from wamkit.commands.converting import Convert
 from wamkit.commands.data import Data
 from wamkit.commands.demo import Demo
 from wamkit.commands.inspecting import Inspect
 from wamkit.commands.measuring import Eval
-from wamkit.commands.overrides import PREFIXES, Overrides, override_flags, print_values
+from wamkit.commands.overrides import PREFIXES, Overrides, expanded, override_flags, print_values
 from wamkit.commands.reporting import Report
 from wamkit.commands.training import Encode, Train
 from wamkit.recipes import RECIPES
@@ -53,6 +54,7 @@ def parse(args: Sequence[str]) -> tuple[Command, Overrides]:
 
     Raises BadInput for an override of nothing; SystemExit for help (0) and for other wrong words (2), both printed.
     """
+    args = expanded(args)
     asks_for_help = bool(HELP & set(args))
     if asks_for_help:  # their flags are listed with those of the recipe
         args = [word for word in args if not word.startswith(PREFIXES)]
@@ -65,7 +67,8 @@ def parse(args: Sequence[str]) -> tuple[Command, Overrides]:
         ],
     )
     try:
-        parsed = tyro.cli(words, args=args, prog="wamkit", description=ABOUT)
+        with PAIRS:
+            parsed = tyro.cli(words, args=args, prog="wamkit", description=ABOUT)
     except SystemExit:
         if asks_for_help:
             for name in set(RECIPES).intersection(args):

@@ -1,0 +1,65 @@
+"""Columns and cameras by name on a command line: `--data.columns action=actions,proprio=state`,
+`--data.views front=observation.images.cam_high wrist`."""
+
+from __future__ import annotations
+
+import collections.abc
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_origin
+
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+if TYPE_CHECKING:
+    from wamkit.types import DataSpec
+
+VIEWS, COLUMNS = "data.views", "data.columns"
+PAIRS = ConstructorRegistry()
+"""How the parser reads and shows a mapping; to be entered around it."""
+
+
+@PAIRS.primitive_rule
+def _pairs(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    if get_origin(info.type) is not collections.abc.Mapping:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=COLUMN",
+        instance_from_str=pairs,
+        is_instance=lambda value: isinstance(value, Mapping),
+        str_from_instance=pair_words,
+    )
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """ "a=b,c=d" or "a=b" "c=d". ValueError for a word that is no pair, and for a name that is given twice."""
+    found: dict[str, str] = {}
+    for word in ",".join(words).split(","):
+        name, equals, column = word.partition("=")
+        if not (name and equals and column):
+            raise ValueError(f"expected NAME=COLUMN, as action=actions, got {word!r}")
+        if name in found:
+            raise ValueError(f"{name} is given twice: {found[name]} and {column}")
+        found[name] = column
+    return found
+
+
+def pair_words(columns: Mapping[str, str]) -> list[str]:
+    """The inverse of `pairs`."""
+    return [f"{name}={column}" for name, column in columns.items()]
+
+
+def with_columns(data: DataSpec, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides in which views that are given with their cameras are views and columns.
+
+    Columns that a recipe has and the command line does not name are kept, but for those of views that are gone.
+    """
+    changes = dict(overrides)
+    columns = dict(data.columns)
+    if VIEWS in overrides:
+        given = [word.partition("=") for words in overrides[VIEWS] for word in words.split(",")]
+        changes[VIEWS] = tuple(view for view, _, _ in given)
+        gone = {*data.views}.difference(changes[VIEWS])
+        columns = {name: column for name, column in columns.items() if name not in gone}
+        columns |= {view: camera for view, equals, camera in given if equals}
+    columns |= overrides.get(COLUMNS, {})
+    return changes | ({COLUMNS: columns} if columns != data.columns else {})
