@@ -173,3 +173,31 @@ def test_help_shows_columns_as_they_are_given(capsys):
     with pytest.raises(SystemExit, match="0"):
         parse(["train", "metaworld3", "--data.columns", "action=a", "--help"])
     assert "--data.columns NAME=COLUMN" in capsys.readouterr().out
+
+
+def test_what_actions_mean_and_the_suite_are_values_too():
+    line = "train metaworld3 --actions.names x y z grip --actions.kinds absolute absolute absolute gripper"
+    _, overrides = parse([*line.split(), "--suite", "metaworld_mt10"])
+    run = changed(recipe("metaworld3"), overrides)
+    assert (run.suite, run.actions.names) == ("metaworld_mt10", ("x", "y", "z", "grip"))
+    assert run.actions.kinds == ("absolute", "absolute", "absolute", "gripper")
+    assert (
+        parse(["compare", "a", "b", "--dataset", "d", "--cache", "c", "--out", "o", *words(overrides)])[1]
+        == overrides
+    )
+    assert changed(run, {"suite": ""}).suite == ""
+    assert changed(run, {"suite": "robotwin_clean"}).suite == "robotwin_clean"
+
+
+def test_a_suite_that_is_not_there_and_names_that_do_not_match():
+    with pytest.raises(BadInput, match="unknown suite 'metaworld33'; did you mean 'metaworld3'"):
+        changed(recipe("metaworld3"), {"suite": "metaworld33"})
+    with pytest.raises(BadInput, match="unknown suite 'robotwin_dirty'"):
+        changed(recipe("metaworld3"), {"suite": "robotwin_dirty"})
+    with pytest.raises(BadInput, match="action space: 2 names but 4 kinds"):
+        changed(recipe("metaworld3"), {"actions.names": ("x", "y")})
+
+
+def test_the_suite_of_an_evaluation_is_no_value_of_the_recipe():
+    command, overrides = parse(["eval", "run", "--suite", "metaworld3", "--eval.replan-steps", "4"])
+    assert command.suite == "metaworld3" and overrides == {"eval.replan_steps": 4}

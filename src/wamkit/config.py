@@ -48,8 +48,9 @@ PROVENANCE_FILE = "provenance.json"
 
 @dataclass(frozen=True)
 class Normalization:
-    """How each field is brought to unit range: "min_max" or "z_score" (spec 3.3).
+    """How each field is brought to unit range.
 
+    action, proprio: "min_max" or "z_score" (spec 3.3).
     statistics: "frames": of every step, each counted once. "published_windows": as the released code computes them
         (data/official_statistics.py). "file": as it saved them (`wamkit train --stats`).
     gripper: rule of an action's grippers: that of the other dimensions, "binary" or "inverted_min_max" (data/rules.py).

@@ -30,8 +30,9 @@ T = TypeVar("T", float, Tensor)
 
 @dataclass(frozen=True)
 class Shift:
-    """How far flow times lean towards noise, when training and when sampling (`shift`); 1 leaves them uniform.
+    """How far flow times lean towards noise (`shift`); 1 leaves them uniform.
 
+    train: when training. sample: when sampling.
     Both are part of what a policy was trained and published with. Raises BadInput unless both are above 0.
     """
 

@@ -54,6 +54,7 @@ class DataSpec:
     chunk_seconds: length of one action chunk; horizon = chunk_seconds * hz.
     whole_windows: samples begin only where frames and actions all lie inside the episode; else what lies past its end
         is padding.
+    proprio_dim, action_dim: dimensions of the robot's state (0: the policy is given none) and of an action.
     held_out: share of the episodes that no sample is taken of (data/hold_out.py says which).
     past_end: what training does with actions past the episode's end, which mean "stay" (data/actions.py): "masked", no
         loss is computed of them, or "supervised", they are targets like the others (LaWAM spec 2.6).

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, is_dataclass, make_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -20,11 +19,10 @@ from typing import (
     get_type_hints,
 )
 
-import tyro
-from tyro.conf import AvoidSubcommands, FlagConversionOff, arg
+from tyro.conf import arg
 from wamkit_client.types import BadInput
 
-from wamkit.commands.columns import COLUMNS, PAIRS, pair_words, with_columns
+from wamkit.commands.columns import COLUMNS, pair_words, with_columns
 from wamkit.io.differences import flatten, replaced
 from wamkit.recipes import RECIPES, earlier, recipe
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from wamkit.config import Run
 
 Overrides = dict[str, Any]  # {"train.steps": 2000}
-SECTIONS = ("policy", "data", "train", "eval", "normalization")
+SECTIONS = ("policy", "data", "actions", "train", "eval", "normalization")
 PREFIXES = tuple(f"--{section}." for section in SECTIONS)
 BEFORE_LISTS = "Put it before flags that take several values: they take every word up to the next flag."
 
@@ -41,6 +39,8 @@ ListedRecipe = Annotated[str, arg(metavar="RECIPE", help=f"{', '.join(RECIPES)}.
 
 
 READS_DATA = ("train", "encode", "inspect")
+SUITE = "suite"
+"""The value of a run that stands in no section; its flag is another one where a command is no `train` of some kind."""
 SHORTCUTS = {"--episodes": "--data.only.episodes", "--train.held-out": "--data.held-out"}
 """Shorter flags of some values, for commands that read data for training; others have other --episodes."""
 
@@ -63,13 +63,15 @@ def override_flags(args: Sequence[str]) -> Any:
     another kind. Raises BadInput for an unknown path.
     """
     types: dict[str, Any] = {}
-    given = [word for word in args if word.startswith(PREFIXES)]
+    suite = (flag_of(SUITE),) if {*args[:1]} & {*READS_DATA, "compare"} else ()
+    given = [word for word in args if word.startswith(PREFIXES) or word.partition("=")[0] in suite]
     if given:  # only then: these types import torch, for which `wamkit --help` should not wait
         from wamkit.config import Run
 
         for section in SECTIONS:
             for path, kind in _leaves(section, get_type_hints(Run)[section]):
                 types[path] = types.get(path, kind) | kind  # policies may share a path
+        types |= {SUITE: str} if suite else {}
     for word in given:
         path, _, _ = word.removeprefix("--").partition("=")
         _expect_path(path.replace("-", "_"), types, "recipes have")
@@ -97,46 +99,48 @@ def changed(run: Run, overrides: Overrides) -> Run:
     for path in overrides:
         _expect_path(path, known, f"recipe {run.recipe} has")
     asked: Run = replaced(run, with_columns(run.data, overrides))
+    if asked.suite != run.suite:
+        expect_suite(asked.suite)
     check_together(run, asked)
     return asked
+
+
+def expect_suite(name: str) -> None:
+    """BadInput for a suite that is not known; "": none."""
+    if name.startswith("robotwin"):
+        from wamkit.robotwin import find_suite
+
+        find_suite(name)
+    elif name:
+        from wamkit_client.suites import suite
+
+        suite(name)
 
 
 def _expect_path(path: str, known: Iterable[str], whose: str) -> None:
     if path not in known:
         [near] = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
         raise BadInput(
-            f"{_flag(path)}: {whose} no such value; did you mean {_flag(near)}? "
+            f"{flag_of(path)}: {whose} no such value; did you mean {flag_of(near)}? "
             "`wamkit train RECIPE --help` lists the values of a recipe"
         )
 
 
-def _flag(path: str) -> str:
+def flag_of(path: str) -> str:
+    """As the command line spells a value's path."""
     return f"--{path.replace('_', '-')}"
 
 
 def words(overrides: Overrides) -> list[str]:
     """Overrides as a command line spells them."""
-    return [word for path, value in overrides.items() for word in (_flag(path), *_value_words(value))]
+    return [word for path, value in overrides.items() for word in (flag_of(path), *value_words(value))]
 
 
-def _value_words(value: Any) -> list[str]:
+def value_words(value: Any) -> list[str]:
+    """As the command line spells a value."""
     if isinstance(value, Mapping):
         return pair_words(value)
     return list(map(str, value if isinstance(value, tuple) else (value,)))
-
-
-def print_values(name: str, prog: str) -> None:
-    """Every value of a recipe, with its flag. prog: the command they may be given to."""
-    run = recipe(name)
-    sections = [(section, type(value := getattr(run, section)), value) for section in SECTIONS]
-    with suppress(SystemExit), PAIRS:
-        tyro.cli(
-            make_dataclass("Values", sections, frozen=True),
-            args=["--help"],
-            prog=prog,
-            description=f"Values of {name}:",
-            config=(AvoidSubcommands, FlagConversionOff),
-        )
 
 
 def refuse_seed(overrides: Overrides, flag: str) -> None:

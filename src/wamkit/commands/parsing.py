@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import make_dataclass
+from itertools import pairwise
 from typing import Annotated, Any
 
 import tyro
@@ -15,6 +16,7 @@ from tyro.conf import (
     arg,
     subcommand,
 )
+from wamkit_client.references import is_reference
 
 from wamkit.commands.analysing import Analyse
 from wamkit.commands.collecting import Collect
@@ -25,9 +27,10 @@ from wamkit.commands.data import Data
 from wamkit.commands.demo import Demo
 from wamkit.commands.inspecting import Inspect
 from wamkit.commands.measuring import Eval
-from wamkit.commands.overrides import PREFIXES, Overrides, expanded, override_flags, print_values
+from wamkit.commands.overrides import PREFIXES, Overrides, expanded, override_flags
 from wamkit.commands.reporting import Report
 from wamkit.commands.training import Encode, Train
+from wamkit.commands.values import print_values
 from wamkit.recipes import RECIPES
 
 Command = (
@@ -47,6 +50,7 @@ Command = (
 
 ABOUT = "Train, measure and run World Action Models. Start with: wamkit demo"
 HELP = {"-h", "--help"}
+TAKE_RECIPES = ("train", "encode", "compare")
 
 
 def parse(args: Sequence[str]) -> tuple[Command, Overrides]:
@@ -71,7 +75,20 @@ def parse(args: Sequence[str]) -> tuple[Command, Overrides]:
             parsed = tyro.cli(words, args=args, prog="wamkit", description=ABOUT)
     except SystemExit:
         if asks_for_help:
-            for name in set(RECIPES).intersection(args):
+            for name in _recipes(args):
                 print_values(name, f"wamkit {args[0]} {name}")
         raise
     return parsed.command, parsed.overrides
+
+
+def _recipes(args: Sequence[str]) -> list[str]:
+    """The recipes that words name, the user's own where a command takes one; those behind a flag may be its value."""
+    named = [word for word in args if word in RECIPES]
+    if args[0] in TAKE_RECIPES:
+        own = (
+            word
+            for before, word in pairwise(args)
+            if is_reference(word) and (before in HELP or before[:2] != "--")
+        )
+        named += own
+    return list(dict.fromkeys(named))

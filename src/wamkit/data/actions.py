@@ -26,6 +26,7 @@ RELATIVE = ("delta", "rotation")
 class ActionSpace:
     """One name and one kind per action dimension.
 
+    names: of the dimensions. kinds: delta, absolute, gripper, rotation or quaternion, for each:
     delta: a displacement; zero means stay.
     absolute: a target; repeating it means stay.
     gripper: an opening or a closing command; repeating it means hold.

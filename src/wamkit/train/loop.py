@@ -42,13 +42,16 @@ class TrainConfig:
     accumulation: equal parts that a batch goes through the policy in, for memory; gradients and losses are averaged.
     seed: of the data order and of the noise; two runs with one seed see the same batches.
     learning_rate: the peak; linear warm-up from `warmup_start` of it, then `schedule` down to `final_fraction` of it.
+    warmup_steps: of the warm-up, which ends at the peak. warmup_start: of the peak, where it begins.
+    schedule: of the rate after the warm-up. final_fraction: of the peak, where the schedule ends.
+    betas, eps, weight_decay: of AdamW.
     decayed: what weight decay acts on: "matrices" (neither norms and biases nor parameters whose name ends in
-        one of `undecayed_names`) or "all".
+        one of `undecayed_names`) or "all". undecayed_names: how names of such parameters end.
     clip_norm: gradients of a larger total norm are scaled down to it; "none": they are not.
     average_decay: of the exponential moving average that becomes `weights.safetensors`; 0: the last weights.
     precision: "fp32", or "bf16": autocast; weights, optimizer and losses stay float32.
     compile: torch.compile the policy (worth its minutes on a GPU).
-    log_every, save_every: steps. keep_last: checkpoints kept.
+    log_every, save_every: steps from one row of the log, or one checkpoint, to the next. keep_last: checkpoints kept.
     prefetch: batches read ahead; 0: each is read when it is due.
     workers: processes that read and prepare samples; 0: a thread of this one does.
     """

@@ -30,7 +30,8 @@ Rows = tuple[Tensor, ...]
 class TransformerSize:
     """Everything that fixes the shape of the blocks and of what conditions them.
 
-    text_dim: width of context rows. time_dim: width of the time sinusoid.
+    width, ffn: of a token, and inside the feed-forward part. heads, head_dim: of the attention. layers: blocks.
+    text_dim: width of context rows. time_dim: width of the time sinusoid. eps: of the norms.
     """
 
     width: int

@@ -53,7 +53,11 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Adapters:
-    """Residual adapters after blocks `layers` (0-based: the OUTPUT of blocks[i] is adapted)."""
+    """Residual adapters in the video model.
+
+    layers: the blocks that are adapted (0-based: the OUTPUT of blocks[i]). dim: width of the bottleneck. gamma:
+    factor of what is added.
+    """
 
     layers: tuple[int, ...]
     dim: int

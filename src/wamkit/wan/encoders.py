@@ -37,7 +37,7 @@ class WanVAEConfig:
 
 @dataclass(frozen=True)
 class HashedTextConfig:
-    """Deterministic word vectors (wan/text.py)."""
+    """Deterministic word vectors (wan/text.py). width: of a vector. length: words of an instruction, with padding."""
 
     width: int = 64
     length: int = 16
@@ -50,7 +50,8 @@ class HashedTextConfig:
 @dataclass(frozen=True)
 class UMT5Config:
     """UMT5-XXL; path: a folder with the encoder's weights and tokenizer. stored: the folder that keeps what it encoded;
-    where every prompt is there, the encoder is not read and need not exist."""
+    where every prompt is there, the encoder is not read and need not exist. length: tokens of a prompt, with
+    padding."""
 
     path: str = "weights/Wan2.1-T2V-1.3B"
     stored: str = "weights/text"
@@ -63,7 +64,8 @@ class UMT5Config:
 
 @dataclass(frozen=True)
 class StoredTextConfig:
-    """Contexts computed earlier; path: a folder of the official text cache (one file per prompt)."""
+    """Contexts computed earlier; path: a folder of the official text cache (one file per prompt). length: tokens of a
+    prompt, with padding."""
 
     path: str = "weights/text"
     length: int = 128

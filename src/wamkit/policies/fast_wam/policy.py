@@ -80,11 +80,11 @@ class FastWAMConfig(PolicyConfig):
 
     action_width, action_ffn: of the action model; depth, heads and head channels are the video model's.
     variant: a row of policies/fast_wam/variants.py; mode: which of its ways of acting, "" for its first or only one.
-    sample_steps: Euler steps when acting. video_shift, action_shift, time_precision: of flow times, training and
-    sampling. noise: where sampling begins, as `Observation.noise_seed` says, or the same for every query as in the
-    published evaluations (policies/fast_wam/sampling.py). given_noise: probability that a training sample of IDM is
-    conditioned on a noised future, so that it forgives imagined ones; idm_share: that a sample of Optional-IDM is one
-    of IDM.
+    video_weight, action_weight: of the losses. sample_steps: Euler steps when acting.
+    video_shift, action_shift, time_precision: of flow times, training and sampling. noise: where sampling begins, as
+    `Observation.noise_seed` says, or the same for every query as in the published evaluations (sampling.py).
+    given_noise: probability that a training sample of IDM is conditioned on a noised future, so that it forgives
+    imagined ones; idm_share: that a sample of Optional-IDM is one of IDM.
     """
 
     codec: CodecConfig = field(

@@ -44,7 +44,11 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class DINOv3Size:
-    """Structure of a DINOv3 ViT; defaults: ViT-B/16."""
+    """Structure of a DINOv3 ViT; defaults: ViT-B/16.
+
+    width, ffn: of a token, and inside the feed-forward part. blocks, heads: layers, and attention heads of each. patch:
+    pixels of a patch's side. registers: tokens beside the patches.
+    """
 
     width: int = 768
     blocks: int = 12

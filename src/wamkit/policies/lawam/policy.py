@@ -61,7 +61,10 @@ SubgoalArm = Literal["predicted", "none", "oracle", "shuffled"]
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Factors on the run's learning rate, by part (spec 2.9)."""
+    """Factors on the run's learning rate, by part (spec 2.9).
+
+    expert: of the action expert. world: of the world model. prior: of the vision-language model. rest: of all else.
+    """
 
     expert: float = 1.0
     world: float = 1.0
@@ -78,8 +81,10 @@ class LaWAMConfig(PolicyConfig):
 
     world: the run directory of stage 1 (kind "lawam_world"), whose world model training starts from and whose inverse
         model is the teacher. features, latent: as stage 1 had them. begin: what else training starts from.
+    robots, robot_rows: which row of the expert's tables a robot has, and how many there are (robot_linear.RobotRows).
     prior_precision: of the stored prior, queries aside. The published one has no copy in float32 that small steps of
         the optimizer would add up in (spec 2.8).
+    sample_steps: Euler steps when acting. guidance: how far a chunk is driven from the one without a subgoal; 1: not.
     repeats: draws of (noise, time) per sample in the action loss; the prior and the world model run once.
     subgoal: what the expert is shown; see SUBGOALS. subgoal_weight, distill_weight: of the losses; 0 omits one.
     stop_subgoal_grad: actions do not train the world model and the code through the subgoal.

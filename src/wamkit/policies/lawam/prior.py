@@ -35,6 +35,9 @@ VISION_BASE = 10_000.0
 class PriorSize:
     """Structure of a Qwen3-VL; defaults: Qwen3-VL-2B cut to 16 text layers.
 
+    width, ffn: of a text token, and inside the feed-forward part. layers, heads, kv_heads, head_dim: of the text model.
+    vocabulary: rows of the token embedding. vision_width, vision_blocks, vision_heads, vision_ffn: of the vision model.
+    patch: pixels of a patch's side. merge: patches of a token's side.
     rope_base: of the text's rotary code. vision_taps: vision blocks whose output is added behind the first text
     layers (DeepStack). position_side: rows of the learned grid of position codes.
     """

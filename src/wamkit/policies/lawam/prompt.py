@@ -102,7 +102,11 @@ class QwenPromptConfig:
 
 @dataclass(frozen=True)
 class HashedPromptConfig:
-    """Words hashed into a small vocabulary, in the same structure, without any files; fields as in QwenPromptConfig."""
+    """Words hashed into a small vocabulary, in the same structure, without any files.
+
+    length: tokens of a prompt with padding. pixels: side of the square of a view that is one token. vocabulary: rows of
+    the prior's token embedding.
+    """
 
     length: int = 64
     pixels: int = 16

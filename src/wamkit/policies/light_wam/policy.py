@@ -59,7 +59,8 @@ LORA_LAYERS = (
 class LoRATuning:
     """The video model is frozen but for its head; low-rank additions on ten projections of every block.
 
-    base: the released video model, a file or folder (wan/checkpoint.py).
+    base: the released video model, a file or folder (wan/checkpoint.py). rank: of an addition. alpha: an addition is
+    scaled by alpha / rank.
     """
 
     base: str = "weights/Wan2.1-T2V-1.3B"
@@ -80,7 +81,10 @@ class FullTuning:
 
 @dataclass(frozen=True)
 class StepWeights:
-    """Action steps before `prefix` weigh `weight` in the loss, later ones `tail`."""
+    """Weights of a chunk's actions in the loss.
+
+    prefix: how many first ones weigh `weight`. weight: of these. tail: of the later ones.
+    """
 
     prefix: int
     weight: float = 1.0
@@ -98,7 +102,8 @@ class LightWAMConfig(PolicyConfig):
     objective: "cotrain" (two passes: full-resolution present, pooled clip), "cotrain_one_pass" (the same function
     where video_pool is 1, one pass), "action_only" (no video co-training).
     adapters.layers are also the taps the expert reads. video_pool: average pooling of the supervised latents.
-    video_shift: of the video's flow times. time_precision: how they are rounded in training (wamkit.flow.TIMES).
+    video_weight, action_weight: of the losses. video_shift: of the video's flow times.
+    time_precision: how they are rounded in training (wamkit.flow.TIMES).
     """
 
     codec: CodecConfig = field(default_factory=WanVAEConfig)

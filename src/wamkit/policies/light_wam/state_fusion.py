@@ -21,8 +21,11 @@ from wamkit.nn.sinusoid import Sinusoid
 
 @dataclass(frozen=True)
 class StateFusionConfig:
-    """Published: 16 queries, 8 heads, level 4608, trunk 6144, one trunk block, step code 256.
+    """Structure of the action expert; the published one by default.
 
+    queries, heads: learned queries to each tapped block, and heads of their attention. level_dim: width of what is read
+    from a block. trunk_dim, trunk_blocks: width and number of the blocks behind. step_dim: width of the code of an
+    action's place in the chunk.
     query_std: of the queries' initial values. At the published 0.02 all queries look everywhere alike for the first
     thousands of steps; short trainings begin with queries that differ.
     """
