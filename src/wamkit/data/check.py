@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wamkit.data.conventions import columns_flag, proposal
+from wamkit.data.lerobot.columns import SOURCES, Names, named, numeric_columns
 from wamkit.data.lerobot.dataset import decode_image, to_numpy
 from wamkit.data.lerobot.disk import (
     RESTORE,
@@ -31,6 +33,7 @@ from wamkit.data.lerobot.files import (
     TEXT_COLUMNS,
     V3,
     Episode,
+    Feature,
     Info,
     dimension_names,
     first_users,
@@ -47,7 +50,7 @@ from wamkit.io.progress import bar
 FEW = 5
 """Problems of single episodes that are listed for one file; the others are counted."""
 
-STATE = "observation.state"
+STATE = SOURCES["proprio"]
 
 Columns = Mapping[str, np.ndarray]
 Problems = Iterator[Broken]
@@ -61,10 +64,18 @@ def check(path: str | Path) -> list[Broken]:
 def remarks(path: str | Path) -> list[str]:
     """What is no problem of a dataset but decides what it can train. Empty where meta/info.json cannot be read."""
     try:
-        features = read_info(Path(path)).features
+        proposed = proposal(read_info(Path(path)))
     except Broken:
         return []
-    return [] if STATE in features else [f"{INFO}: no {STATE!r}; it trains policies without proprio only"]
+    found = []
+    if proposed.columns:
+        taken = ", ".join(
+            f"{name} is {column!r} ({proposed.reasons[name]})" for name, column in proposed.columns.items()
+        )
+        found.append(f"{INFO}: by the names of columns, {taken}; train with {columns_flag(proposed.columns)}")
+    if "proprio" in proposed.missing:
+        found.append(f"{INFO}: no {STATE!r}; it trains policies without proprio only")
+    return found
 
 
 def _caught(problems: Problems) -> Problems:
@@ -94,24 +105,33 @@ def _problems(root: Path) -> Problems:
     usable = needed.keys() - {problem.where for problem in missing}
     firsts = accumulate((episode.length for episode in episodes), initial=0)
     numbered = dict(zip((episode.index for episode in episodes), firsts, strict=False))
-    yield from _data(_Meta(root, info, episodes, tasks, numbered), usable)
+    names = named(info, proposal(info).columns)
+    yield from _data(_Meta(root, info, episodes, tasks, numbered, names), usable)
     yield from _videos(root, info, episodes, usable)
 
 
 @dataclass(frozen=True)
 class _Meta:
-    """What the meta files say. firsts: the first row of each episode in the dataset, by the episode's index."""
+    """What the meta files say.
+
+    firsts: the first row of each episode in the dataset, by the episode's index. names: where its actions are.
+    """
 
     root: Path
     info: Info
     episodes: Sequence[Episode]
     tasks: Mapping[int, str]
     firsts: Mapping[int, int]
+    names: Names
 
 
 def _features(info: Info) -> Problems:
-    if "action" not in info.features:
-        yield Broken(INFO, "no feature 'action'", "a policy cannot be trained without; record it")
+    if "action" in proposal(info).missing:
+        there = numeric_columns(info.features)
+        remedy = (
+            f"say which it is: --data.columns action=COLUMN, of {', '.join(there)}" if there else "record it"
+        )
+        yield Broken(INFO, "no feature 'action'", f"a policy cannot be trained without; {remedy}")
     if not info.cameras:
         yield Broken(INFO, "no camera", "a policy cannot be trained without; record at least one")
 
@@ -176,7 +196,7 @@ def _data(meta: _Meta, usable: Container[str]) -> Problems:
         if file in usable:
             yield from _caught(_data_file(meta, file, list(members), ranges))
     if len({found.shape for found in ranges}) == 1:
-        yield from _still(meta.info, np.min(ranges, axis=0)[0], np.max(ranges, axis=0)[1])
+        yield from _still(meta.names.features["action"], np.min(ranges, axis=0)[0], np.max(ranges, axis=0)[1])
 
 
 def _data_file(meta: _Meta, file: str, members: Sequence[Episode], ranges: list[np.ndarray]) -> Problems:
@@ -193,8 +213,8 @@ def _data_file(meta: _Meta, file: str, members: Sequence[Episode], ranges: list[
     if len(found) > FEW:
         what = f"{len(found) - FEW} more problems of its episodes"
         yield Broken(file, what, "correct the first ones and check again")
-    if "action" in columns and rows:
-        actions = columns["action"].reshape(rows, -1)
+    if "action" in meta.names.features and rows:
+        actions = meta.names.column("action", columns.__getitem__).reshape(rows, -1)
         ranges.append(np.stack([np.nanmin(actions, axis=0), np.nanmax(actions, axis=0)]))
 
 
@@ -276,8 +296,8 @@ def _episode(episode: Episode, meta: _Meta, columns: Columns) -> Problems:
         yield Broken(where, f"{name} has task {unknown[0]}, which has no text", "add it to meta/tasks")
 
 
-def _still(info: Info, low: np.ndarray, high: np.ndarray) -> Problems:
-    names = dimension_names(info.features["action"], len(low))
+def _still(feature: Feature, low: np.ndarray, high: np.ndarray) -> Problems:
+    names = dimension_names(feature, len(low))
     for dim in np.flatnonzero(high - low < STILL):
         label = f" ({names[dim]})" if names[dim] else ""
         what = f"action dimension {dim}{label} is always {low[dim]:g}"

@@ -20,9 +20,11 @@ from torch import Tensor
 from wamkit_client.types import BadInput, Observation
 
 from wamkit.data.actions import ActionSpace, pad_actions
+from wamkit.data.fit import expect_fit
 from wamkit.data.hold_out import held_out_episodes, kept_episodes
 from wamkit.data.joined import AnyDataset
-from wamkit.data.lerobot.dataset import Dataset, Episode
+from wamkit.data.lerobot.columns import SOURCES
+from wamkit.data.lerobot.dataset import Episode
 from wamkit.data.windows import window
 from wamkit.tree import Tree
 from wamkit.types import Clip, DataSpec
@@ -105,7 +107,7 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
         self.dataset, self.spec, self.space = dataset, spec, space
         self.names = dict(zip(spec.views, names or spec.views, strict=True))
         for part in dataset.parts:
-            self._check(part)
+            expect_fit(part, spec, space)
         self.episodes = episodes_of(dataset, spec, share)
         if not self.episodes:
             raise BadInput(f"{dataset.where}: no episode is held out; give --data.held-out 0.05")
@@ -152,7 +154,7 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
         episode, step = found.index, i - self.numbers[place].start
         steps = window(found.length, found.actions, step, self.spec.frame_offsets, self.spec.horizon)
         views = {view: self.dataset.frames(view, episode, steps.frame_steps) for view in names}
-        actions = self.dataset.rows("action", [found])
+        actions = self.dataset.rows(SOURCES["action"], [found])
         action_is_pad = torch.tensor(steps.action_is_pad)
         clip = Clip(
             views={self.names[view]: torch.from_numpy(frames)[None] for view, frames in views.items()},
@@ -177,43 +179,5 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
     def _proprio(self, episode: Episode, steps: Sequence[int]) -> Float[Tensor, "n p"]:
         if not self.spec.proprio_dim:
             return torch.zeros(len(steps), 0)
-        rows = self.dataset.rows("observation.state", [episode])
+        rows = self.dataset.rows(SOURCES["proprio"], [episode])
         return torch.from_numpy(rows[list(steps)].astype(np.float32))
-
-    def _check(self, dataset: Dataset) -> None:
-        spec = self.spec
-        for view in spec.views:
-            if view not in dataset.cameras:
-                raise BadInput(
-                    f"{dataset.root}: camera {view!r} is missing; the dataset has {list(dataset.cameras)}. "
-                    "Name one of these in the recipe's views"
-                )
-        if abs(dataset.fps - spec.hz) > 1e-6:
-            raise BadInput(
-                f"{dataset.root}: {dataset.fps:g} frames per second, the recipe asks for {spec.hz:g} Hz; "
-                "change the recipe's hz (and its times), or record at that rate"
-            )
-        for column, expected in (("action", spec.action_dim), ("observation.state", spec.proprio_dim)):
-            if not expected:
-                continue
-            if column not in dataset.features:
-                raise BadInput(
-                    f"{dataset.root}: column {column!r} is missing; a policy cannot be trained without"
-                )
-            got = int(np.prod(dataset.features[column]["shape"]))
-            if got != expected:
-                raise BadInput(
-                    f"{dataset.root}: {column} has {got} dimension(s), the recipe expects {expected}; "
-                    "choose the recipe of this robot, or change the recipe's dimension"
-                )
-        if len(self.space) != spec.action_dim:
-            raise BadInput(
-                f"the action space names {len(self.space)} dimensions, the recipe has {spec.action_dim}; "
-                "name every dimension once"
-            )
-        silent = [index for index, task in dataset.tasks.items() if not task.strip()]
-        if silent or not dataset.tasks:
-            raise BadInput(
-                f"{dataset.root}: {f'task {silent[0]} has' if silent else 'there are'} no instructions, and a policy "
-                "is told what to do in words; add the texts to meta/tasks"
-            )

@@ -12,10 +12,13 @@ from rich.table import Table
 
 from wamkit.config import Run, diff, load_provenance, load_run
 from wamkit.data.canvas import canvas_size
-from wamkit.data.lerobot.columns import SOURCES
+from wamkit.data.conventions import columns_flag, proposal
+from wamkit.data.lerobot.columns import SOURCES, numeric_columns
 from wamkit.data.lerobot.dataset import Dataset
-from wamkit.data.lerobot.files import dimension_names
-from wamkit.data.normalize import dataset_stats
+from wamkit.data.lerobot.disk import inside
+from wamkit.data.lerobot.files import dimension_names, image_size, read_info
+from wamkit.data.normalize import field_rows
+from wamkit.data.statistics import Stats
 from wamkit.io.progress import shortened
 from wamkit.recipes import OURS, recipe
 from wamkit.report.results import RESULTS, Compared, Rate
@@ -24,22 +27,25 @@ from wamkit.stages.run import open_clips
 
 
 def dataset_table(path: Path) -> Table:
-    """Facts of a dataset and the ranges of its numbers."""
-    dataset = Dataset.open(path)
+    """Facts of a dataset and the ranges of its numbers, of which its columns are taken by their names."""
+    with inside(path):
+        proposed = proposal(read_info(path))
+    dataset = Dataset.open(path, proposed.columns)
     table = _facts(
         str(path),
         {
             "format": f"LeRobot {dataset.version}",
             "robot": dataset.robot_type,
             "episodes": f"{len(dataset.episodes)}, {dataset.total_steps} steps at {dataset.fps:g} Hz",
-            "cameras": ", ".join(dataset.cameras),
+            "cameras": ", ".join(f"{name} {_size(dataset, name)}" for name in dataset.cameras),
+            "columns": ", ".join(numeric_columns(dataset.info.features)),
+            **({"to read it": columns_flag(proposed.columns)} if proposed.columns else {}),
             "instructions": shortened("; ".join(dataset.tasks.values())),
             "fingerprint": dataset.fingerprint()[:16],
         },
     )
-    for name, stats in dataset_stats(dataset, dataset.episodes).items():
-        if not len(stats.min):
-            continue
+    for name in (name for name, column in SOURCES.items() if column in dataset.features):
+        stats = Stats.of(field_rows(dataset, name, dataset.episodes))
         names = dimension_names(dataset.features[SOURCES[name]], len(stats.min))
         ranges = [
             f"{label} {low:.3g} .. {high:.3g}".strip()
@@ -47,6 +53,10 @@ def dataset_table(path: Path) -> Table:
         ]
         table.add_row(f"{name} range", "   ".join(ranges))
     return table
+
+
+def _size(dataset: Dataset, camera: str) -> str:
+    return "x".join(map(str, image_size(dataset.features[dataset.camera_keys[camera]])))
 
 
 def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:

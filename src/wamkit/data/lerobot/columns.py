@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+import numpy as np
 
 from wamkit.data.lerobot.disk import Broken
 from wamkit.data.lerobot.files import INFO, NUMBERS, Feature, Info, dimension_names
@@ -44,6 +46,13 @@ class Names:
     joined: Mapping[str, tuple[Part, ...]]
     features: Mapping[str, Feature]
     cameras: Mapping[str, str]
+
+    def column(self, name: str, stored: Callable[[str], np.ndarray]) -> np.ndarray:
+        """Rows of a column: as `stored` returns them by a stored name or, of several, as [n d]."""
+        if name not in self.joined:
+            return stored(name)
+        parts = [(stored(part.column), part.dims) for part in self.joined[name]]
+        return np.concatenate([rows.reshape(len(rows), -1)[:, dims] for rows, dims in parts], axis=1)
 
 
 def named(info: Info, columns: Mapping[str, str]) -> Names:

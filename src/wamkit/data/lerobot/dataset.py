@@ -145,12 +145,7 @@ class Dataset:
 
         Raises BadInput for an unknown column or episode, and where the file does not hold the episode's rows.
         """
-        if name not in self.names.joined:
-            return self._stored(name, episode)
-        parts = [(self._stored(part.column, episode), part.dims) for part in self.names.joined[name]]
-        return _read_only(
-            np.concatenate([values.reshape(len(values), -1)[:, dims] for values, dims in parts], axis=1)
-        )
+        return _read_only(self.names.column(name, lambda column: self._stored(column, episode)))
 
     def _stored(self, name: str, episode: int) -> np.ndarray:
         file, rows = self._episode(episode).file, self._rows(episode)
