@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from wamkit.analysis.open_loop import Chunk
 from wamkit.data.normalize import LIMIT
 from wamkit.data.statistics import STILL
 from wamkit.report.facts import Facts, facts
 from wamkit.report.page import Header, Section, write_page
 from wamkit.report.plots import chunk as chunk_plot
 from wamkit.report.plots import spark
-from wamkit.report.seen import Chunk, Field, Seen, gripper_direction
+from wamkit.report.seen import Field, Seen, gripper_direction
 
 
 @dataclass(frozen=True)

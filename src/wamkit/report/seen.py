@@ -5,13 +5,13 @@ Measured by stages/inspection.py, judged by stages/findings.py, drawn by report/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wamkit.analysis.open_loop import Chunk, OpenLoop, correlation
 from wamkit.data.actions import ActionSpace
 from wamkit.data.statistics import STILL, Stats
 from wamkit.types import DataSpec
@@ -91,32 +91,6 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Actions of one sample, physical units, and what the policy predicts there (no row without a policy)."""
-
-    id: str
-    instruction: str
-    recorded: Float[np.ndarray, "k a"]
-    is_pad: Bool[np.ndarray, " k"]
-    predicted: Float[np.ndarray, "_ a"]
-
-
-@dataclass(frozen=True)
-class OpenLoop:
-    """Predicted against recorded actions, without padding; one number per dimension, over `samples` chunks.
-
-    error: mean absolute error, physical; unit_error: in the normaliser's units. constant_error: mean absolute error
-    of always predicting the median of these actions. correlation: of predicted and recorded; NaN where one is still.
-    """
-
-    samples: int
-    error: np.ndarray
-    unit_error: np.ndarray
-    constant_error: np.ndarray
-    correlation: np.ndarray
-
-
-@dataclass(frozen=True)
 class Seen:
     """Everything.
 
@@ -150,27 +124,6 @@ class Seen:
     def field(self, name: str) -> Field:
         """ "action" or "proprio"."""
         return next(field for field in self.fields if field.field == name)
-
-
-def open_loop(chunks: Sequence[Chunk], scale: np.ndarray) -> OpenLoop:
-    """Compare what was predicted with what was recorded. scale [a]: unit range per physical unit."""
-    judged = [chunk for chunk in chunks if len(chunk.predicted)]
-    if not judged:
-        nothing = np.full(len(scale), np.nan)
-        return OpenLoop(0, nothing, nothing, nothing, nothing)
-    recorded = np.concatenate([chunk.recorded[~chunk.is_pad] for chunk in judged])  # [n, a]
-    predicted = np.concatenate([chunk.predicted[~chunk.is_pad] for chunk in judged])  # [n, a]
-    error = np.abs(predicted - recorded).mean(axis=0)
-    constant = np.abs(recorded - np.median(recorded, axis=0)).mean(axis=0)
-    pairs = zip(predicted.T, recorded.T, strict=True)
-    return OpenLoop(len(judged), error, error * scale, constant, np.array([correlation(*p) for p in pairs]))
-
-
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's, of [n] and [n]; NaN where either does not move or is not finite."""
-    if len(x) < 2 or not np.isfinite([x, y]).all() or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.corrcoef(x, y)[0, 1])
 
 
 def gripper_direction(seen: Seen) -> list[str]:

@@ -5,14 +5,17 @@ An Episode turns a step into the clip a policy encodes. It does not know policie
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from wamkit_client.types import Observation
 
-from wamkit.data.clips import Clips
+from wamkit.data.clips import Clips, ClipSample
 from wamkit.types import Clip
 
 MOMENTS = 12
@@ -78,12 +81,12 @@ class DatasetEpisode:
     @property
     def title(self) -> str:
         """Its number."""
-        return f"episode {self.clips.dataset.label(self.clips.episodes[self.place].index)}"
+        return f"episode {self.clips.dataset.label(self.index)}"
 
     @property
     def detail(self) -> str:
         """What the robot was told at its beginning."""
-        return self._sample(0).instructions[0]
+        return self._sample(0).clip.instructions[0]
 
     @property
     def robot(self) -> str:
@@ -102,24 +105,54 @@ class DatasetEpisode:
 
     def clip(self, step: int, offsets: Sequence[int], views: Sequence[str]) -> Clip:
         """The views by the policy's names; see Episode."""
-        episode = self.clips.episodes[self.place].index
         own = {ours: theirs for theirs, ours in self.clips.names.items()}
         steps = [step + offset for offset in offsets]
-        frames = {view: self.clips.dataset.frames(own[view], episode, steps) for view in views}
+        frames = {view: self.clips.dataset.frames(own[view], self.index, steps) for view in views}
         return replace(
-            self._sample(step),
+            self._sample(step).clip,
             views={view: torch.from_numpy(np.array(found))[None] for view, found in frames.items()},
         )
 
-    def _sample(self, step: int) -> Clip:
-        """Without images."""
-        return self.clips.without_views(self.clips.numbers[self.place].start + step).clip
+    def observation(self, step: int, noise_seed: int) -> Observation:
+        """What its robot would have sent at a step, with its own names of cameras."""
+        sample = self._sample(step)
+        views = self.clips.spec.views
+        frames = {view: self.clips.dataset.frames(view, self.index, [step])[0] for view in views}
+        return replace(sample.observation(noise_seed), images=frames)
+
+    def chunk(self, step: int) -> ClipSample:
+        """Its recorded actions from a step on; no image."""
+        return self._sample(step)
+
+    def before(self, step: int) -> Float[np.ndarray, "_ a"]:
+        """The recorded action of the step before; no row at the beginning."""
+        return self.actions[max(step - 1, 0) : step]
+
+    @property
+    def index(self) -> int:
+        """Its number in `clips.dataset`."""
+        return self.clips.episodes[self.place].index
+
+    @property
+    def actions(self) -> Float[np.ndarray, "n a"]:
+        """Every recorded one, physical."""
+        episode = self.clips.episodes[self.place]
+        return self.clips.dataset.rows("action", [episode])[: episode.actions].astype(np.float32)
+
+    def _sample(self, step: int) -> ClipSample:
+        return self.clips.without_views(self.clips.numbers[self.place].start + step)
 
 
 def dataset_episodes(clips: Clips, most: int) -> list[DatasetEpisode]:
     """At most that many of those that begin a sample, evenly."""
     places = [place for place, own in enumerate(clips.numbers) if own]
     return [DatasetEpisode(clips, places[i]) for i in evenly(len(places), most)]
+
+
+def located(clips: Clips, i: int) -> tuple[DatasetEpisode, int]:
+    """Episode and step of sample i."""
+    place = bisect_right([own.stop for own in clips.numbers], i)
+    return DatasetEpisode(clips, place), i - clips.numbers[place].start
 
 
 def evenly(count: int, most: int) -> list[int]:

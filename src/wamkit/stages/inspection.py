@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wamkit.analysis.open_loop import open_loop
 from wamkit.config import Run, inference_overrides, load_engine_as, load_normalizer, load_run, to_json
 from wamkit.data.canvas import canvas_size, tile, view_boxes
 from wamkit.data.clips import Clips, ClipSample
@@ -23,22 +24,23 @@ from wamkit.data.lerobot.dataset import Episode
 from wamkit.data.lerobot.files import dimension_labels, dimension_names, image_size
 from wamkit.data.normalize import Normalizer, field_rows
 from wamkit.data.statistics import Stats
-from wamkit.infer.engine import Engine
 from wamkit.io.progress import Advance, bar, command
 from wamkit.io.tensors import not_finite
 from wamkit.io.weights import run_weights
-from wamkit.report.seen import Chunk, Field, Look, Seen, View, open_loop
+from wamkit.report.predictions import chunks_of
+from wamkit.report.seen import Field, Look, Seen, View
+from wamkit.report.watched import evenly
 from wamkit.stages.findings import findings
 from wamkit.stages.run import best_device, fit_normalizer
 from wamkit.train.checkpoint import told_not_finite
-from wamkit.types import DataSpec, Policy
+from wamkit.types import DataSpec
 from wamkit.wan.encoders import Codec
 
 EPISODES = 3
 """Whose first, middle and last step are looked at: the first, the middle and the last of the dataset."""
 
-PREDICTED, BATCH = 24, 8
-"""Samples that a run's policy predicts, evenly over the dataset, and how many of them at once."""
+PREDICTED = 24
+"""Samples that a run's policy predicts, evenly over the dataset."""
 
 
 def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> list[str]:
@@ -115,17 +117,12 @@ def chosen(clips: Clips, predicted: int) -> tuple[list[int], list[int], list[int
     The last chunk that is shown has half of its actions past its episode's end, where the episode is long enough.
     """
     episodes = [own for own in clips.numbers if own]
-    looked_at = [episodes[place] for place in _spread(len(episodes), EPISODES)]
+    looked_at = [episodes[place] for place in evenly(len(episodes), EPISODES)]
     looked = [own[step] for own in looked_at for step in sorted({0, len(own) // 2, len(own) - 1})]
     first, middle, last = looked_at[0], looked_at[len(looked_at) // 2], looked_at[-1]
     late = max(0, len(last) - clips.spec.horizon // 2)
     shown = {first[0], middle[len(middle) // 2], last[late]}
-    return looked, sorted(shown), _spread(len(clips), predicted)
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most that many of 0 .. count - 1, evenly, both ends included."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round()).astype(int).tolist()
+    return looked, sorted(shown), evenly(len(clips), predicted)
 
 
 def _look(
@@ -151,31 +148,6 @@ def _view(name: str, dataset: AnyDataset, spec: DataSpec, looks: Sequence[Look])
     canvas = torch.cat([look.canvas.transpose(0, 1) for look in looks])  # [n, 3, H, W]
     source = image_size(dataset.features[dataset.camera_keys[name]])
     return View(name, source, box, canvas[:, :, top : top + height, left : left + width])
-
-
-def chunks_of(
-    clips: Clips, indices: Sequence[int], engines: Sequence[Engine[Policy]], advance: Advance
-) -> dict[int, Chunk]:
-    """Recorded actions, and what the policy (where there is one) predicts from the observation of that step."""
-    chunks = {}
-    for start in range(0, len(indices), BATCH):
-        batch = indices[start : start + BATCH]
-        samples = [clips.sample(i) for i in batch]
-        observations = [sample.observation(i) for sample, i in zip(samples, batch, strict=True)]
-        nothing = np.zeros((0, clips.spec.action_dim), np.float32)
-        predicted = [nothing] * len(batch)
-        for engine in engines:
-            predicted = [chunk.actions for chunk in engine.act(observations)]
-        for i, sample, actions in zip(batch, samples, predicted, strict=True):
-            chunks[i] = Chunk(
-                id=sample.id,
-                instruction=sample.clip.instructions[0],
-                recorded=sample.actions[0].numpy(),
-                is_pad=sample.action_is_pad[0].numpy(),
-                predicted=actions,
-            )
-        advance(len(batch), note="action chunks")
-    return chunks
 
 
 def _field(field: str, run: Run, dataset: AnyDataset, normalizer: Normalizer) -> Field:
