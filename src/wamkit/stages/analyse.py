@@ -36,6 +36,7 @@ from wamkit.report.analyses import (
     RolloutRecord,
     Transferred,
 )
+from wamkit.report.watched import evenly
 from wamkit.stages.plan import meta_policy
 from wamkit.stages.run import best_device, device_name
 from wamkit.types import Policy, WorldModel
@@ -109,7 +110,7 @@ def rollout(
             f"{looked.clips.dataset.where}: {len(long)} episodes are longer than {stride} steps, expected at least "
             f"{max(config.least, 2)}; give a larger dataset, or a smaller --least"
         )
-    chosen = [long[place] for place in _evenly(len(long), config.trajectories)]
+    chosen = [long[place] for place in evenly(len(long), config.trajectories)]
 
     def frames(i: int) -> Tensor:
         return looked.frames(chosen[i], range(0, chosen[i].length, stride))
@@ -124,10 +125,10 @@ def rollout(
     images = torch.cat(
         [
             world.features(looked.frames(chosen[i], [chosen[i].length // 2]))
-            for i in _evenly(len(chosen), config.images)
+            for i in evenly(len(chosen), config.images)
         ]
     )
-    tried = every[torch.tensor(_evenly(len(every), config.codes))]
+    tried = every[torch.tensor(evenly(len(every), config.codes))]
     transferred, drawn = _transfer(looked, chosen)
     record = RolloutRecord(
         origin=origin(looked, run_dir, command),
@@ -165,11 +166,6 @@ def _transfer(looked: Looked, chosen: Sequence[Episode]) -> tuple[Transferred, T
     drawn = transfer(list(first), [pair[0].numpy() for pair in pairs], change, world.grid)
     episodes = [dataset.label(episode.index) for episode in first.values()]
     return Transferred(episodes, list(first), drawn.sizes), drawn
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """At most that many of 0 .. count - 1, both ends included."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round()).astype(int).tolist()
 
 
 @torch.no_grad()
@@ -222,7 +218,7 @@ def _chunks(looked: Looked, run_dir: Path, config: HeatmapConfig, episode: Episo
             f"{clips.dataset.where}: episode {config.episode} has {episode.length} steps, expected more than the "
             f"{stride} that are predicted; name another --episode"
         )
-    starts = [starts[place] for place in _evenly(len(starts), config.chunks)]
+    starts = [starts[place] for place in evenly(len(starts), config.chunks)]
     now, later = (looked.frames(episode, [start + ahead for start in starts]) for ahead in (0, stride))
     u, truth = world.features(now), world.features(later)
     features = {"now": u, "truth": truth, "oracle": world.step(u, world.infer(u, truth))}
