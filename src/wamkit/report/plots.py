@@ -18,12 +18,16 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 STYLE = mpl.rc_params_from_file(Path(__file__).with_name("page.mplstyle"), use_default_template=False)
 
 LINES, HISTOGRAM, SPARK = (3.5, 2.05), (2.6, 1.7), (1.8, 0.4)
 """Width and height in inches; the page scales plots, but not by much."""
+
+LABEL, FAINTEST = 22, 0.01
+"""Characters that the name of a row of a map is shortened to, and the least value that is drawn in it."""
 
 # A stand-in is a colour that matplotlib would not choose by itself; page.mplstyle has more of them.
 VARIABLES = {
@@ -142,6 +146,58 @@ def chunk(
     axes.set_xlim(-0.5, end)
     axes.set_xlabel("step of the chunk")
     return _svg(figure, f"{name} of {sample}")
+
+
+@mpl.rc_context(STYLE)
+def track(
+    name: str,
+    episode: str,
+    recorded: np.ndarray,
+    starts: Sequence[int],
+    chunks: Sequence[np.ndarray],
+    least: float,
+) -> Markup:
+    """A dimension of an episode: recorded [t], and over it chunks that were predicted at `starts`, each from a dot on.
+
+    least: height of the plot in units of the values, where they need no more.
+    """
+    figure, axes = _blank(name, LINES)
+    axes.plot(recorded, color=BLUE, linewidth=1.3)
+    for start, chunk in zip(starts, chunks, strict=True):
+        axes.plot(range(start, start + len(chunk)), chunk, color=ORANGE, linewidth=1.2)
+    axes.plot(
+        starts, [chunk[0] for chunk in chunks], color=ORANGE, linestyle="none", marker="o", markersize=2.6
+    )
+    low, high = axes.get_ylim()
+    missing = max(0.0, least - (high - low)) / 2
+    axes.set_ylim(low - missing, high + missing)
+    axes.set_xlim(0, max(len(recorded) - 1, 1))
+    axes.set_xlabel("step of the episode")
+    return _svg(figure, f"{name} of {episode}")
+
+
+@mpl.rc_context(STYLE)
+def heat_map(name: str, rows: Sequence[str], values: np.ndarray, x_label: str) -> Markup:
+    """Cells [rows, columns] from -1 (the page's blue) over 0 (nothing) to 1 (red); NaN is nothing too."""
+    labels = [row if len(row) <= LABEL else row[: LABEL - 1] + "…" for row in rows]
+    left, bottom, top = 0.12 + 0.067 * max(map(len, labels)), 0.41, 0.37
+    width, height = LINES[0], max(LINES[1], bottom + top + 0.15 * len(rows))
+    figure = Figure(figsize=(width, height))
+    figure.text(0.004, 1 - 0.2 / height, name, color=INK, fontsize=9.5)
+    axes = figure.add_axes(
+        (left / width, bottom / height, 1 - (left + 0.07) / width, 1 - (bottom + top) / height)
+    )
+    for row, cells in enumerate(values):
+        for column, value in enumerate(cells):
+            if abs(value) >= FAINTEST:  # not where it is NaN
+                colour, corner = RED if value > 0 else BLUE, (column + 0.5, row - 0.5)
+                axes.add_patch(Rectangle(corner, 1, 1, color=colour, alpha=abs(value), linewidth=0))
+    axes.set(xlim=(0.5, values.shape[1] + 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), labels)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.grid(visible=False)
+    axes.set_xlabel(x_label)
+    return _svg(figure, name)
 
 
 def _blank(name: str, size: tuple[float, float]) -> tuple[Figure, Axes]:

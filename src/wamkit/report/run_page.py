@@ -21,6 +21,7 @@ from wamkit.report.distributions import Distribution, distributions
 from wamkit.report.facts import Facts, facts
 from wamkit.report.future import FutureConfig, future
 from wamkit.report.latent_action import latent_action
+from wamkit.report.open_loop import OpenLoop, open_loop, open_loop_header
 from wamkit.report.page import Header, Section, write_page
 from wamkit.report.recordings import NONE, Recording
 from wamkit.report.results import RESULTS, Results
@@ -57,6 +58,7 @@ class RunPage:
     title: e.g. "metaworld3". engines: the run's, one; none where it trains a model that does not act.
     evaluations, histories: one, or none where the run was not measured, and where its training left no curves.
     demonstrations: episodes of a dataset, shown where no rollout was recorded. distributions: of that dataset.
+    open_loop: what the policy predicts there, by robot.
     world: reads the run's latent world model, where it has one.
     """
 
@@ -67,6 +69,7 @@ class RunPage:
     histories: Sequence[History] = ()
     demonstrations: Watched = NOWHERE
     distributions: Sequence[Distribution] = ()
+    open_loop: Sequence[OpenLoop] = ()
     film: FilmConfig = field(default_factory=FilmConfig)
     future: FutureConfig = field(default_factory=FutureConfig)
     world: Callable[[], WorldModel] = no_world
@@ -109,6 +112,11 @@ def lacks_data(page: RunPage, section: str) -> str:
     return "" if page.distributions else "shows a dataset; name one with --dataset"
 
 
+def lacks_samples(page: RunPage, section: str) -> str:
+    """Of measured predictions."""
+    return "" if page.open_loop else "needs an episode with at least two samples, and the dataset has none"
+
+
 def lacks_history(page: RunPage, section: str) -> str:
     """Of a training run."""
     return (
@@ -116,10 +124,13 @@ def lacks_history(page: RunPage, section: str) -> str:
     )
 
 
+def lacks_policy(page: RunPage, section: str) -> str:
+    """Of a model that acts."""
+    return "" if page.engines else f"needs a policy, and {page.title} is a model that does not act"
+
+
 def lacks_ability(page: RunPage, section: str) -> str:
-    """Of the policy."""
-    if not page.engines:
-        return f"needs a policy, and {page.title} is a model that does not act"
+    """Of what the policy can do."""
     lacking = section in page.engine.policy.unsupported_sections
     return f"this policy ({page.title}) {LACKS[section]}" if lacking else ""
 
@@ -144,7 +155,7 @@ class Part:
         return next(filter(None, (lacks(page, section) for lacks in self.lacks)), "")
 
 
-FORESIGHT = (lacks_ability, lacks_episodes)
+FORESIGHT = (lacks_policy, lacks_ability, lacks_episodes)
 SECTIONS: dict[str, Part] = {
     "success": Part(lambda page: success(page.results), (lacks_results,)),
     "rollouts": Part(
@@ -153,6 +164,7 @@ SECTIONS: dict[str, Part] = {
         ),
         (lacks_results,),
     ),
+    "open_loop": Part(lambda page: open_loop(page.open_loop), (lacks_policy, lacks_data, lacks_samples)),
     "future": Part(lambda page: future(page.engine, page.watched, page.future), FORESIGHT),
     "attention": Part(lambda page: attention(page.engine, page.watched), FORESIGHT),
     "subgoal": Part(lambda page: subgoal(page.engine, page.world(), page.watched), FORESIGHT),
@@ -194,4 +206,6 @@ def _header(page: RunPage) -> Header:
     """What was measured, the most telling first."""
     if page.evaluations:
         return header(page.title, page.results)
+    if page.open_loop:
+        return open_loop_header(page.title, page.open_loop)
     return trained_header(page.title, page.histories)

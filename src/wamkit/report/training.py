@@ -25,6 +25,7 @@ TITLES = {
 }
 LINEAR = ("lr", "steps_per_second", "data_share")
 ACTION_ERROR = "action_error"
+NOT_EVALUATED = "Not evaluated in closed loop (wamkit eval): whether it solves its tasks is not known."
 ROW = TypeAdapter(dict[str, float])
 Row = Mapping[str, float]
 
@@ -62,15 +63,14 @@ def read_history(run_dir: Path) -> History:
 
 def trained_header(title: str, histories: Sequence[History]) -> Header:
     """Of a run that was not evaluated."""
-    subline = "Not evaluated in closed loop (wamkit eval): whether it solves its tasks is not known."
     for history in histories:
         first, last = history.metrics[0], history.metrics[-1]
         return Header(
             title,
             f"Trained for {last['step']:.0f} steps: loss {first['loss']:.3g} to {last['loss']:.3g}",
-            subline,
+            NOT_EVALUATED,
         )
-    return Header(title, "Released weights, not evaluated", subline)
+    return Header(title, "Released weights, not evaluated", NOT_EVALUATED)
 
 
 def training(history: History) -> Section:

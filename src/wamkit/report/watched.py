@@ -81,7 +81,7 @@ class DatasetEpisode:
     @property
     def title(self) -> str:
         """Its number."""
-        return f"episode {self.clips.dataset.label(self.index)}"
+        return f"Episode {self.clips.dataset.label(self.index)}"
 
     @property
     def detail(self) -> str:

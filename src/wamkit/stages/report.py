@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,10 @@ from wamkit.data.joined import dataset_flags
 from wamkit.eval.evaluate import RESULTS, read_results
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import command, say
+from wamkit.io.records import write_record
 from wamkit.stages.plan import meta_policy
 from wamkit.stages.run import NO_FILE, best_device, open_clips
-from wamkit.types import Policy
+from wamkit.types import EVERY, DataSpec, Policy
 
 if TYPE_CHECKING:
     from wamkit.report.facts import Facts
@@ -40,7 +42,7 @@ def report(
     stage_seconds: Mapping[str, float] = MappingProxyType({}),
     sections: Sequence[str] = (),
 ) -> None:
-    """Write the page of a run.
+    """Write the page of a run, and beside it, as JSON, the open-loop errors that it shows (report/open_loop.py).
 
     datasets: none, or what the run was trained on or another of its robot. results_dir: of an evaluation; NO_FILE: the
     run's own, if there is one. sections: (): all that there is something for. Raises BadInput where the run directory
@@ -48,26 +50,34 @@ def report(
     """
     # Imported here: matplotlib takes a second and no other stage draws.
     from wamkit.report.distributions import distributions_of
-    from wamkit.report.run_page import RunPage, write_run_page
+    from wamkit.report.open_loop import ReportRecord, measure, record_of
+    from wamkit.report.run_page import ALL, RunPage, write_run_page
     from wamkit.report.training import read_history
 
     run, facts = load_run(run_dir), load_provenance(run_dir)
     evaluations = _evaluations(run, run_dir, results_dir)
     histories = [] if "released" in facts else [read_history(run_dir)]
-    clips = open_clips(run, datasets) if datasets else []
-    distributions = [d for own in clips for d in distributions_of(own.dataset, load_normalizer(run_dir))]
-    device = best_device()
+    normalizer = load_normalizer(run_dir)
+    judged = _judged(run, facts, datasets) if datasets else []
+    distributions = [d for clips, _ in judged for d in distributions_of(clips.dataset, normalizer)]
+    device, again = best_device(), _repeated(run_dir, datasets, evaluations)
+    engines = _engines(run, run_dir, device)
+    asked = engines if "open_loop" in (sections or ALL) else []
+    measured = [found for engine in asked for found in measure(engine, normalizer, judged)]
     shown = RunPage(
         title=run.recipe,
-        engines=_engines(run, run_dir, device),
-        facts=_facts(run, facts, evaluations, _repeated(run_dir, datasets, evaluations), stage_seconds),
+        engines=engines,
+        facts=_facts(run, facts, evaluations, again, stage_seconds),
         evaluations=evaluations,
         histories=histories,
-        demonstrations=_demonstrations(clips),
+        demonstrations=_demonstrations(judged),
         distributions=distributions,
+        open_loop=measured,
         world=lambda: run.policy.world_model(run_dir, run.data, device),
     )
     write_run_page(page, shown, sections)
+    if measured:
+        write_record(page.with_suffix(".json"), ReportRecord(again, [record_of(own) for own in measured]))
 
 
 def _evaluations(run: Run, run_dir: Path, results_dir: Path) -> list[Evaluation]:
@@ -95,13 +105,46 @@ def _engines(run: Run, run_dir: Path, device: torch.device) -> list[Engine[Any]]
     return [load_engine(run_dir, device)] if isinstance(meta_policy(run), Policy) else []
 
 
-def _demonstrations(sources: Sequence[Clips]) -> Watched:
+def _judged(run: Run, facts: dict[str, Any], datasets: Sequence[Path]) -> list[tuple[Clips, str]]:
+    """The episodes of each source that the policy is judged by, and what they are, in a sentence.
+
+    Those that training held out; all, where it held out none, and those of another dataset.
+    """
+    whole = open_clips(_everything(run), datasets)
+    prints = [clips.dataset.fingerprint() for clips in whole]
+    if facts["dataset"]["fingerprint"] not in (prints, *prints[: len(prints) == 1]):
+        return [(clips, UNKNOWN.format(clips.dataset.where)) for clips in whole]
+    judged = []
+    for clips in open_clips(run, datasets):
+        chosen, about = (clips.held_out(), HELD_OUT) if clips.spec.held_out else (clips, TRAINED)
+        judged.append((chosen, about.format(len(chosen.episodes))))
+    return judged
+
+
+HELD_OUT = "These are episodes that were held out of training ({})."
+TRAINED = (
+    "These are episodes that the policy was trained on: none was held out, as --train.held-out 0.05 would."
+)
+UNKNOWN = "These are episodes of {}, which is not the dataset that the run says it was trained on."
+
+
+def _everything(run: Run) -> Run:
+    """The run, reading every episode."""
+    sources = tuple(replace(source, data=_every_episode(source.data)) for source in run.sources)
+    return replace(run, data=_every_episode(run.data), sources=sources)
+
+
+def _every_episode(data: DataSpec) -> DataSpec:
+    return replace(data, held_out=0.0, only=EVERY)
+
+
+def _demonstrations(sources: Sequence[tuple[Clips, str]]) -> Watched:
     """Some episodes of the first source: the policy is asked about robots one at a time."""
     from wamkit.report.run_page import NOWHERE
     from wamkit.report.watched import Watched, dataset_episodes
 
-    for clips in sources:
-        return Watched(dataset_episodes(clips, WATCHED), "These are episodes of the dataset.")
+    for clips, about in sources:
+        return Watched(dataset_episodes(clips, WATCHED), about)
     return NOWHERE
 
 
