@@ -33,7 +33,7 @@ from wamkit.io.weights import WEIGHTS
 from wamkit.policies.base import PolicyConfig
 from wamkit.registry import policy_type
 from wamkit.train.checkpoint import read_weights
-from wamkit.train.loop import TrainConfig
+from wamkit.train.loop import FREE_TO_CHANGE, TrainConfig
 from wamkit.types import DataSpec, Encoder, Policy, Trainable
 
 if TYPE_CHECKING:
@@ -216,11 +216,15 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def save_run(run: Run, directory: Path) -> None:
-    """Write `run.json`. Raises BadInput when the directory holds another run."""
+    """Write `run.json`. Raises BadInput when the directory holds another run.
+
+    One that differs in what a resumed run is free to change is the same; the file stays as it was.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / RUN_FILE
     if path.exists():
-        changes = diff(load_run(directory), run)
+        free = tuple(f"train.{name}:" for name in FREE_TO_CHANGE)
+        changes = [change for change in diff(load_run(directory), run) if not change.startswith(free)]
         if changes:
             raise BadInput(
                 f"{path} describes another run ({'; '.join(changes[:5])}); "

@@ -104,6 +104,23 @@ class Clips(Protocol):
 
 
 @dataclass(frozen=True)
+class Observations:
+    """The same samples as a policy that acts is shown them: the first frame of each clip, and nothing after it."""
+
+    clips: Clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def sample(self, index: int) -> ClipSample:
+        """One sample."""
+        whole = self.clips.sample(index)
+        views = {name: frames[:, :1] for name, frames in whole.clip.views.items()}
+        now = replace(whole.clip, views=views)
+        return replace(whole, clip=now, frame_is_pad=whole.frame_is_pad[:, :1], more={})
+
+
+@dataclass(frozen=True)
 class Unencoded:
     """Samples before the encoder.
 

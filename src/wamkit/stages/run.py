@@ -51,7 +51,9 @@ from wamkit.io.provenance import record
 from wamkit.io.weights import WEIGHTS
 from wamkit.stages.collect import is_collected
 from wamkit.stages.findings import warn_of_kinds
+from wamkit.stages.held_out import held_out
 from wamkit.stages.plan import parts
+from wamkit.train.held_out import HeldOut
 from wamkit.train.loop import train as fit
 from wamkit.types import DataSpec, Encoder, Policy, Trainable
 
@@ -252,8 +254,8 @@ def train(
     if cache_path != NO_FILE:
         _expect_cacheable(run, encoder)
     samples = training_samples(run, sources, encoder, cache_path)
-    if cache_path == NO_FILE:
-        encoder.to(device)
+    home = device if cache_path == NO_FILE else torch.device("cpu")
+    encoder.to(home)
     if encoder.augments:
         say(f"run {run.recipe} augments its images: they are encoded anew in every step")
     policy = build_policy(run, normalizer)
@@ -265,7 +267,14 @@ def train(
         if released != NO_FILE:
             facts["statistics"] = read_statistics(released, run.data).origin
         replace_text(run_dir / PROVENANCE_FILE, json.dumps(facts, indent=1, allow_nan=False))
-    fit(policy, samples, run.train, run_dir, device)
+
+    def unseen() -> HeldOut:
+        encoder.to(device)
+        read = held_out(run, sources, encoder, policy, normalizer)
+        encoder.to(home)
+        return read
+
+    fit(policy, samples, run.train, run_dir, device, unseen)
 
 
 def _provenance(

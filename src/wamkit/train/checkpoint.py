@@ -39,7 +39,7 @@ class Progress:
 
     step: optimizer steps done.
     rows: metrics rows written. window: by name, the scalars of the steps since the last one.
-    config: the TrainConfig as a dict. samples: size of the source.
+    config: the TrainConfig as a dict. samples: size of the source. held_out: rows of held_out.jsonl written.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -49,6 +49,7 @@ class Progress:
     window: dict[str, list[float]]
     config: dict[str, Any]
     samples: int
+    held_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,13 @@ from wamkit.io.weights import WEIGHTS
 from wamkit.nn.frozen import store_frozen_linears
 from wamkit.train import checkpoint
 from wamkit.train.checkpoint import Progress, State
-from wamkit.train.metrics import FILE, Metrics, Row, Stopwatch, Window, read_rows, sentence
+from wamkit.train.held_out import FILE as HELD_OUT
+from wamkit.train.held_out import NOTHING, HeldOut
+from wamkit.train.held_out import sentence as held_out_sentence
+from wamkit.train.metrics import FILE, Metrics, Stopwatch, Window, sentence
 from wamkit.train.optim import MovingAverage, Schedule, Shape, clip_gradients, optimizer_groups
+from wamkit.train.rows import Row, rows_until
+from wamkit.train.trackers import OpenTracker, TensorBoard
 from wamkit.types import Batch, Trainable
 
 
@@ -52,6 +57,7 @@ class TrainConfig:
     precision: "fp32", or "bf16": autocast; weights, optimizer and losses stay float32.
     compile: torch.compile the policy (worth its minutes on a GPU).
     log_every, save_every: steps from one row of the log, or one checkpoint, to the next. keep_last: checkpoints kept.
+    held_out_every: steps between measurements on held-out episodes, where there are any; 0: they are not measured.
     prefetch: batches read ahead; 0: each is read when it is due.
     workers: processes that read and prepare samples; 0: a thread of this one does.
     """
@@ -77,6 +83,7 @@ class TrainConfig:
     log_every: int = 20
     save_every: int = 500
     keep_last: int = 2
+    held_out_every: int = 250
     prefetch: int = 2
     workers: int = 0
 
@@ -110,7 +117,7 @@ BOUNDS = {
     **dict.fromkeys(
         ("steps", "batch_size", "accumulation", "log_every", "save_every", "keep_last"), AT_LEAST_1
     ),
-    **dict.fromkeys(("seed", "warmup_steps", "prefetch", "workers"), AT_LEAST_0),
+    **dict.fromkeys(("seed", "warmup_steps", "prefetch", "workers", "held_out_every"), AT_LEAST_0),
     **dict.fromkeys(("learning_rate", "eps"), POSITIVE),
     **dict.fromkeys(("warmup_start", "final_fraction"), FRACTION),
     "betas": each(DECAY),
@@ -124,14 +131,21 @@ BOUNDS = {
 KEPT = "the newest checkpoint is kept"
 
 # A run may be resumed with other values of these; all else would make it another run.
-FREE_TO_CHANGE = ("log_every", "save_every", "keep_last", "prefetch", "workers")
+FREE_TO_CHANGE = ("log_every", "save_every", "keep_last", "held_out_every", "prefetch", "workers")
 
 
 def train(
-    policy: Trainable, samples: Samples, config: TrainConfig, run_dir: Path, device: torch.device
+    policy: Trainable,
+    samples: Samples,
+    config: TrainConfig,
+    run_dir: Path,
+    device: torch.device,
+    held_out: Callable[[], HeldOut] = lambda: NOTHING,
+    tracker: OpenTracker = TensorBoard,
 ) -> None:
     """Train `policy` (an nn.Module, moved to `device` and changed in place) and write `run_dir`.
 
+    held_out: reads what is measured every config.held_out_every steps and at the end; training does not depend on it.
     Goes on from the newest checkpoint in `run_dir`; a finished run returns at once. Afterwards
     `weights.safetensors` holds the moving average, `policy` the last weights.
     Raises BadInput on a damaged run directory, one of another config, a loss that is not finite (with the
@@ -142,35 +156,42 @@ def train(
     state = initial_state(policy, config)
     forward = torch.compile(state.module) if config.compile else state.module
     with only_writer(run_dir, "trains"), _full_disk_explained(run_dir, state):
-        start, rows = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
-        if start.step == config.steps:
+        begin = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
+        first = begin.progress.step
+        if first == config.steps:
             return checkpoint.write_weights(run_dir, state)
-        window, watch = Window(start.window), Stopwatch()
+        unseen = held_out()
+        window, watch, note, told = Window(begin.progress.window), Stopwatch(), "", ""
         with (
-            closing(_stream(policy, samples, config, start.step, device)) as stream,
-            Metrics(run_dir, rows, start.step) as metrics,
+            closing(_stream(policy, samples, config, first, device)) as stream,
+            Metrics(run_dir, begin.training, begin.held_out, tracker(run_dir, first)) as metrics,
             stop_request(KEPT) as stop,
-            bar("train", config.steps, unit="steps", done=start.step) as advance,
+            bar("train", config.steps, unit="steps", done=first) as advance,
         ):
-            for step in range(start.step, config.steps):
+            for step in range(first, config.steps):
                 batch = watch.next(stream)
                 scalars = optimize(forward, batch, step, state, config)
                 done = step + 1
                 last = done == config.steps
                 window.add(done, batch.ids, scalars)
-                advance(1)
                 if done % config.log_every == 0 or last:
                     rate = state.optimizer.param_groups[0]["lr"]
                     row = {"step": done} | window.close() | {"lr": rate} | watch.lap()
-                    metrics.write(row)
-                    advance(0, sentence(row))
+                    metrics.add(row)
+                    note = sentence(row)
+                if unseen.due(done, config.steps, config.held_out_every):
+                    with watch.stopped(), state.average.in_place():
+                        measured = unseen.measure(policy, done, device, config.precision)
+                    metrics.add_held_out(measured)
+                    told = f"; {held_out_sentence(measured)}"
+                advance(1, note + told)
                 stopping = stop.is_set() and not last
                 if done % config.save_every == 0 or last or stopping:
                     # Metrics go to disk before the checkpoint that counts their rows. After a kill in between, the file
                     # has rows past the newest checkpoint; resuming drops these and writes them again.
                     window.settle()
                     metrics.sync()
-                    progress = replace(start, step=done, rows=metrics.rows, window=window.values)
+                    progress = metrics.counted(replace(begin.progress, step=done, window=window.values))
                     checkpoint.write(run_dir, progress, state, config.keep_last)
                 if stopping:
                     raise stopped(
@@ -244,8 +265,17 @@ def optimize(
     }
 
 
-def _resume(run_dir: Path, state: State, start: Progress) -> tuple[Progress, list[Row]]:
-    """Where the run stands and its metrics rows so far; `state` is put there. `start` is its beginning."""
+@dataclass(frozen=True)
+class Begin:
+    """Where a run stands, and its rows so far."""
+
+    progress: Progress
+    training: list[Row]
+    held_out: list[Row]
+
+
+def _resume(run_dir: Path, state: State, start: Progress) -> Begin:
+    """Where the run stands; `state` is put there. `start` is its beginning."""
     for path in checkpoint.unexpected(run_dir):
         warn(f"{path}: not a checkpoint (these are folders called step_NUMBER); it is left as it is")
     folder = checkpoint.latest(run_dir)
@@ -255,7 +285,7 @@ def _resume(run_dir: Path, state: State, start: Progress) -> tuple[Progress, lis
                 f"{run_dir}: has {WEIGHTS} but no checkpoints to go on from; "
                 "train into another run directory, or delete that file to start over"
             )
-        return start, []
+        return Begin(start, [], [])
     found = checkpoint.read_progress(folder)
     ours = start.config | {"samples": start.samples}
     # A setting that an older checkpoint does not know had its default before there was a choice.
@@ -270,15 +300,11 @@ def _resume(run_dir: Path, state: State, start: Progress) -> tuple[Progress, lis
             f"{folder}: was trained otherwise: {'; '.join(different)}. "
             "Resume with the former settings, or train into another run directory."
         )
-    rows = [row for row in read_rows(run_dir) if row["step"] <= found.step]
-    if len(rows) != found.rows:
-        raise BadInput(
-            f"{run_dir / FILE}: expected {found.rows} rows up to step {found.step}, got {len(rows)}; "
-            "restore the file, or start over in another run directory"
-        )
+    training = rows_until(run_dir / FILE, found.step, found.rows)
+    held_out = rows_until(run_dir / HELD_OUT, found.step, found.held_out)
     # Weights, optimizer and average are all that is restored: data order and noise follow from seed and step.
     checkpoint.restore(folder, state)
-    return replace(found, config=start.config), rows
+    return Begin(replace(found, config=start.config), training, held_out)
 
 
 @contextmanager

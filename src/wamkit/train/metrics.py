@@ -1,17 +1,18 @@
-"""What a run tells while it trains: `metrics.jsonl` and TensorBoard files, one row per logging step.
+"""What a run tells while it trains: `metrics.jsonl`, a row per logging step, and `held_out.jsonl` (held_out.py); both
+are shown in a tracker.
 
-A row has "step" (optimizer steps done), "loss" (weighted total), "loss/<name>" for each loss (unweighted),
+A row of training has "step" (optimizer steps done), "loss" (weighted total), "loss/<name>" for each loss (unweighted),
 "grad_norm" (before clipping), "lr", "steps_per_second" and "data_share" (of the time, spent waiting for
 data). Losses and norms are means over the steps since the last row. Does not know how they are computed.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -20,32 +21,20 @@ import torch
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from wamkit.io.files import replace_file
+from wamkit.io.progress import warn
+from wamkit.train.checkpoint import Progress
+from wamkit.train.held_out import FILE as HELD_OUT
+from wamkit.train.overfitting import news
+from wamkit.train.rows import Row, Table, read_table
+from wamkit.train.trackers import Tracker
 
 FILE = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
-Row = dict[str, float]
 T = TypeVar("T")
 
 
 def read_rows(run_dir: Path) -> list[Row]:
-    """All rows. A last line that a killed process left unfinished is none; another broken line is BadInput."""
-    path = run_dir / FILE
-    if not path.is_file():
-        raise BadInput(f"{path}: missing; it belongs to the run's checkpoints, restore it or start a new run")
-    *lines, unfinished = path.read_text().split("\n")
-    del unfinished  # "" in a whole file
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            row["step"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(
-                f"{path}: line {number} is not a metrics row ({error}); restore the file or start a new run"
-            ) from error
-        rows.append(row)
-    return rows
+    """The rows of a run's metrics; see `read_table`."""
+    return read_table(run_dir / FILE)
 
 
 class Window:
@@ -102,6 +91,13 @@ class Stopwatch:
         self._steps += 1
         return item
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done meanwhile is not counted."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
     def lap(self) -> Row:
         """Since the last lap."""
         seconds = time.perf_counter() - self._start
@@ -111,16 +107,17 @@ class Stopwatch:
 
 
 class Metrics:
-    """Writes rows after `rows`, those up to `step`, so that after a resume every step is there once."""
+    """Writes rows after those that a run has, those up to a checkpoint, and shows them in a tracker.
 
-    def __init__(self, run_dir: Path, rows: Sequence[Row], step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes a second, and only training needs it
+    training, held_out: the rows of metrics.jsonl and held_out.jsonl.
+    """
 
-        path = run_dir / FILE
-        replace_file(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        self.rows = len(rows)
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(run_dir / TENSORBOARD), purge_step=step + 1)
+    def __init__(
+        self, run_dir: Path, training: Sequence[Row], held_out: Sequence[Row], tracker: Tracker
+    ) -> None:
+        self.training = Table(run_dir / FILE, training)
+        self.held_out = Table(run_dir / HELD_OUT, held_out)
+        self._tracker = tracker
 
     def __enter__(self) -> Metrics:
         return self
@@ -128,22 +125,28 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
+        self._tracker.close()
 
-    def write(self, row: Row) -> None:
-        """Append one row. Numbers are written so that reading gives the same float."""
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
-        self.rows += 1
-        for name, value in row.items():
-            if name != "step":
-                self._board.add_scalar(name, value, row["step"])
-        self._board.flush()
+    def add(self, row: Row) -> None:
+        """Append a row of training."""
+        self.training.add(row)
+        self._tracker.write("", row)
+
+    def add_held_out(self, row: Row) -> None:
+        """Append a row of held-out episodes, with a warning where it is the first that shows overfitting."""
+        self.held_out.add(row)
+        self._tracker.write("held_out/", row)
+        if told := news(self.held_out.rows, self.training.rows):
+            warn(told)
+
+    def counted(self, progress: Progress) -> Progress:
+        """The same, with the rows that are written by now."""
+        return replace(progress, rows=len(self.training.rows), held_out=len(self.held_out.rows))
 
     def sync(self) -> None:
         """Everything written is on the disk."""
-        os.fsync(self._file.fileno())
+        self.training.sync()
+        self.held_out.sync()
 
 
 def sentence(row: Row) -> str:

@@ -6,7 +6,8 @@ Does not know which model it trains: parameters are told apart by shape and by t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -131,6 +132,19 @@ class MovingAverage:
             decay = min(self.decay, (1 + step) / (10 + step))
             weights: list[Tensor] = list(self._weights.values())
             torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The averages stand in the module meanwhile; nothing may be trained."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, weight in self._weights.items():
+            weight.data, self.tensors[name] = self.tensors[name], weight.data
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
