@@ -29,7 +29,8 @@ from wamkit.data.clips import Clips
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.samples import read_all
 from wamkit.io.progress import console
-from wamkit.stages.run import encode, train
+from wamkit.stages.fit import Place
+from wamkit.stages.run import NO_FILE, encode, train
 from wamkit.stages.tables import plan_tables
 
 CPU = torch.device("cpu")
@@ -263,7 +264,7 @@ def test_what_is_held_out_is_neither_trained_on_nor_counted(dataset, tmp_path):
     out = json.loads((tmp_path / "run/provenance.json").read_text())["dataset"]["held_out"]
     seen = {int(name.partition(":")[0]) for name in opened(tmp_path / "cache").ids}
     with console.capture() as printed:
-        for table in plan_tables(run, [dataset]):
+        for table in plan_tables(run, [dataset], NO_FILE, Place("a GPU", 2**34)):
             console.print(table)
     assert "0.3 of the episodes: 2 of 4" in printed.get()
     assert len(out) == 2 and seen == {*range(len(LENGTHS))} - {*map(int, out)}

@@ -24,8 +24,9 @@ from wamkit.data.normalize import dataset_stats
 from wamkit.data.official_statistics import window_stats
 from wamkit.io.progress import console
 from wamkit.report.distributions import distributions_of
+from wamkit.stages.fit import Place
 from wamkit.stages.inspection import inspect
-from wamkit.stages.run import encode, train
+from wamkit.stages.run import NO_FILE, encode, train
 from wamkit.stages.tables import plan_tables
 
 CPU = torch.device("cpu")
@@ -112,7 +113,7 @@ def test_from_folders_to_a_run(folders: list[Path], tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text()
     assert f"--dataset {folders[0]} --dataset {folders[1]}" in page and "goal/2:" in page
     with console.capture() as printed:
-        for table in plan_tables(RUN, folders):
+        for table in plan_tables(RUN, folders, NO_FILE, Place("a GPU", 2**34)):
             console.print(table)
     assert "5 episodes, 65 samples" in " ".join(printed.get().replace("│", " ").split())
     with pytest.raises(BadInput, match="spatial is named twice in --dataset"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from wamkit.commands.datasets import Datasets
+from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import CACHE, output_folder
 from wamkit.commands.overrides import Overrides, changed, refuse_seed, refuse_start, words
 from wamkit.io.progress import command, console, say
@@ -35,8 +36,10 @@ class Compare:
     """Training seeds; every recipe is trained once with each."""
     episodes: int = 0
     """Per task; 0: as many as the protocol of the suite says."""
+    device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
+        use_device(self.device)
         refuse_seed(overrides, "--seeds")
         for name in self.recipes:
             refuse_start(name, overrides)

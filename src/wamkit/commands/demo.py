@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import output_folder
 from wamkit.commands.overrides import Overrides, changed, refuse_seed, refuse_start
 from wamkit.recipes import DEMOS, earlier, recipe
@@ -34,8 +35,10 @@ class Demo:
     """Demonstrations per task."""
     seed: int = 0
     """Of training: initial weights, data order and noise."""
+    device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
+        use_device(self.device)
         from wamkit.recipes.metaworld import smoke
         from wamkit.stages.demo import demo
 

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 from wamkit_client.types import BadInput
 
 from wamkit.commands.datasets import Datasets
+from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import output_file
 from wamkit.commands.overrides import Overrides, Recipe, changed, refuse
 from wamkit.io.progress import console, say
@@ -35,8 +36,10 @@ class Inspect:
     """The recipe whose policy looks at the dataset."""
     out: Path = Path()
     """The page; by default RUN/inspection.html, and inspection.html for a dataset."""
+    device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
+        use_device(self.device)
         if not self.recipe:
             refuse(overrides)
         path = Path(self.what)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 from wamkit_client.types import BadInput
 
+from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import output_folder
 from wamkit.commands.overrides import BEFORE_LISTS, Overrides, changed
 from wamkit.commands.simulators import LiberoAssets, SimulatorPython, Tasks, use_simulator
@@ -41,12 +42,14 @@ class Eval:
     """Repeat this result (same suite, seeds and protocol) and print what differs."""
     out: Path = Path()
     """The results folder; by default RUN/eval/SUITE, and RUN/eval/SUITE-again with --like."""
+    device: Device = ""
     libero_assets: LiberoAssets = Path()
     simulator_python: SimulatorPython = Path()
     robotwin: Path = Path()
     """A checkout of RoboTwin, for its suites."""
 
     def __call__(self, overrides: Overrides) -> int:
+        use_device(self.device)
         use_simulator(self.simulator_python, self.libero_assets)
         from wamkit.config import load_run
         from wamkit.stages import run as stages

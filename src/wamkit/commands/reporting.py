@@ -8,6 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from wamkit.commands.datasets import Datasets
+from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import output_file
 from wamkit.commands.overrides import Overrides, refuse
 from wamkit.io.progress import say
@@ -32,8 +33,10 @@ class Report:
     """The page; by default RUN/report.html."""
     sections: tuple[str, ...] = ()
     """Some of its sections: success, rollouts, future, ...; by default all that there is something for."""
+    device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
+        use_device(self.device)
         refuse(overrides)
         from wamkit.stages.report import report
 

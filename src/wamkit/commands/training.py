@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from wamkit_client.types import BadInput
 
 from wamkit.commands.datasets import Datasets
+from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import CACHE, output_folder
 from wamkit.commands.overrides import ListedRecipe, Overrides, changed
 from wamkit.io.progress import command, console, say
@@ -39,8 +40,10 @@ class Encode:
     dataset: Datasets
     cache: Path
     weights: Weights = ()
+    device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
+        use_device(self.device)
         run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
         output_folder(self.cache, becomes=CACHE)
         from wamkit.stages.run import best_device, encode
@@ -66,23 +69,39 @@ class Train:
     weights: Weights = ()
     stats: Path = Path()
     """A released *_dataset_stats.json, whose statistics replace those of the dataset."""
+    device: Device = ""
     plan: bool = False
-    """Print parameters, memory, data facts and, for a published recipe, what its _ours variant changes; then stop."""
+    """Print parameters, memory and whether it fits, data facts and, for a published recipe, what its _ours variant
+    changes; then stop."""
+    memory: float = 0.0
+    """GiB of the device that --plan is for; 0: of this machine's."""
 
     def __call__(self, overrides: Overrides) -> int:
+        use_device(self.device)
         run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
         if self.plan:
-            from wamkit.stages.tables import plan_tables
-
-            for table in plan_tables(run, self.dataset):
-                console.print(table)
-            return 0
+            return self._plan(run)
+        if self.memory:
+            raise BadInput("--memory: is for --plan; training takes what it needs. Omit it, or give --plan")
         output_folder(self.out)
         from wamkit.stages.run import best_device, train
 
         train(run, self.dataset, self.cache, self.out, best_device(), self.stats)
         measured = f" Next: {command('wamkit', 'eval', self.out)}" if run.suite else ""
         say(f"{self.out}: done.{measured}")
+        return 0
+
+    def _plan(self, run: Run) -> int:
+        from wamkit.stages.fit import Place, this_place
+        from wamkit.stages.run import best_device
+        from wamkit.stages.tables import plan_tables
+
+        if self.memory < 0:
+            raise BadInput(f"--memory {self.memory:g}: expected GiB, above 0")
+        asked = Place(f"{self.memory:g} GiB", int(self.memory * 2**30))
+        place = asked if self.memory else this_place(best_device())
+        for table in plan_tables(run, self.dataset, self.stats, place):
+            console.print(table)
         return 0
 
 

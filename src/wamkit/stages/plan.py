@@ -36,17 +36,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes per kind of a training step on one device. activations: kept for backward, nothing recomputed."""
+    """Bytes per kind of a training step on one device.
+
+    average: the moving average of the weights. activations: kept for backward, nothing recomputed.
+    """
 
     weights: int
     gradients: int
     optimizer: int
+    average: int
     activations: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations
 
 
 def meta_policy(run: Run) -> Trainable:
@@ -94,7 +98,7 @@ def memory(run: Run, policy: Trainable) -> Memory:
     weights = sum(p.nbytes for p in module.parameters())
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     kept = activations(module, meta_batch(run))
-    return Memory(weights, trained, 2 * trained, kept)
+    return Memory(weights, trained, 2 * trained, trained if run.train.average_decay > 0 else 0, kept)
 
 
 def activations(policy: nn.Module, batch: Batch) -> int:

@@ -232,6 +232,13 @@ def training_samples(run: Run, sources: Sequence[Clips], encoder: Encoder, cache
     return mixture
 
 
+def with_statistics(run: Run, released: Path) -> Run:
+    """The run with the statistics of a file in place of its own; NO_FILE: as it is."""
+    if released == NO_FILE:
+        return run
+    return replace(run, normalization=replace(run.normalization, statistics="file"))
+
+
 def train(
     run: Run,
     datasets: Sequence[Path],
@@ -245,8 +252,7 @@ def train(
     Raises BadInput where a dataset, the cache or the directory belongs to another run.
     released: a file with the statistics of a released run, which then stand in for those of the dataset.
     """
-    if released != NO_FILE:
-        run = replace(run, normalization=replace(run.normalization, statistics="file"))
+    run = with_statistics(run, released)
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
     warn_of_kinds(sources)
     normalizer = fit_normalizer(run, sources, released)

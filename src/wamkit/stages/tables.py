@@ -22,8 +22,10 @@ from wamkit.data.statistics import Stats
 from wamkit.io.progress import shortened
 from wamkit.recipes import OURS, recipe
 from wamkit.report.results import RESULTS, Compared, Rate
-from wamkit.stages.plan import Part, memory, meta_policy, parts
-from wamkit.stages.run import open_clips
+from wamkit.stages.findings import warn_of_kinds
+from wamkit.stages.fit import Fit, Place, fit
+from wamkit.stages.plan import Part, meta_policy, parts
+from wamkit.stages.run import fit_normalizer, open_clips, with_statistics
 
 
 def dataset_table(path: Path) -> Table:
@@ -59,26 +61,41 @@ def _size(dataset: Dataset, camera: str) -> str:
     return "x".join(map(str, image_size(dataset.features[dataset.camera_keys[camera]])))
 
 
-def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
-    """Parameters, memory and data facts of a run that has not begun, and how a published recipe and ours differ."""
+def plan_tables(run: Run, datasets: Sequence[Path], released: Path, place: Place) -> list[Table]:
+    """Parameters, memory and data facts of a run that has not begun, and how a published recipe and ours differ.
+
+    datasets: may be none. released: as of stages.run.train. place: where it will be trained. Raises BadInput where the
+    datasets do not exist or do not fit the run, as training does.
+    """
+    run = with_statistics(run, released)
     policy = meta_policy(run)
-    need = memory(run, policy)
+    data = _facts("data", _data_facts(run, datasets, released))  # first: what does not fit is refused at once
+    parameters, need = parameter_table(run.recipe, parts(run, policy)), fit(run, policy, place)
+    return [parameters, _memory_table(run, need), data, *deviation_tables(run.recipe)]
+
+
+def _memory_table(run: Run, found: Fit) -> Table:
+    need = found.need
     parted = f" in {run.train.accumulation} parts" if run.train.accumulation > 1 else ""
     counted = "counted on the meta device" + (
         ", without autocast: at most" if run.train.precision == "bf16" else ""
     )
-    giga = {name: f"{getattr(need, name) / 2**30:.2f} GiB" for name in ("weights", "gradients", "optimizer")}
-    estimate = _facts(
+    kinds = ("weights", "gradients", "optimizer", *(("average",) if need.average else ()))
+    return _facts(
         f"memory of a training step, batch {run.train.batch_size}{parted} on one device ({run.train.precision})",
-        giga
+        {name: f"{getattr(need, name) / 2**30:.2f} GiB" for name in kinds}
         | {
             "activations": f"{need.activations / 2**30:.2f} GiB kept for backward, {counted}",
-            "sum": f"{need.total / 2**30:.2f} GiB",
+            "sum": f"{need.total / 2**30:.2f} GiB, and the encoder where no --cache is given",
+            f"fits {found.place.name}": found.sentence(),
         },
     )
+
+
+def _data_facts(run: Run, datasets: Sequence[Path], released: Path) -> dict[str, str]:
     spec = run.data
     height, width = canvas_size(spec)
-    data = {
+    facts = {
         "views": f"{', '.join(spec.views)} at {spec.view_height}x{spec.view_width}",
         "canvas": "none, each view by itself"
         if spec.canvas == "separate"
@@ -89,22 +106,20 @@ def plan_tables(run: Run, datasets: Sequence[Path]) -> list[Table]:
         "statistics": run.normalization.statistics,
         "held out": f"{spec.held_out:g} of the episodes",
     }
-    missing = [path for path in datasets if not path.exists()]
     if not datasets:
-        data["dataset"] = "none named; give --dataset FOLDER for its facts"
-    elif not missing:
-        sources = open_clips(run, datasets)
-        episodes = sum(len(source.episodes) for source in sources)
-        samples = sum(map(len, sources))
-        epochs = run.train.steps * run.train.batch_size / samples
-        where = ", ".join(source.dataset.where for source in sources)
-        data["dataset"] = f"{where}: {episodes} episodes, {samples} samples, {epochs:.1f} epochs"
-        recorded = sum(len(source.dataset.episodes) for source in sources)
-        data["held out"] += f": {recorded - episodes} of {recorded}"
-    else:
-        data["dataset"] = f"{missing[0]} does not exist yet"
-    tables = [parameter_table(run.recipe, parts(run, policy)), estimate, _facts("data", data)]
-    return tables + deviation_tables(run.recipe)
+        return facts | {"dataset": "none named; give --dataset FOLDER for its facts"}
+    sources = open_clips(run, datasets)
+    warn_of_kinds(sources)
+    fit_normalizer(run, sources, released)
+    episodes = sum(len(source.episodes) for source in sources)
+    recorded = sum(len(source.dataset.episodes) for source in sources)
+    samples = sum(map(len, sources))
+    epochs = run.train.steps * run.train.batch_size / samples
+    where = ", ".join(source.dataset.where for source in sources)
+    return facts | {
+        "held out": f"{facts['held out']}: {recorded - episodes} of {recorded}",
+        "dataset": f"{where}: {episodes} episodes, {samples} samples, {epochs:.1f} epochs",
+    }
 
 
 def deviation_tables(name: str) -> list[Table]:
