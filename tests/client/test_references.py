@@ -98,5 +98,5 @@ def test_a_file_that_cannot_be_imported_is_named_with_its_line(file: Path, conte
 
 def test_what_a_function_raises_is_told_with_its_line(file: Path) -> None:
     reference = parse(f"{file}:breaks", "make")
-    with pytest.raises(BadInput, match=r"breaks raised line 13: ZeroDivisionError: division by zero"):
+    with pytest.raises(BadInput, match=r"breaks failed, line 13: ZeroDivisionError: division by zero"):
         call(reference, load(reference, EXPECTED))

@@ -91,9 +91,7 @@ def test_episodes_of_both_ages(run_dir: Path, tmp_path: Path, age: str) -> None:
     # Not only some actions arrive: those that the policy answers to the picture, the joints and the words.
     done = next(row for row in executed(root) if row["seed"] == SEEDS[1] and row["task"] == "place_fan")
     assert len(done["executed"]) == 30 and {row[0] for row in done["executed"]} == {"qpos"}
-    chunk = (
-        load_engine(run_dir, evaluation.stages.best_device()).act([first_observation(SEEDS[1])])[0].actions
-    )
+    chunk = load_engine(run_dir, evaluation.best_device()).act([first_observation(SEEDS[1])])[0].actions
     np.testing.assert_allclose([row[1:] for row in done["executed"][:24]], chunk[:24], rtol=1e-5, atol=1e-6)
 
 
@@ -117,7 +115,7 @@ def test_the_precision_that_is_asked_for_is_served_and_told(run_dir: Path, tmp_p
     chunks = {}
     for precision in ("bf16", "fp32"):
         asked = replace(run, eval=replace(run.eval, precision=precision))
-        engine = load_engine_as(asked, run_dir, evaluation.stages.best_device())
+        engine = load_engine_as(asked, run_dir, evaluation.best_device())
         chunks[precision] = engine.act([first_observation(SEEDS[0])])[0].actions
     assert np.abs(chunks["bf16"] - chunks["fp32"]).max() > 1e-4
     actions = np.array([row[1:] for row in done["executed"][:5]])

@@ -113,7 +113,12 @@ def test_what_is_written(finished):
 
 
 def test_finished_rows_are_left_alone(finished, monkeypatch, capsys):
-    for module, name in ((stages, "encode"), (stages, "train"), (stages, "evaluate"), (comparing, "measure")):
+    for module, name in (
+        (stages, "encode"),
+        (stages, "train"),
+        (comparing, "evaluate"),
+        (comparing, "measure"),
+    ):
         monkeypatch.setattr(module, name, None)
     before = contents(finished)
     assert main(words(finished, *RECIPES)) == 0

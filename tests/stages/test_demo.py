@@ -35,9 +35,10 @@ def calls(monkeypatch) -> list[tuple[str, Any]]:
     def spy(name):
         return lambda *arguments: found.append((name, arguments))
 
-    for name in ("encode", "train", "evaluate", "report"):
+    for name in ("encode", "train", "report"):
         monkeypatch.setattr(stages, name, spy(name))
-    monkeypatch.setattr(demo, "collect", spy("collect"))
+    for name in ("collect", "evaluate"):
+        monkeypatch.setattr(demo, name, spy(name))
     monkeypatch.setattr(demo, "check", lambda dataset: [])
     monkeypatch.setattr(demo, "results_table", lambda results: "")
     monkeypatch.setattr(demo, "read_results", lambda path: {})

@@ -121,7 +121,12 @@ def test_what_an_arm_starts_from_cannot_be_named(compared, tmp_path, capsys):
 
 
 def test_a_finished_comparison_with_two_stages_is_left_alone(compared, monkeypatch):
-    for module, name in ((stages, "encode"), (stages, "train"), (stages, "evaluate"), (comparing, "measure")):
+    for module, name in (
+        (stages, "encode"),
+        (stages, "train"),
+        (comparing, "evaluate"),
+        (comparing, "measure"),
+    ):
         monkeypatch.setattr(module, name, None)
     before = (compared / "out" / "comparison.json").read_bytes()
     assert main(words(compared, *ARMS)) == 0

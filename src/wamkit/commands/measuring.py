@@ -28,11 +28,15 @@ class Eval:
               wamkit eval runs/robotwin --suite robotwin_clean --robotwin ../RoboTwin
               wamkit eval demo/run --like demo/run/eval/metaworld3/results.json
               wamkit eval fast_demo/run --policy.sample-steps 5 --out fast_demo/five_steps
+              wamkit eval runs/arm --env my_env.py:make --episodes 50
     """
 
     run: Positional[Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]]
     suite: str = ""
     """The suite to measure on; by default the one of the run."""
+    env: str = ""
+    """An environment of your own in place of a suite: "my_env.py:make" or "package.module:Class", a function or class
+    that gives an Env (wamkit_client.envs.base); docs/evaluate.md."""
     tasks: Tasks = ()
     episodes: Annotated[int, arg(aliases=["--trials"])] = 0
     """Per task; 0: as many as the protocol of the suite says."""
@@ -52,34 +56,58 @@ class Eval:
         use_device(self.device)
         use_simulator(self.simulator_python, self.libero_assets)
         from wamkit.config import load_run
-        from wamkit.stages import run as stages
+        from wamkit.stages.evaluation import results_folder
         from wamkit.stages.tables import results_table
 
         if self.precision:
             overrides = overrides | {"eval.precision": self.precision}
         run = changed(load_run(self.run), overrides)
-        name = self.suite or run.suite
+        if self.like != Path():
+            return self._repeat(run)
+        name = self._measured_on(run)
+        out = results_folder(self.run, name) if self.out == Path() else self.out
+        if not (
+            out / "results.json"
+        ).exists():  # a finished evaluation is only read, also on a read-only disk
+            output_folder(out)
+        console.print(results_table(self._results(run, name, out)))
+        return 0
+
+    def _measured_on(self, run: Run) -> str:
+        """The name of the suite, or of the user's environment. BadInput where there is none, or both."""
+        from wamkit_client.suites import is_own
+
+        if self.suite and self.env:
+            raise BadInput("--suite and --env: a policy is measured on one of them; omit the other")
+        if self.env and not is_own(self.env):
+            raise BadInput(
+                f"--env {self.env}: expected my_env.py:make or package.module:Class; a suite that has a name is given "
+                "by --suite"
+            )
+        name = self.env or self.suite or run.suite
         if not name:
-            raise BadInput(f"run {self.run} has no suite; name one with --suite")
-        out = self.run / "eval" / name if self.out == Path() else self.out
-        if self.like == Path():
-            if not (
-                out / "results.json"
-            ).exists():  # a finished evaluation is only read, also on a read-only disk
-                output_folder(out)
-            console.print(results_table(self._results(run, name, out)))
-            return 0
-        if self.suite or self.tasks or self.episodes:
+            raise BadInput(
+                f"run {self.run} has no suite; name one with --suite, or your own environment with --env my_env.py:make"
+            )
+        return name
+
+    def _repeat(self, run: Run) -> int:
+        from wamkit.eval.evaluate import read_results
+        from wamkit.stages.evaluation import repeat
+        from wamkit.stages.tables import results_table
+
+        if self.suite or self.env or self.tasks or self.episodes:
             raise BadInput("--like repeats suite, tasks and episodes of a result; omit the other flags")
-        out = out.with_name(f"{name}-again") if self.out == Path() else out
+        again = f"{read_results(self.like)['suite']['name']}-again"
+        out = self.run / "eval" / again if self.out == Path() else self.out
         output_folder(out)
-        results, changes = stages.repeat(self.run, run, self.like, out)
+        results, changes = repeat(self.run, run, self.like, out)
         console.print(results_table(results))
         say("\n".join(changes) or "every episode ended as before")
         return 0
 
     def _results(self, run: Run, name: str, out: Path) -> dict[str, Any]:
-        if name.startswith("robotwin"):
+        if name.startswith("robotwin") and not self.env:
             from wamkit import robotwin  # needs packages that nothing else needs
 
             if self.tasks:
@@ -88,6 +116,6 @@ class Eval:
             return robotwin.evaluate(self.run, run, name, self.episodes, out, self.robotwin)
         if self.robotwin != Path():
             raise BadInput(f"--robotwin: suite {name} is none of RoboTwin's; choose one with --suite")
-        from wamkit.stages import run as stages
+        from wamkit.stages.evaluation import evaluate
 
-        return stages.evaluate(self.run, run, name, self.episodes, out, self.tasks)
+        return evaluate(self.run, run, name, self.episodes, out, self.tasks)

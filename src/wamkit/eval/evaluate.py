@@ -55,7 +55,7 @@ from wamkit.eval.scores import Row, summary
 from wamkit.io.differences import ABSENT, differing
 from wamkit.io.files import only_writer, replace_file
 from wamkit.io.interrupt import stop_request, stopped
-from wamkit.io.progress import announce, bar
+from wamkit.io.progress import announce, bar, warn
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.types import Preprocessing
 
@@ -212,6 +212,11 @@ def _run(
     ):
         for result in run_episodes(policy, environments, jobs, demonstrated, seconds, stop, config.batched):
             row = _row(result, folder)
+            if row["status"] == "error" and all(other["status"] != "error" for other in rows.values()):
+                first = row["error"].partition("\n")[0]
+                warn(
+                    f"{row['task']}, seed {row['seed']}: {first}; errors are not trials, {RESULTS} has them whole"
+                )
             rows[result.task, result.seed] = row
             partial.write(json.dumps(row) + "\n")
             partial.flush()

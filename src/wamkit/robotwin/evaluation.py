@@ -36,7 +36,8 @@ from wamkit.robotwin.dialect import Attempt, XPolicyLab
 from wamkit.robotwin.evaluator import Evaluator, Printed
 from wamkit.robotwin.matching import match
 from wamkit.serve.server import Server
-from wamkit.stages import run as stages
+from wamkit.stages.evaluation import policy_facts
+from wamkit.stages.run import best_device
 
 SILENT_SECONDS = 1800.0  # seeds that the expert cannot solve are skipped without a word
 POLL_SECONDS = 0.2
@@ -70,7 +71,7 @@ def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
         )
     embodiment = _embodiment(run_dir)
     return XPolicyLab(
-        load_engine_as(asked, run_dir, stages.best_device()), layout, embodiment, asked.eval.replan_steps
+        load_engine_as(asked, run_dir, best_device()), layout, embodiment, asked.eval.replan_steps
     )
 
 
@@ -92,7 +93,7 @@ def evaluate(run_dir: Path, asked: Run, suite: Suite, out: Path, root: Path) -> 
     request = {
         "suite": suite.to_json(),
         "config": dataclasses.asdict(asked.eval),
-        "policy": stages.policy_facts(run_dir, asked, stages.best_device()),
+        "policy": policy_facts(run_dir, asked, best_device()),
         "simulator": checkout.facts(layout_of(asked.actions.names).control),
     }
     request = json.loads(json.dumps(request))  # as it will be read from the file

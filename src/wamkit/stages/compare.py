@@ -55,6 +55,7 @@ from wamkit.report.results import (
 )
 from wamkit.stages import run as stages
 from wamkit.stages.cost import Acting, Learning, measure
+from wamkit.stages.evaluation import evaluate, policy_facts
 from wamkit.stages.pairing import pair, solved
 from wamkit.stages.plan import memory, meta_policy, parts
 from wamkit.stages.rows import Comparison, Row, check, samples_of, settle
@@ -123,7 +124,7 @@ def _do(row: Row, asked: Comparison, device: torch.device, title: str) -> None:
                 return
             console.print(f"[bold]{title}[/bold]")
             _train(row, asked, device)
-            stages.evaluate(row.folder, row.started, row.run.suite, asked.episodes, row.results.parent)
+            evaluate(row.folder, row.started, row.run.suite, asked.episodes, row.results.parent)
         total = read_results(row.results)["total"]
         say(f"{title}: {total['successes']} of {total['trials']} solved")
 
@@ -171,8 +172,7 @@ def _results(row: Row, suite: Suite, device: torch.device) -> Tree:
     asked = {
         "suite": suite.to_json(),
         "config": asdict(row.run.eval),
-        "policy": stages.policy_facts(row.folder, row.as_trained, device)
-        | {"device": results["policy"]["device"]},
+        "policy": policy_facts(row.folder, row.as_trained, device) | {"device": results["policy"]["device"]},
     }
     check_same(row.results, results, json.loads(json.dumps(asked)))
     return results

@@ -24,6 +24,7 @@ from wamkit.io.progress import command, console, say
 from wamkit.io.records import read_record
 from wamkit.stages import run as stages
 from wamkit.stages.collect import CollectConfig, collect
+from wamkit.stages.evaluation import evaluate, results_folder
 from wamkit.stages.report import report
 from wamkit.stages.tables import results_table
 
@@ -40,7 +41,7 @@ def demo(run: Run, other: str, out: Path, episodes: int, earlier: Sequence[Run] 
     suite = find_suite(run.suite)
     device = stages.best_device()
     dataset, run_dir = out / "dataset", out / "run"
-    results_dir = run_dir / "eval" / run.suite
+    results_dir = results_folder(run_dir, run.suite)
 
     def checked() -> None:
         problems = check(dataset)
@@ -57,7 +58,7 @@ def demo(run: Run, other: str, out: Path, episodes: int, earlier: Sequence[Run] 
         run = replace(run, policy=run.policy.started_from(folder / "run"))
     todo |= _training(run, dataset, out, "", device)
     todo |= {
-        "evaluate": lambda: stages.evaluate(run_dir, run, run.suite, 0, results_dir),
+        "evaluate": lambda: evaluate(run_dir, run, run.suite, 0, results_dir),
         "report": lambda: report(
             run_dir,
             run_dir / "report.html",

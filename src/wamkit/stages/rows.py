@@ -26,6 +26,7 @@ from wamkit.io.records import read_record
 from wamkit.recipes import earlier
 from wamkit.report.results import Samples
 from wamkit.stages import run as stages
+from wamkit.stages.evaluation import results_folder
 
 ROWS, CACHES, PAGE = "rows.json", "caches", "comparison.html"
 
@@ -73,7 +74,7 @@ class Row:
     @property
     def results(self) -> Path:
         """Written at the end of its evaluation."""
-        return self.folder / "eval" / self.run.suite / RESULTS
+        return results_folder(self.folder, self.run.suite) / RESULTS
 
     @property
     def started(self) -> Run:

@@ -41,7 +41,7 @@ def parse(text: str, name: str) -> Reference:
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text names a file or a function, and not something by a name of ours."""
+    """Whether a text is written as one."""
     return text.endswith(".py") or ":" in text
 
 
@@ -71,7 +71,7 @@ def call(reference: Reference, function: Callable[..., Any], *args: Any) -> Any:
     except BadInput:
         raise
     except Exception as error:  # a user's function may raise anything
-        raise BadInput(f"{reference.module}: {reference.name} raised {_told(error, reference)}") from error
+        raise BadInput(f"{reference.module}: {reference.name} failed, {_told(error, reference)}") from error
 
 
 def sha256(reference: Reference) -> str:
@@ -85,6 +85,9 @@ def _file(reference: Reference) -> Path:
         if not path.is_file():
             raise BadInput(f"{path}: missing; expected a Python file with {reference.name!r} in it")
         return path
+    here = str(Path.cwd())
+    if here not in sys.path:  # it is for `python -m`, and not for a command
+        sys.path.append(here)
     try:
         spec = find_spec(reference.module)
     except (ImportError, ValueError):  # its package is missing, or the name is none
@@ -92,7 +95,7 @@ def _file(reference: Reference) -> Path:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise BadInput(
             f"{reference.module}: no such module; expected path/to/file.py:{reference.name}, or "
-            f"package.module:{reference.name} of an installed package"
+            f"package.module:{reference.name} of a package that is installed or lies in this folder"
         )
     return Path(spec.origin)
 

@@ -15,7 +15,9 @@ from wamkit_client.envs.libero.env import LiberoConfig
 from wamkit_client.envs.libero.tasks import LIBERO_TASKS
 from wamkit_client.envs.metaworld.env import MetaWorldConfig
 from wamkit_client.envs.metaworld.tasks import METAWORLD_TASKS, metaworld_task
+from wamkit_client.envs.own import MAKE, OwnConfig, described
 from wamkit_client.envs.robotwin.conventions import RoboTwinConfig
+from wamkit_client.references import is_reference, parse
 from wamkit_client.types import BadInput
 
 EVALUATION_SEED = 1_000_000
@@ -140,22 +142,43 @@ SUITES: Dict[str, Suite] = {suite.name: suite for suite in (*_metaworld(), *_lib
 
 
 def suite(name: str) -> Suite:
-    """The suite of that name; "metaworld:<task>" is one Meta-World task alone. BadInput for an unknown name."""
+    """The suite of that name; "metaworld:<task>" is one Meta-World task alone; "my_env.py:make" or
+    "package.module:make" an environment of the user's own (envs/own.py).
+
+    BadInput for an unknown name, and where such an environment cannot be made.
+    """
     if name in SUITES:
         return SUITES[name]
     simulator, _, task = name.partition(":")
     if simulator == "metaworld" and task:
         return Suite(name, (metaworld_task(task),))
+    if is_own(name):
+        own = described(name)
+        return Suite(results_name(name), own.tasks, own.config, own.max_steps, episodes=20)
     raise BadInput(
         f"unknown suite {name!r}; did you mean {nearest(name, SUITES)!r}? "
-        f"Known: {', '.join(SUITES)}, metaworld:<task>"
+        f"Known: {', '.join(SUITES)}, metaworld:<task>; an environment of your own is my_env.py:make"
     )
+
+
+def is_own(name: str) -> bool:
+    """Whether a suite is an environment of the user's own."""
+    return is_reference(name) and name.partition(":")[0] not in ENV_CONFIGS
+
+
+def results_name(name: str) -> str:
+    """What the results of a suite are called: its name; of "my_env.py:make" it is "my_env"."""
+    if not is_own(name):
+        return name
+    reference = parse(name, MAKE)
+    return reference.stem if reference.name == MAKE else f"{reference.stem}_{reference.name}"
 
 
 ENV_CONFIGS: Dict[str, Type[EnvConfig]] = {
     "metaworld": MetaWorldConfig,
     "libero": LiberoConfig,
     "robotwin": RoboTwinConfig,
+    "own": OwnConfig,
 }
 
 

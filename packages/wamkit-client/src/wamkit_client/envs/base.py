@@ -71,8 +71,11 @@ class Env:
     task: what to do.  embodiment: key of the policy's Normalizer.  control_hz: steps per second.
     max_steps: steps the simulator allows after a reset.  action_names, proprio_names: one word per dimension.
     view_names: keys of Observation.images.
+    tasks: of an environment of one's own (envs/own.py), all that it can be made for; (): `task` alone.
+    A subclass has at least these values but the last, `reset`, `observe` and `step`.
     """
 
+    tasks: Tuple[Task, ...] = ()
     task: Task
     embodiment: str
     control_hz: float
@@ -97,30 +100,33 @@ class Env:
         """What keeps the robot still for a control step, [a]: no motion, and the gripper as it was told before.
 
         last: the action executed before this one; None at the beginning of an episode. Needed where queries take
-        control steps (EpisodeConfig.delay_steps).
+        control steps (EpisodeConfig.delay_steps): BadInput where it is not known.
         """
-        raise NotImplementedError
+        raise BadInput(
+            f"{type(self).__name__} has no idle_action, which a delay needs: set eval.delay_steps to 0, or say in "
+            "that method what keeps the robot still"
+        )
 
     def expert_action(self) -> np.ndarray:
         """What the scripted expert does now: float32 [a] within the action range. BadInput without an expert."""
-        raise NotImplementedError
+        raise BadInput(f"{type(self).__name__} has no scripted expert (expert_action)")
 
     def display(self) -> np.ndarray:
-        """A larger image for people, uint8 RGB [h, w, 3]."""
-        raise NotImplementedError
+        """An image for people, uint8 RGB [h, w, 3]: where there is no larger one, that of the first camera."""
+        return next(iter(self.observe().images.values()))
 
     def cameras(self) -> Dict[str, np.ndarray]:
         """Matrices [3, 4] by view name and "display": pixel (u right, v down; corner of the image is 0, 0)
-        times depth = matrix @ (x, y, z, 1) of a world point in metres."""
-        raise NotImplementedError
+        times depth = matrix @ (x, y, z, 1) of a world point in metres. NaN where that is not known."""
+        return {name: np.full((3, 4), np.nan) for name in (*self.view_names, "display")}
 
     def chunk_path(self, proprio: np.ndarray, chunk: np.ndarray) -> np.ndarray:
-        """Where the hand would go: its position [k, 3] in metres after each action of a chunk [k, a]."""
-        raise NotImplementedError
+        """Where the hand would go: its position [k, 3] in metres after each action of a chunk [k, a]. NaN where that is
+        not known."""
+        return np.full((len(chunk), 3), np.nan)
 
     def close(self) -> None:
-        """Free the simulator and the graphics context."""
-        raise NotImplementedError
+        """Free the simulator and the graphics context, where there are any."""
 
 
 class EnvConfig:
@@ -139,8 +145,14 @@ class EnvConfig:
         """BadInput for seeds that this simulator has no initial states for; needs no simulator."""
 
     def acted_by(self, names: Sequence[str]) -> EnvConfig:
-        """The same for a policy whose action space has these names, where that says what its numbers mean."""
+        """The same for a policy whose action space has these names, where that says what its numbers mean.
+
+        BadInput where the environment is known to take others.
+        """
         return self
+
+    def check_shows(self, views: Sequence[str], proprio_dim: int) -> None:
+        """BadInput where it is known to lack a camera that a policy is shown, or to have another proprio."""
 
     def prepare(self) -> None:
         """Called in the parent before processes start. BadInput where the simulator or rendering is missing."""

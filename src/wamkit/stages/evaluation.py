@@ -1,0 +1,117 @@
+"""A trained policy measured in closed loop: by a suite, as an earlier result was, or in the user's own environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from wamkit_client.envs.base import InitialState
+from wamkit_client.suites import Suite, results_name
+from wamkit_client.suites import suite as find_suite
+from wamkit_client.types import BadInput
+from wamkit_client.types import Policy as ClientPolicy
+
+from wamkit.config import (
+    RUN,
+    Run,
+    acting_precision,
+    inference_overrides,
+    load_engine_as,
+    load_provenance,
+    load_run,
+)
+from wamkit.eval.evaluate import differences, like, read_results
+from wamkit.eval.evaluate import evaluate as measure
+from wamkit.infer.divided import Divided
+from wamkit.infer.engine import Engine
+from wamkit.io.files import sha256
+from wamkit.io.weights import WEIGHTS
+from wamkit.stages.run import best_device, device_name
+from wamkit.types import Policy
+
+
+def results_folder(run_dir: Path, suite_name: str) -> Path:
+    """Where a run's results of a suite are, where nothing else is said."""
+    return run_dir / "eval" / results_name(suite_name)
+
+
+def evaluate(
+    run_dir: Path, asked: Run, suite_name: str, episodes: int, out: Path, tasks: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Run directory -> results in `out`, on initial states that were not demonstrated.
+
+    asked: the directory's run, or one that differs in what a trained policy can be asked for, else BadInput. episodes:
+    per task; 0: as the suite says. tasks: names, numbers and ranges of the suite's; (): all.
+    """
+    suite = find_suite(suite_name).acted_by(asked.actions.names)
+    if tasks:
+        suite = suite.only(tasks)
+    if episodes:
+        suite = replace(suite, episodes=episodes)
+    return _measured(run_dir, asked, suite, out)
+
+
+def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
+    """The evaluation of `earlier` (a results.json) again, and what came out differently."""
+    suite, config = like(earlier)
+    suite = suite.acted_by(asked.actions.names)
+    results = _measured(run_dir, replace(asked, eval=config), suite, out)
+    before = read_results(earlier) | {
+        "suite": suite.to_json()
+    }  # every field, also those that it did not know yet
+    return results, differences(before, results)
+
+
+def _measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, Any]:
+    """Results of the run directory, acting as `asked` says, on the suite."""
+    device = best_device()
+    facts = policy_facts(run_dir, asked, device)
+    engine = load_engine_as(asked, run_dir, device)
+    _expect_fit(engine, suite, asked.eval.robot or suite.env.embodiment)
+    return measure(_asked_as(engine, asked), suite, asked.eval, out, facts, _demonstrated(run_dir))
+
+
+def _expect_fit(engine: Engine[Policy], suite: Suite, robot: str) -> None:
+    """BadInput where the suite does not show what the policy was trained on for a robot, or executes at another rate.
+
+    The rate is that of the suite's own robot, also where the policy acts as another one (infer/divided.py).
+    """
+    engine.policy.embodiment([robot])
+    spec = engine.spec(robot)
+    suite.env.check_shows(spec.views, spec.proprio_dim)
+    env, trained = suite.env, engine.spec(suite.env.embodiment).hz
+    if env.control_hz not in (0, trained):
+        raise BadInput(
+            f"suite {suite.name} executes {env.control_hz:g} actions per second, and the policy acts at {trained:g} Hz "
+            f"for robot {env.embodiment!r}; choose a suite of that rate, or train on data at {env.control_hz:g} Hz"
+        )
+
+
+def _asked_as(engine: Engine[Policy], asked: Run) -> ClientPolicy:
+    """The engine as it acts in the environment, or as a robot of a lower rate. BadInput for an unknown one."""
+    robot = asked.eval.robot
+    return Divided(engine, robot, asked.actions, asked.data.hz) if robot else engine
+
+
+def policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, Any]:
+    """What identifies a policy in its results; `run` there is what it acts as. asked, BadInput: as of `evaluate`."""
+    run, effective = load_run(run_dir), RUN.dump_python(asked, mode="json")
+    changes = inference_overrides(run, asked)
+    return ({"asked": changes} if changes else {}) | {
+        "kind": run.policy.kind,
+        "recipe": run.recipe,
+        **run.policy.identity,
+        "seed": run.train.seed,
+        "steps": run.train.steps,
+        "weights": sha256(run_dir / WEIGHTS),
+        "precision": str(acting_precision(asked, run_dir)).removeprefix("torch."),
+        "device": device_name(device),
+        "run": {section: effective[section] for section in ("policy", "data", "actions", "normalization")},
+    }
+
+
+def _demonstrated(run_dir: Path) -> Sequence[InitialState]:
+    return [InitialState.from_json(state) for state in load_provenance(run_dir)["initial_states"]]
