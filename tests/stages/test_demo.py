@@ -33,11 +33,11 @@ def calls(monkeypatch) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
 
     def spy(name):
-        return lambda *arguments: found.append((name, arguments))
+        return lambda *arguments, **named: found.append((name, arguments))
 
-    for name in ("encode", "train", "report"):
+    for name in ("encode", "train"):
         monkeypatch.setattr(stages, name, spy(name))
-    for name in ("collect", "evaluate"):
+    for name in ("collect", "evaluate", "report"):
         monkeypatch.setattr(demo, name, spy(name))
     monkeypatch.setattr(demo, "check", lambda dataset: [])
     monkeypatch.setattr(demo, "results_table", lambda results: "")

@@ -20,6 +20,7 @@ from wamkit.eval.evaluate import RESULTS, read_results
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import command, say
 from wamkit.io.records import write_record
+from wamkit.stages.evaluation import results_folder
 from wamkit.stages.plan import meta_policy
 from wamkit.stages.run import NO_FILE, best_device, open_clips
 from wamkit.types import EVERY, DataSpec, Policy
@@ -87,7 +88,7 @@ def _evaluations(run: Run, run_dir: Path, results_dir: Path) -> list[Evaluation]
     folders = [results_dir]
     if results_dir == NO_FILE:
         found = sorted(path.parent for path in run_dir.glob(f"eval/*/{RESULTS}"))
-        own = [folder for folder in found if folder.name == run.suite]
+        own = [folder for folder in found if folder == results_folder(run_dir, run.suite)]
         folders = own or found if len(own or found) == 1 else []
         if found and not folders:
             say(
