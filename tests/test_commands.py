@@ -12,7 +12,7 @@ from wamkit_client.suites import suite
 from wamkit import robotwin
 from wamkit.cli import main
 from wamkit.config import load_run
-from wamkit.stages import collect, tables
+from wamkit.stages import collect, evaluation, tables
 from wamkit.stages import run as stages
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "metaworld3"
@@ -33,7 +33,7 @@ def asked(monkeypatch):
         raise Reached
 
     monkeypatch.setattr(collect, "collect", reached)
-    monkeypatch.setattr(stages, "measure", reached)
+    monkeypatch.setattr(evaluation, "measure", reached)
     monkeypatch.setattr(stages, "train", reached)
     return calls
 

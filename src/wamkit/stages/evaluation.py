@@ -79,15 +79,15 @@ def _expect_fit(engine: Engine[Policy], suite: Suite, robot: str) -> None:
 
     The rate is that of the suite's own robot, also where the policy acts as another one (infer/divided.py).
     """
-    engine.policy.embodiment([robot])
-    spec = engine.spec(robot)
-    suite.env.check_shows(spec.views, spec.proprio_dim)
     env, trained = suite.env, engine.spec(suite.env.embodiment).hz
     if env.control_hz not in (0, trained):
         raise BadInput(
             f"suite {suite.name} executes {env.control_hz:g} actions per second, and the policy acts at {trained:g} Hz "
             f"for robot {env.embodiment!r}; choose a suite of that rate, or train on data at {env.control_hz:g} Hz"
         )
+    engine.policy.embodiment([robot])
+    spec = engine.spec(robot)
+    suite.env.check_shows(spec.views, spec.proprio_dim)
 
 
 def _asked_as(engine: Engine[Policy], asked: Run) -> ClientPolicy:
