@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from wamkit_client.types import BadInput
 
 from tests import tiny_dataset
 from tests.data import recording
+from tests.renamed import OPENPI, rename
 from wamkit.cli import main
 from wamkit.convert.downsample import Downsampling, downsample
 from wamkit.data.actions import ActionSpace
@@ -62,6 +64,23 @@ def test_every_second_step(recorded: Path, halved: Dataset) -> None:
     np.testing.assert_array_equal(
         halved.column("action", 1)[-1], recording.columns(1, 9)["action"][8]
     )  # nine steps: the last action is alone
+
+
+def test_columns_and_cameras_of_other_names(
+    recorded: Path, halved: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The copy has the same columns; its cameras are named alike."""
+    source = rename(Path(shutil.copytree(recorded, tmp_path / "openpi")), OPENPI)
+    words = ["data", "downsample", str(source), "--by", "2", "--out", str(tmp_path / "out")]
+    assert main([*words, "--kinds", "delta", "absolute", "gripper"]) == 0
+    copy = Dataset.open(tmp_path / "out")
+    np.testing.assert_array_equal(copy.column("actions", 2), halved.column("action", 2))
+    assert copy.cameras == ("image", "wrist_image") and "action" not in copy.features
+    np.testing.assert_array_equal(copy.frames("image", 0, [2]), halved.frames("top", 0, [2]))
+    with pytest.raises(
+        BadInput, match=r"'joints' is missing; .* one whole column \(columns of numbers: actions, sta"
+    ):
+        downsample(source, tmp_path / "other", Downsampling(2, SPACE, action="joints"))
 
 
 def test_where_it_came_from(recorded: Path, halved: Dataset, capsys: pytest.CaptureFixture[str]) -> None:

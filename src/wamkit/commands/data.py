@@ -91,10 +91,15 @@ class DataDownsample:
                 "say what the dimensions of an action mean: give --recipe or --kinds, one of the two"
             )
         output_folder(self.out, becomes=DATASET)
-        from wamkit.convert.downsample import Downsampling, action_space, downsample
+        from wamkit.convert.downsample import Downsampling, action_column, action_space, downsample
 
-        space = recipe(self.recipe).actions if self.recipe else action_space(self.path, self.kinds)
-        downsample(self.path, self.out, Downsampling(self.by, space, self.robot, self.radians))
+        action = action_column(self.path)
+        if self.recipe:
+            run = recipe(self.recipe)
+            space, action = run.actions, run.data.columns.get("action", action)
+        else:
+            space = action_space(self.path, action, self.kinds)
+        downsample(self.path, self.out, Downsampling(self.by, space, self.robot, self.radians, action))
         say(f"{self.out}: done. Next: {command('wamkit', 'data', 'check', self.out)}")
         return 0
 

@@ -21,28 +21,32 @@ from wamkit.bounds import POSITIVE, check
 from wamkit.convert.sources import convert_sources
 from wamkit.data.actions import ActionSpace, Kind
 from wamkit.data.composed import composed
+from wamkit.data.conventions import proposal
+from wamkit.data.lerobot.columns import SOURCES, numeric_columns
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.dataset import Episode as Recorded
-from wamkit.data.lerobot.files import ACTION_STEPS, CAMERA_PREFIX, dimension_labels, image_size
+from wamkit.data.lerobot.disk import inside
+from wamkit.data.lerobot.files import ACTION_STEPS, CAMERA_PREFIX, dimension_labels, image_size, read_info
 from wamkit.data.lerobot.pack import INDEX_FEATURES
 from wamkit.data.lerobot.recorder import Episode, Format, video
 from wamkit.io.progress import say
 from wamkit.stages.collect import is_collected
 
-ACTION, AFTER = "action", "next."
+AFTER = "next."
 
 
 @dataclass(frozen=True)
 class Downsampling:
     """by: steps that become one. space: what actions mean. robot: of the result; "": with the rate behind its name.
 
-    radians: of a rotation of length 1, in the units of the actions.
+    radians: of a rotation of length 1, in the units of the actions. action: their column.
     """
 
     by: int
     space: ActionSpace
     robot: str = ""
     radians: float = 1.0
+    action: str = SOURCES["action"]
 
     def __post_init__(self) -> None:
         if self.by < 2:
@@ -59,7 +63,7 @@ def downsample(source: Path, out: Path, asked: Downsampling) -> None:
     """
     dataset = Dataset.open(source)
     hz = _divided(dataset, asked.by)
-    if len(asked.space) != (width := int(np.prod(dataset.features[ACTION]["shape"]))):
+    if len(asked.space) != (width := _width(dataset, asked.action)):
         raise BadInput(
             f"{source}: actions have {width} dimensions, {len(asked.space)} kinds were given; give one for each"
         )
@@ -67,11 +71,10 @@ def downsample(source: Path, out: Path, asked: Downsampling) -> None:
     features = {
         name: feature
         for name, feature in dataset.features.items()
-        if name not in INDEX_FEATURES and name.removeprefix(CAMERA_PREFIX) not in dataset.cameras
+        if name not in INDEX_FEATURES and name not in dataset.camera_keys.values()
     }
-    for camera in dataset.cameras:
-        name = CAMERA_PREFIX + camera
-        features[name] = video(*image_size(dataset.features[name]))
+    for camera, key in dataset.camera_keys.items():
+        features[CAMERA_PREFIX + camera] = video(*image_size(dataset.features[key]))
     kinds = [f"{n}:{k}" for n, k in zip(asked.space.names, asked.space.kinds, strict=True)]
     settings = {
         "downsampled": json.dumps(
@@ -133,7 +136,7 @@ def _reader(dataset: Dataset, asked: Downsampling, features: dict[str, Any]) -> 
 def _column(dataset: Dataset, name: str, episode: Recorded, asked: Downsampling) -> np.ndarray:
     """Of every step that is kept; past the last action its row is repeated."""
     rows = dataset.rows(name, [episode])
-    if name == ACTION:
+    if name == asked.action:
         own = torch.from_numpy(np.array(rows[: episode.actions]))
         values = composed(own, asked.by, asked.space, asked.radians).numpy()
         return np.concatenate([values, np.repeat(values[-1:], len(rows) - len(values), axis=0)])
@@ -154,16 +157,32 @@ def _instruction(dataset: Dataset, episode: Recorded, steps: range) -> str:
     return found[0]
 
 
-def action_space(dataset_path: Path, kinds: tuple[str, ...]) -> ActionSpace:
+def _width(dataset: Dataset, action: str) -> int:
+    """Dimensions of an action. BadInput unless it is a column of the dataset."""
+    if action not in dataset.features:
+        raise BadInput(
+            f"{dataset.root}: column {action!r} is missing; actions of a lower rate are made of one whole column "
+            f"(columns of numbers: {', '.join(numeric_columns(dataset.features)) or 'none'})"
+        )
+    return int(np.prod(dataset.features[action]["shape"]))
+
+
+def action_column(dataset_path: Path) -> str:
+    """The column that is the action, by its name."""
+    with inside(dataset_path):
+        return proposal(read_info(dataset_path)).columns.get("action", SOURCES["action"])
+
+
+def action_space(dataset_path: Path, action: str, kinds: tuple[str, ...]) -> ActionSpace:
     """Kinds that a command line gave, with the dataset's names. BadInput for an unknown kind or another number."""
     dataset = Dataset.open(dataset_path)
     known: tuple[Kind, ...] = get_args(Kind)
     if odd := [kind for kind in kinds if kind not in known]:
         raise BadInput(f"--kinds: unknown kind {odd[0]!r}; expected {', '.join(known)}")
-    width = int(np.prod(dataset.features[ACTION]["shape"]))
+    width = _width(dataset, action)
     if len(kinds) != width:
         raise BadInput(
             f"--kinds: {len(kinds)} kinds for the {width} dimensions of an action; give one for each"
         )
-    names = dimension_labels(dataset.features[ACTION], width)
+    names = dimension_labels(dataset.features[action], width)
     return ActionSpace(names, tuple(kind for each in kinds for kind in known if kind == each))

@@ -83,17 +83,31 @@ def window_stats(dataset: AnyDataset, episodes: Sequence[Episode], data: DataSpe
     Proprio: one step per window; where windows are whole, all its observations, as the released reader of such data
     counts them. Raises BadInput where an episode has a single window, which has no unbiased variance.
     """
-    counts = [data.starts(episode.length, episode.actions) for episode in episodes]
-    taken = [(episode, count) for episode, count in zip(episodes, counts, strict=True) if count]
-    single = [dataset.label(episode.index) for episode, count in taken if count == 1]
-    if single:
-        raise BadInput(
-            f"{dataset.where}: episode {single[0]} has a single window, and the published statistics take the variance "
-            "over the windows of each episode; leave it out, or give --normalization.statistics frames"
-        )
+    return pooled_window_stats([(dataset, episodes)], data)
+
+
+def pooled_window_stats(
+    chosen: Sequence[tuple[AnyDataset, Sequence[Episode]]], data: DataSpec
+) -> dict[str, Stats]:
+    """The same over episodes of several datasets."""
+    taken = [
+        (dataset, episode, count)
+        for dataset, episodes in chosen
+        for episode in episodes
+        if (count := data.starts(episode.length, episode.actions))
+    ]
+    for dataset, episode, count in taken:
+        if count == 1:
+            raise BadInput(
+                f"{dataset.where}: episode {dataset.label(episode.index)} has a single window, and the published "
+                "statistics take the variance over the windows of each episode; leave it out, or give "
+                "--normalization.statistics frames"
+            )
     steps = {"action": data.horizon, "proprio": 1 + data.whole_windows * data.frame_offsets[-1]}
     return {
-        field: _of_windows([(field_rows(dataset, field, [e]), count) for e, count in taken], steps[field])
+        field: _of_windows(
+            [(field_rows(dataset, field, [e]), count) for dataset, e, count in taken], steps[field]
+        )
         for field in SOURCES
     }
 

@@ -26,9 +26,10 @@ from wamkit.config import (
 )
 from wamkit.data.cache import Cache, fill
 from wamkit.data.clips import Clips, episodes_of
-from wamkit.data.joined import AnyDataset, Joined, open_datasets
-from wamkit.data.normalize import Normalizer, dataset_stats, pooled_stats
-from wamkit.data.official_statistics import read_statistics, window_stats
+from wamkit.data.joined import AnyDataset, open_datasets
+from wamkit.data.lerobot.dataset import Episode
+from wamkit.data.normalize import Normalizer, pooled_stats
+from wamkit.data.official_statistics import pooled_window_stats, read_statistics
 from wamkit.data.samples import Fresh, Mixture, Samples
 from wamkit.data.statistics import Stats
 from wamkit.io.files import replace_text
@@ -121,56 +122,62 @@ def fit_normalizer(run: Run, sources: Sequence[Clips], released: Path = NO_FILE)
             f"normalization.statistics is file, which has those of one robot, and there are {', '.join(robots)}; "
             "omit --stats"
         )
-    joined = {robot: _joined(own) for robot, own in robots.items()}
-    spaces = {robot: clips.space for robot, clips in joined.items()}
+    for own in robots.values():
+        _expect_one_meaning(own)
+    spaces = {robot: own[0].space for robot, own in robots.items()}
     if run.normalization.robots == "shared":
-        stats = dict.fromkeys(joined, _shared(list(joined.values())))
+        grouped = [clips for own in robots.values() for clips in own]
+        stats = dict.fromkeys(robots, _shared(grouped))
     else:
-        stats = {robot: _statistics(run, clips, released) for robot, clips in joined.items()}
+        stats = {robot: _statistics(run, own, released) for robot, own in robots.items()}
     return run.normalization.fit(stats, spaces)
 
 
-def _shared(robots: Sequence[Clips]) -> dict[str, Stats]:
+def _shared(sources: Sequence[Clips]) -> dict[str, Stats]:
     """Statistics of every step of several robots. BadInput where their dimensions do not mean the same."""
-    first = robots[0]
-    for other in robots:
+    first = sources[0]
+    for other in sources:
         if (other.space, other.spec.proprio_dim) != (first.space, first.spec.proprio_dim):
             raise BadInput(
                 f"{other.dataset.where}: normalization.robots is shared, and its actions or proprio do not mean what "
                 f"those of {first.dataset.where} do; give --normalization.robots own"
             )
-    stats = pooled_stats([(clips.dataset, clips.episodes) for clips in robots])
-    return stats | _unused(first)
+    return pooled_stats(_trained(sources)) | _unused(first)
 
 
-def _joined(sources: Sequence[Clips]) -> Clips:
-    """Sources of one robot as one."""
-    first, *others = sources
-    if not others:
-        return first
-    for other in others:
-        if (other.spec, other.space) != (first.spec, first.space):
+def _expect_one_meaning(sources: Sequence[Clips]) -> None:
+    """BadInput unless the sources of a robot differ at most in where things are in their datasets."""
+    first = sources[0]
+    for other in sources:
+        spec = replace(other.spec, views=first.spec.views, columns=first.spec.columns, only=first.spec.only)
+        if (spec, other.space) != (first.spec, first.space):
             raise BadInput(
                 f"{other.dataset.where}: robot_type {other.dataset.robot_type!r} is also that of "
                 f"{first.dataset.where}, whose source has another rate, window or meaning of actions; numbers of one "
                 "robot are normalized alike, so name one of the two robots differently"
             )
-    return Clips(Joined([part for clips in sources for part in clips.dataset.parts]), first.spec, first.space)
 
 
-def _statistics(run: Run, clips: Clips, released: Path) -> dict[str, Stats]:
+def _statistics(run: Run, sources: Sequence[Clips], released: Path) -> dict[str, Stats]:
+    """Of one robot."""
+    first = sources[0]
     match run.normalization.statistics:
         case "frames":
-            stats = dataset_stats(clips.dataset, clips.episodes)
+            stats = pooled_stats(_trained(sources))
         case "published_windows":
-            stats = window_stats(clips.dataset, clips.episodes, clips.spec)
+            stats = pooled_window_stats(_trained(sources), first.spec)
         case "file":
             if released == NO_FILE:
                 raise BadInput(
                     "normalization.statistics is file: name it, with `wamkit train ... --stats FILE`"
                 )
-            stats = read_statistics(released, clips.spec).fields
-    return stats | _unused(clips)
+            stats = read_statistics(released, first.spec).fields
+    return stats | _unused(first)
+
+
+def _trained(sources: Sequence[Clips]) -> list[tuple[AnyDataset, Sequence[Episode]]]:
+    """The datasets, and their episodes that are trained on."""
+    return [(clips.dataset, clips.episodes) for clips in sources]
 
 
 def _unused(clips: Clips) -> dict[str, Stats]:
