@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import collections.abc
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_origin
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from wamkit_client.types import BadInput
+
+from wamkit.io.differences import replaced
 
 if TYPE_CHECKING:
+    from wamkit.config import Run
     from wamkit.types import DataSpec
 
 VIEWS, COLUMNS = "data.views", "data.columns"
+EACH = ("data.held_out", "data.only.")
+"""What every source of a run takes from the command line."""
 PAIRS = ConstructorRegistry()
 """How the parser reads and shows a mapping; to be entered around it."""
 
@@ -63,3 +70,21 @@ def with_columns(data: DataSpec, overrides: Mapping[str, Any]) -> dict[str, Any]
         columns |= {view: camera for view, equals, camera in given if equals}
     columns |= overrides.get(COLUMNS, {})
     return changes | ({COLUMNS: columns} if columns != data.columns else {})
+
+
+def in_sources(run: Run, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The sources of a run with those overrides that are for each of them; nothing for a run without.
+
+    BadInput for columns and cameras, which each source has of its own.
+    """
+    if not run.sources:
+        return {}
+    if COLUMNS in overrides:
+        names = ", ".join(source.name for source in run.sources)
+        raise BadInput(
+            f"data.columns: the sources of run {run.recipe} ({names}) have columns and cameras of their own; change "
+            "them in the recipe"
+        )
+    each = {path.removeprefix("data."): value for path, value in overrides.items() if path.startswith(EACH)}
+    sources = (replace(source, data=replaced(source.data, each)) for source in run.sources)
+    return {"sources": tuple(sources)} if each else {}

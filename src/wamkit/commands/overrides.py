@@ -22,7 +22,7 @@ from typing import (
 from tyro.conf import arg
 from wamkit_client.types import BadInput
 
-from wamkit.commands.columns import COLUMNS, pair_words, with_columns
+from wamkit.commands.columns import COLUMNS, in_sources, pair_words, with_columns
 from wamkit.io.differences import flatten, replaced
 from wamkit.recipes import RECIPES, earlier, recipe
 
@@ -98,7 +98,8 @@ def changed(run: Run, overrides: Overrides) -> Run:
     known = {*flatten(asdict(run)), COLUMNS}
     for path in overrides:
         _expect_path(path, known, f"recipe {run.recipe} has")
-    asked: Run = replaced(run, with_columns(run.data, overrides))
+    changes = with_columns(run.data, overrides)
+    asked: Run = replaced(run, changes | in_sources(run, changes))
     if asked.suite != run.suite:
         expect_suite(asked.suite)
     check_together(run, asked)

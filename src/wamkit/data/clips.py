@@ -108,7 +108,7 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
         self.names = dict(zip(spec.views, names or spec.views, strict=True))
         for part in dataset.parts:
             expect_fit(part, spec, space)
-        self.episodes = episodes_of(dataset, spec, share)
+        self.share, self.episodes = share, episodes_of(dataset, spec, share)
         if not self.episodes:
             raise BadInput(f"{dataset.where}: no episode is held out; give --data.held-out 0.05")
         self.numbers = sample_numbers(self.episodes, spec)
@@ -118,6 +118,13 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
                 f"{dataset.where}: no episode is long enough for a whole window (the longest has "
                 f"{max(episode.length for episode in self.episodes)} steps); set data.whole_windows to False"
             )
+
+    @property
+    def firsts(self) -> list[int]:
+        """Of each dataset, the number of its first sample."""
+        counts = [len(SHARES[self.share](len(part.episodes), self.spec)) for part in self.dataset.parts]
+        episodes = accumulate([0, *counts[:-1]])
+        return sorted({min(self.numbers[place].start, len(self) - 1) for place in episodes})
 
     def held_out(self) -> Clips:
         """The same samples, of the episodes that are held out. BadInput where there are none."""

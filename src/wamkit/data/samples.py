@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from wamkit_client.types import BadInput
 
 from wamkit.data.clips import ClipSample
 from wamkit.data.order import Order
-from wamkit.tree import Tree, tree_cat, tree_map
+from wamkit.tree import Tree, tree_cat, tree_leaves, tree_map
 from wamkit.types import Batch, Encoder
 
 STATES = ("proprio", "frame_proprio")
@@ -168,7 +169,21 @@ class ClipReader:
             self.prepare(dict(sample.clip.views), torch.Generator().manual_seed(seed))
             for sample, seed in zip(samples, seeds, strict=True)
         ]
+        _expect_one_size(samples, prepared)
         return Unencoded.of(tree_cat(prepared), samples)
+
+
+def _expect_one_size(samples: Sequence[ClipSample], prepared: Sequence[Tree]) -> None:
+    """BadInput where images cannot be in one batch."""
+    shapes = [{name: tuple(leaf.shape) for name, leaf in tree_leaves(tree).items()} for tree in prepared]
+    for sample, own in zip(samples, shapes, strict=True):
+        for name, shape in own.items():
+            if shape != shapes[0][name]:
+                raise BadInput(
+                    f"{name}: sample {sample.id} has images of {shape[2]}x{shape[3]}, and {samples[0].id} of "
+                    f"{shapes[0][name][2]}x{shapes[0][name][3]}; images of one source have one size. Give datasets of "
+                    "other sizes as sources of their own, with --weights 1 1"
+                )
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,16 @@ def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.d
     _expect_cacheable(run, encoder)
     encoder.to(device)
     for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
-        fill(Fresh(clips, encoder), folder, fingerprint(encoder, clips))
+        fill(_fresh(clips, encoder), folder, fingerprint(encoder, clips))
+
+
+def _fresh(clips: Clips, encoder: Encoder) -> Fresh:
+    """Samples that are encoded now. BadInput where images of several datasets cannot be in one batch: found here, not
+    hours later."""
+    samples = Fresh(clips, encoder)
+    if len(clips.firsts) > 1:
+        samples.reader(clips.firsts, [0] * len(clips.firsts))
+    return samples
 
 
 def _expect_cacheable(run: Run, encoder: Encoder) -> None:
@@ -208,7 +217,7 @@ def training_samples(run: Run, sources: Sequence[Clips], encoder: Encoder, cache
     own: list[Samples] = []
     for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
         if cache_path == NO_FILE:
-            own.append(Fresh(clips, encoder))
+            own.append(_fresh(clips, encoder))
         else:
             own.append(Cache.open(folder, fingerprint(encoder, clips), clips.spec.hz))
     if not run.sources:
