@@ -150,7 +150,7 @@ def trained(work: Workplace) -> str:
 
 
 def test_help_lists_it(work: Workplace) -> None:
-    assert "metaworld3_cloning, table_cloning" in " ".join(
+    assert "arm_cloning, metaworld3_cloning" in " ".join(
         re.findall(r"[\w,.]+", work.wamkit("train", "--help"))
     )
 
@@ -198,23 +198,19 @@ def test_it_is_measured_reported_and_compared(work: Workplace, trained: str) -> 
     assert json.loads(work.bytes("compared/comparison.json"))["arms"][0]["kind"] == "cloning"
 
 
-def test_examples_are_one_story(work: Workplace) -> None:
-    """Record and train, drive the robot with the result, train another policy on the same data and drive it too."""
-    examples, few = ROOT / "examples", ("--train.steps", "2", "--train.warmup-steps", "1")
-    for name, most in (("own_dataset.py", 100), ("own_robot.py", 100), ("own_policy/own_policy.py", 130)):
+def test_it_learns_from_the_recordings_of_the_arm(work: Workplace) -> None:
+    """The other example: its demonstrations have columns of other names, and its environment is no suite."""
+    examples = ROOT / "examples"
+    for name, most in (("arm/env.py", 200), ("arm/record.py", 100), ("own_policy/own_policy.py", 130)):
         assert len((examples / name).read_text().splitlines()) < most
-    words = ("runs/table", "--episodes", "2", "--steps", "2")
-    printed = ended(work.start(str(examples / "own_dataset.py"), *words), 0)
-    assert "now: python examples/own_robot.py runs/table" in printed
-    printed = work.wamkit(
-        "train", "table_cloning", "--dataset=runs/table/dataset", "--out=runs/cloning", *few
-    )
-    assert "wamkit eval" not in printed  # its robot is in no suite
-    for run in ("runs/table", "runs/cloning"):
-        printed = ended(work.start(str(examples / "own_robot.py"), run), 0)
-        assert re.search(r"touched the disc in \d+ of 20 episodes", printed)
-    refused = work.wamkit("eval", "runs/cloning", status=2)
-    assert "run runs/cloning has no suite; name one with --suite" in refused
+    ended(work.start(str(examples / "arm/record.py"), "arm", "--episodes", "2"), 0)
+    few = ("--train.steps", "2", "--train.warmup-steps", "1")
+    printed = work.wamkit("train", "arm_cloning", "--dataset=arm", "--out=runs/arm", *few)
+    assert "2/2 steps" in printed
+    refused = work.wamkit("eval", "runs/arm", status=2)
+    assert "--suite" in refused and "--env" in refused
+    printed = work.wamkit("eval", "runs/arm", "--env", str(examples / "arm/env.py"), "--episodes", "1")
+    assert re.search(r"take-block +\d/1", printed)
 
 
 def test_without_the_plug_in_its_run_is_refused(work: Workplace, trained: str) -> None:

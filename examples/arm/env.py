@@ -20,7 +20,7 @@ SIZE = 96  # pixels of the square images
 HOME = np.array([0.0, 1.9, -2.2, -1.2, 0.0, 1.0])
 SHOULDER, UPPER, FORE, HAND = 0.10, 0.16, 0.16, 0.10  # metres: height, and the lengths of the links
 FASTEST = np.array([0.08, 0.08, 0.08, 0.08, 0.08, 0.2])  # the expert's, per control step
-NEAR = 0.02  # metres between the block and the middle of the fingers: close enough to be held
+NEAR = 0.03  # metres between the block and the middle of the fingers: close enough to be held
 
 MODEL = f"""
 <mujoco>
@@ -35,7 +35,7 @@ MODEL = f"""
     <geom type="plane" size=".6 .6 .1" rgba=".35 .4 .45 1"/>
     <camera name="image" pos=".55 0 .42" xyaxes="0 1 0 -.72 0 .7" fovy="52"/>
     <camera name="display" pos=".5 -.45 .4" xyaxes=".72 .7 0 -.38 .39 .84"/>
-    <body name="block" mocap="true"><geom type="box" size=".015 .015 .015" rgba=".85 .1 .1 1"/></body>
+    <body name="block" mocap="true"><geom type="box" size=".02 .02 .02" rgba=".85 .1 .1 1"/></body>
     <body><joint name="shoulder_pan" axis="0 0 1"/>
       <geom type="cylinder" size=".04 .05" pos="0 0 .05" rgba=".2 .2 .2 1"/>
       <body pos="0 0 {SHOULDER}"><joint name="shoulder_lift"/>
@@ -91,7 +91,7 @@ class Arm(Env):
         self._mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:] = motors(home)
         self.data.ctrl[:] = motors(home)
-        self.data.mocap_pos[0] = distance * np.cos(angle), distance * np.sin(angle), 0.015
+        self.data.mocap_pos[0] = distance * np.cos(angle), distance * np.sin(angle), 0.02
         self.data.mocap_quat[0] = np.cos((angle + self._turn) / 2), 0, 0, np.sin((angle + self._turn) / 2)
         self._mujoco.mj_forward(self.model, self.data)
         return InitialState(TASK.name, seed, (distance, angle, self._turn, *home))
@@ -119,9 +119,9 @@ class Arm(Env):
     def expert_action(self) -> np.ndarray:
         """Above the block, down, close. A robot without a scripted expert omits this method."""
         away = self.block - self.fingers
-        height = 0.06 if np.linalg.norm(away[:2]) > 0.012 else 0.0  # from the side it would push the block
+        height = 0.06 if np.linalg.norm(away[:2]) > 0.02 else 0.0  # from the side it would push the block
         goal = reach(self.block + np.array([0, 0, height]), self._turn)
-        goal[5] = 1.0 if np.linalg.norm(away) > 0.008 else 0.0
+        goal[5] = 1.0 if np.linalg.norm(away) > 0.018 else 0.0
         state = self.state()
         return (state + np.clip(goal - state, -FASTEST, FASTEST)).astype(np.float32)
 

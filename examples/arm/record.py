@@ -35,8 +35,9 @@ DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 
 
 def demonstration(arm: Arm, seed: int) -> dict[str, list]:
-    """One episode, column by column: what was seen at each step, and the action that was taken there."""
+    """One episode, column by column: what was seen at each step, and what the expert did there."""
     arm.reset(seed)
+    rng = np.random.default_rng(seed)
     columns: dict[str, list] = {name: [] for name in ("image", "wrist_image", "state", "actions")}
     success = False
     while not success:
@@ -45,7 +46,8 @@ def demonstration(arm: Arm, seed: int) -> dict[str, list]:
             columns[name].append({"bytes": png(image), "path": None})
         columns["state"].append(seen.proprio.tolist())
         columns["actions"].append(action.tolist())
-        success = arm.step(action).success
+        disturbed = action + rng.normal(0, 0.03, 6) * (1, 1, 1, 1, 1, 0)  # so that recovering is shown, too
+        success = arm.step(disturbed).success
     return columns
 
 

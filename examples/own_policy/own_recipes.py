@@ -13,6 +13,7 @@ from wamkit.recipes import recipe
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
 
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 TRAIN = TrainConfig(steps=400, batch_size=32, learning_rate=1e-3, warmup_steps=20)
 
 
@@ -25,24 +26,25 @@ def metaworld3_cloning() -> Run:
     )
 
 
-def table_cloning() -> Run:
-    """The robot of own_robot.py, on the dataset of own_dataset.py."""
+def arm_cloning() -> Run:
+    """The arm of examples/arm, on its demonstrations."""
     return Run(
-        recipe="table_cloning",
+        recipe="arm_cloning",
         suite="",
         policy=CloningConfig(),
         data=DataSpec(
-            views=("top",),
-            canvas="single",
+            views=("image", "wrist_image"),
+            canvas="horizontal",
             view_height=64,
             view_width=64,
-            hz=10.0,
+            hz=15.0,
             frame_times=(0.0,),
             chunk_seconds=0.8,
-            proprio_dim=2,
-            action_dim=2,
+            proprio_dim=6,
+            action_dim=6,
+            columns={"action": "actions", "proprio": "state"},
         ),
-        actions=ActionSpace(names=("dx", "dy"), kinds=("delta", "delta")),
+        actions=ActionSpace(names=JOINTS, kinds=(*["absolute"] * 5, "gripper")),
         train=TRAIN,
-        eval=EvalConfig(replan_steps=4),
+        eval=EvalConfig(replan_steps=6),
     )
