@@ -17,13 +17,15 @@ from wamkit_client.types import BadInput
 
 from tests.official_run import LIBERO, ROBOTWIN, config, put, statistics, write_config
 from wamkit import policies
-from wamkit.config import Run, load_normalizer, load_run
+from wamkit.config import Run, build_policy, load_normalizer, load_run
 from wamkit.convert import released as conversion
 from wamkit.convert.released import from_official, to_official
 from wamkit.policies.light_wam import official_config
 from wamkit.policies.light_wam.convert import FORMAT, SECTIONS
 from wamkit.policies.light_wam.official_config import read_config
 from wamkit.recipes import recipe
+from wamkit.stages.start import start_of
+from wamkit.train.checkpoint import trained_tensors
 from wamkit.wan.dit import SIZES, WanSize
 
 KEYS = Path(__file__).parents[1] / "golden/lightwam_keys.json.gz"
@@ -271,3 +273,15 @@ def test_what_does_not_fit_is_refused_and_nothing_is_left(folder, published):
     refused(r"1 unexpected: dit.blocks.29.new")
     torch.save(official | {"step": Path("code")}, "step.pt")  # more than plain tensors: could run code
     refused(r"step.pt: holds more than tensors")
+
+
+def test_a_converted_run_is_what_fine_tuning_begins_with(folder, published):
+    official = checkpoint(published, "libero", torch.bfloat16)
+    run = convert(released(folder, official, "libero"))
+    save_base(run, official, torch.float32)
+    policy = build_policy(run, load_normalizer(Path("run")))
+    start_of(Path("run"), "kept", run, Path("tuned")).initialize(policy, run)
+    found, expected = trained_tensors(policy), load_file("run/weights.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name].float()) for name in found)
+    assert all(tensor.dtype == torch.float32 for tensor in found.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 from wamkit_client.types import BadInput
@@ -58,6 +58,7 @@ class Train:
 
     Examples: wamkit train metaworld3 --dataset demo/dataset --cache demo/cache --out demo/run --train.steps 1000
               wamkit train metaworld3 --dataset old --dataset new --weights 1 3 --out run --train.workers 2
+              wamkit train metaworld3 --dataset new --init demo/run --out runs/finetuned --train.learning-rate 1e-4
     """
 
     recipe: Positional[ListedRecipe]
@@ -70,6 +71,10 @@ class Train:
     stats: Path = Path()
     """A released *_dataset_stats.json, whose statistics replace those of the dataset."""
     device: Device = ""
+    init: Path = Path()
+    """Fine-tuning: a run directory whose weights training begins with. `wamkit convert` makes one of released ones."""
+    init_normalizer: Literal["kept", "refitted"] = "kept"
+    """With --init: keep the normalizer of that run, or refit it to the dataset, as another robot needs it."""
     plan: bool = False
     """Print parameters, memory and whether it fits, data facts and, for a published recipe, what its _ours variant
     changes; then stop."""
@@ -79,6 +84,7 @@ class Train:
     def __call__(self, overrides: Overrides) -> int:
         use_device(self.device)
         run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
+        self._check_init()
         if self.plan:
             return self._plan(run)
         if self.memory:
@@ -86,16 +92,29 @@ class Train:
         output_folder(self.out)
         from wamkit.stages.run import best_device, train
 
-        train(run, self.dataset, self.cache, self.out, best_device(), self.stats)
+        begun = self.init, self.init_normalizer
+        train(run, self.dataset, self.cache, self.out, best_device(), self.stats, *begun)
         measured = f" Next: {command('wamkit', 'eval', self.out)}" if run.suite else ""
         say(f"{self.out}: done.{measured}")
         return 0
 
+    def _check_init(self) -> None:
+        """BadInput where flags of fine-tuning do not go together."""
+        if self.init == Path() and self.init_normalizer != "kept":
+            raise BadInput("--init-normalizer: there is no --init; give both, or omit both flags")
+        if self.init != Path() and self.init_normalizer == "kept" and self.stats != Path():
+            raise BadInput(
+                "--stats: the normalizer of --init is kept; omit it, or give --init-normalizer refitted"
+            )
+
     def _plan(self, run: Run) -> int:
         from wamkit.stages.fit import Place, this_place
         from wamkit.stages.run import best_device
+        from wamkit.stages.start import expect_fits
         from wamkit.stages.tables import plan_tables
 
+        if self.init != Path():
+            expect_fits(self.init, run)
         if self.memory < 0:
             raise BadInput(f"--memory {self.memory:g}: expected GiB, above 0")
         asked = Place(f"{self.memory:g} GiB", int(self.memory * 2**30))

@@ -39,6 +39,7 @@ from wamkit.stages.collect import is_collected
 from wamkit.stages.findings import warn_of_kinds
 from wamkit.stages.held_out import held_out
 from wamkit.stages.plan import parts
+from wamkit.stages.start import NormalizerOf, start_of
 from wamkit.train.held_out import HeldOut
 from wamkit.train.loop import train as fit
 from wamkit.types import DataSpec, Encoder, Trainable
@@ -247,16 +248,20 @@ def train(
     run_dir: Path,
     device: torch.device,
     released: Path = NO_FILE,
+    init: Path = NO_FILE,
+    init_normalizer: NormalizerOf = "kept",
 ) -> None:
     """Latent cache, or the datasets themselves (cache_path NO_FILE), -> run directory.
 
     Raises BadInput where a dataset, the cache or the directory belongs to another run.
     released: a file with the statistics of a released run, which then stand in for those of the dataset.
+    init: a run directory whose weights training begins with. init_normalizer: what becomes of its normalizer.
     """
+    start = start_of(init, init_normalizer, run, run_dir)
     run = with_statistics(run, released)
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
     warn_of_kinds(sources)
-    normalizer = fit_normalizer(run, sources, released)
+    normalizer = start.normalizer(run, sources, lambda: fit_normalizer(run, sources, released))
     encoder = build_encoder(run)
     if cache_path != NO_FILE:
         _expect_cacheable(run, encoder)
@@ -266,11 +271,11 @@ def train(
     if encoder.augments:
         say(f"run {run.recipe} augments its images: they are encoded anew in every step")
     policy = build_policy(run, normalizer)
-    policy.initialize()
+    start.initialize(policy, run)
     save_run(run, run_dir)
     save_normalizer(normalizer, run_dir)
     if not (run_dir / PROVENANCE_FILE).exists():  # where a run began, not where it was looked at again
-        facts = _provenance(run, policy, sources, device)
+        facts = _provenance(run, policy, sources, device) | dict(start.facts)
         if released != NO_FILE:
             facts["statistics"] = read_statistics(released, run.data).origin
         replace_text(run_dir / PROVENANCE_FILE, json.dumps(facts, indent=1, allow_nan=False))
