@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.data.test_clips import SPACE, SPEC
 from wamkit.data.clips import Clips
 from wamkit.data.joined import open_datasets
 from wamkit.data.lerobot.columns import NO_COLUMNS
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.writer import Writer
 from wamkit.types import Subset
 
@@ -97,3 +100,16 @@ def test_each_dataset_of_several_has_its_own_episodes(dataset: Path, recorded: P
         "dataset/1",
         "dataset/2",
     ]
+
+
+def test_success_in_the_list_of_episodes_of_an_older_version(tmp_path: Path) -> None:
+    source = Path(__file__).parent / "fixtures" / "v2.1"
+    path = Path(shutil.copytree(source, tmp_path / "data"))
+    assert Dataset.open(path).episode_columns == ()
+    episodes = path / "meta/episodes.jsonl"
+    rows = [json.loads(line) for line in episodes.read_text().splitlines()]
+    extended = [row | {"success": bool(row["episode_index"]), "marks": [1]} for row in rows]
+    episodes.write_text("".join(json.dumps(row) + "\n" for row in extended))
+    assert Dataset.open(path).episode_columns == ("success",)
+    opened = open_datasets([path], NO_COLUMNS, Subset(success="success"))
+    assert [episode.index for episode in opened.episodes] == [1]

@@ -37,6 +37,7 @@ from wamkit.data.lerobot.disk import (
     group_ends,
     inside,
     read_group,
+    read_jsonl,
     read_parquet,
     read_rows,
 )
@@ -59,6 +60,7 @@ __all__ = ["Dataset", "Episode"]
 COLUMN_BYTES = 512 * 2**20
 FRAME_BYTES = 256 * 2**20
 IMAGE_BYTES = 256 * 2**20
+VALUE = bool | int | float | str
 
 
 class Dataset:
@@ -172,21 +174,25 @@ class Dataset:
 
     @property
     def episode_columns(self) -> tuple[str, ...]:
-        """The extra columns of meta/episodes (v3.0), which are not of the format."""
-        if self.info.layout is not V3:
-            return ()
+        """The extra columns of episodes in the meta files, which are not of the format; of v2.x those of one value."""
         with inside(self.root):
-            names = [name for file in episode_files(self.root)[:1] for name in column_names(self.root, file)]
+            if self.info.layout is V3:
+                names = [
+                    name for file in episode_files(self.root)[:1] for name in column_names(self.root, file)
+                ]
+            else:
+                rows = read_jsonl(self.root, self.info.layout.episodes)
+                names = [name for name in rows[0] if all(isinstance(row.get(name), VALUE) for row in rows)]
         return tuple(name for name in names if "/" not in name and name not in EPISODE_COLUMNS)
 
     def episode_column(self, name: str) -> list[Any]:
-        """An extra column of meta/episodes (v3.0), one value per episode: `extra` of `Writer.add_episode`."""
+        """An extra column of episodes, one value per episode: of v3.0, `extra` of `Writer.add_episode`."""
         with inside(self.root):
-            rows = [
-                row
-                for file in episode_files(self.root)
-                for row in read_rows(self.root, file, ["episode_index", name])
-            ]
+            if self.info.layout is V3:
+                files = episode_files(self.root)
+                rows = [row for file in files for row in read_rows(self.root, file, ["episode_index", name])]
+            else:
+                rows = read_jsonl(self.root, self.info.layout.episodes)
         values = {row["episode_index"]: row[name] for row in rows}
         return [values[episode.index] for episode in self.episodes]
 
