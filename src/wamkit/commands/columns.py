@@ -55,6 +55,12 @@ def pair_words(columns: Mapping[str, str]) -> list[str]:
     return [f"{name}={column}" for name, column in columns.items()]
 
 
+def cameras(words: Sequence[str]) -> dict[str, str]:
+    """The camera of each view, in order: "front=observation.images.cam_1" "wrist"; "" for one named as its camera."""
+    given = [word.partition("=") for group in words for word in group.split(",")]
+    return {view: camera for view, _, camera in given}
+
+
 def with_columns(data: DataSpec, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides in which views that are given with their cameras are views and columns.
 
@@ -63,11 +69,11 @@ def with_columns(data: DataSpec, overrides: Mapping[str, Any]) -> dict[str, Any]
     changes = dict(overrides)
     columns = dict(data.columns)
     if VIEWS in overrides:
-        given = [word.partition("=") for words in overrides[VIEWS] for word in words.split(",")]
-        changes[VIEWS] = tuple(view for view, _, _ in given)
+        given = cameras(overrides[VIEWS])
+        changes[VIEWS] = tuple(given)
         gone = {*data.views}.difference(changes[VIEWS])
         columns = {name: column for name, column in columns.items() if name not in gone}
-        columns |= {view: camera for view, equals, camera in given if equals}
+        columns |= {view: camera for view, camera in given.items() if camera}
     columns |= overrides.get(COLUMNS, {})
     return changes | ({COLUMNS: columns} if columns != data.columns else {})
 

@@ -19,6 +19,7 @@ from tyro.conf import (
 from wamkit_client.references import is_reference
 
 from wamkit.commands.analysing import Analyse
+from wamkit.commands.beginning import Init
 from wamkit.commands.collecting import Collect
 from wamkit.commands.columns import PAIRS
 from wamkit.commands.comparing import Compare
@@ -37,6 +38,7 @@ Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Collect, subcommand("collect")]
     | Annotated[Data, subcommand("data")]
+    | Annotated[Init, subcommand("init")]
     | Annotated[Encode, subcommand("encode")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]

@@ -253,7 +253,9 @@ def _gripper(name: str, found: Evidence) -> Verdict | None:
     """Where a name or two commands say so."""
     if GRIPPER.search(name):
         moves = "" if not found.still else ", and it never moves"
-        return Verdict("gripper", f"its name; {found.low:.3g} .. {found.high:.3g}{moves}", asks=found.still)
+        return Verdict(
+            "gripper", f"by its name; {found.low:.3g} .. {found.high:.3g}{moves}", asks=found.still
+        )
     if found.two_valued:
         return Verdict(
             "gripper", f"{found.low:.3g} or {found.high:.3g} in {100 * found.ends:.3g} % of the steps"
@@ -269,7 +271,7 @@ def _verdict(recording: Recording, found: Evidence) -> Verdict:
         return Verdict(kind, f"always {found.low:.4g}: should it be omitted?", 1.0, asks=True)
     if target.gap <= NEAR * target.spread and target.r >= ALIKE:
         name = _state(recording, target)
-        reason = f"mean |action - {name}| is {target.gap:.2g}, its std {target.spread:.2g}"
+        reason = f"mean |action - {name}| {target.gap:.2g}, std {target.spread:.2g}"
         return Verdict("absolute", reason, target.gap / target.spread)
     if motion.r >= ALIKE and motion.r > target.r:
         reason = f"added up over {SECONDS:g} s it goes with the change of {_state(recording, motion)}, r {motion.r:.2f}"

@@ -11,8 +11,7 @@ from dataclasses import replace
 from wamkit.config import Normalization, Run
 from wamkit.data.actions import ActionSpace
 from wamkit.eval.evaluate import EvalConfig
-from wamkit.recipes.presets import tiny_fast_wam, tiny_light_wam
-from wamkit.train.loop import TrainConfig
+from wamkit.recipes.presets import tiny_fast_wam, tiny_light_wam, tiny_training
 from wamkit.types import DataSpec
 
 # Meta-World's nominal 80 Hz. Four future frames 0.1 s apart are one group of the codec; half of a chunk is executed.
@@ -31,15 +30,7 @@ ACTIONS = ActionSpace(names=("dx", "dy", "dz", "gripper"), kinds=("delta", "delt
 
 POLICY = tiny_light_wam(DATA)
 FAST_WAM = tiny_fast_wam()
-TRAIN = TrainConfig(
-    steps=700,
-    batch_size=48,
-    seed=0,
-    learning_rate=6e-4,
-    warmup_steps=50,
-    average_decay=0.99,
-    save_every=200,
-)
+TRAIN = tiny_training(steps=700)
 
 
 def metaworld3() -> Run:

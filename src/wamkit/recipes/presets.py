@@ -1,13 +1,15 @@
 """Policies in two sizes for any robot: tiny ones train from nothing on two CPU cores, full ones start from released
 weights and need a GPU. The small recipes are built of the tiny ones, and `wamkit init` writes recipes of either.
 
-Where a policy's networks depend on the data, `data` says how; every other value is the same for all robots.
+Where networks depend on the data, `data` says how; every other value is the same for all robots. Then how each is
+trained: tiny ones as the demo's, full ones as published and put right (recipes/ours.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from wamkit.config import Run
 from wamkit.policies.fast_wam.policy import FastWAMConfig, FromVideoModel
 from wamkit.policies.fast_wam.policy import FromScratch as NoVideoModel
 from wamkit.policies.lawam.action_expert import TINY as TINY_EXPERT
@@ -17,10 +19,11 @@ from wamkit.policies.lawam.latent_action import SIZES as LATENTS
 from wamkit.policies.lawam.policy import LaWAMConfig
 from wamkit.policies.lawam.prior import TINY as TINY_PRIOR
 from wamkit.policies.lawam.prior import FromScratch
-from wamkit.policies.lawam.prompt import HashedPromptConfig
+from wamkit.policies.lawam.prompt import QUERIES, HashedPromptConfig
 from wamkit.policies.lawam.world import LaWAMWorldConfig
 from wamkit.policies.light_wam.policy import FullTuning, LightWAMConfig, StepWeights
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
+from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
 from wamkit.wan.dit import SIZES, Adapters
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
@@ -84,13 +87,14 @@ def tiny_lawam_world(data: DataSpec) -> LaWAMWorldConfig:
     )
 
 
-def tiny_lawam(data: DataSpec, world: str, prompt: int = 64) -> LaWAMConfig:
-    """world: the run directory of its stage 1. prompt: tokens of the longest, images included."""
+def tiny_lawam(data: DataSpec, world: str, words: int = 16) -> LaWAMConfig:
+    """world: the run directory of its stage 1. words: as of `tiny_light_wam`."""
+    squares = data.view_height * data.view_width // HashedPromptConfig.pixels**2
     return LaWAMConfig(
         world=world,
         features=TINY_FEATURES,
         latent=LATENTS["tiny"],
-        prompt=HashedPromptConfig(length=prompt),
+        prompt=HashedPromptConfig(length=len(data.views) * squares + words + 2 * QUERIES),
         prior=TINY_PRIOR,
         start=FromScratch(),
         expert=replace(TINY_EXPERT, action_dim=data.action_dim),
@@ -111,3 +115,79 @@ def full_lawam_world(data: DataSpec) -> LaWAMWorldConfig:
 def full_lawam(world: str) -> LaWAMConfig:
     """Qwen3-VL-2B as prior, on a stage 1 of one's own; docs/weights.md. world: its run directory."""
     return LaWAMConfig(world=world, latent=LATENTS["base"], robot_rows=ONE_ROBOT, clip_actions=True)
+
+
+def tiny_lawam_stage1(run: Run, proprio_dim: int, steps: int) -> Run:
+    """The run before that of a `tiny_lawam`: its first camera, and the proprio of both frames."""
+    data = pair_of(run.data, proprio_dim)
+    train = tiny_training(steps, batch_size=32, learning_rate=1e-3)
+    return _stage1(run, tiny_lawam_world(data), data, train)
+
+
+def full_lawam_stage1(run: Run, proprio_dim: int, steps: int, accumulation: int = 1) -> Run:
+    """The same of a `full_lawam`."""
+    data = pair_of(run.data, proprio_dim)
+    train = TrainConfig(
+        steps=steps,
+        batch_size=64,
+        accumulation=accumulation,
+        learning_rate=1e-4,
+        warmup_steps=min(2000, steps // 10),
+        warmup_start=0.0,
+        schedule="constant",
+        betas=(0.9, 0.999),
+        precision="bf16",
+    )
+    return _stage1(run, full_lawam_world(data), data, train)
+
+
+def _stage1(run: Run, policy: LaWAMWorldConfig, data: DataSpec, train: TrainConfig) -> Run:
+    return replace(run, recipe=f"{run.recipe}_world", suite="", policy=policy, data=data, train=train)
+
+
+def pair_of(data: DataSpec, proprio_dim: int) -> DataSpec:
+    """What stage 1 learns from, of what the policy does."""
+    gone = data.views[1:]
+    columns = {name: column for name, column in data.columns.items() if name not in gone}
+    return replace(data, views=data.views[:1], columns=columns, proprio_dim=proprio_dim, frame_proprio=True)
+
+
+def tiny_training(
+    steps: int, batch_size: int = 48, learning_rate: float = 6e-4, warmup_steps: int = 50
+) -> TrainConfig:
+    """Of the small recipes."""
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        seed=0,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        average_decay=0.99,
+        save_every=200,
+    )
+
+
+def full_training(steps: int, batch_size: int, accumulation: int = 1) -> TrainConfig:
+    """Of Light-WAM and Fast-WAM at full size. accumulation: parts of a batch, for memory."""
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        warmup_steps=min(1000, steps // 10),
+        precision="bf16",
+    )
+
+
+def lawam_training(steps: int, batch_size: int, accumulation: int = 1) -> TrainConfig:
+    """Of LaWAM at full size."""
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        warmup_steps=min(1500, steps // 10),
+        warmup_start=0.0,
+        final_fraction=0.005,
+        weight_decay=1e-8,
+        decayed="all",
+        precision="bf16",
+    )
