@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
@@ -155,7 +155,8 @@ def _check_sources(sources: Sequence[Source], data: DataSpec) -> None:
                 f"sources.{source.name}: {len(source.data.views)} views and {len(source.data.frame_times)} frames, "
                 f"the run's data has {len(data.views)} and {len(data.frame_times)}; every source has as many"
             )
-        if source.data != data and not source.robot:
+        own = replace(source.data, augmentation=data.augmentation)
+        if own != data and not source.robot:
             raise BadInput(
                 f"sources.{source.name}: its data is not the run's, so it needs the name of its robot (robot=...), "
                 "by which acting recognizes it"

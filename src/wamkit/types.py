@@ -43,6 +43,36 @@ EVERY = Subset()
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """How training images are changed by chance (data/augment.py): frames of a clip alike, each camera by itself.
+
+    crop: smallest share of an image's area that is kept, of the image's shape; 1: all of it.
+    brightness, contrast, saturation: largest relative change. hue: largest change, in turns.
+    """
+
+    crop: float = 1.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        check("data.augmentation", self, AUGMENTATION_BOUNDS)
+
+    @property
+    def draws(self) -> bool:
+        """Whether it changes anything."""
+        return self != UNCHANGED
+
+
+AUGMENTATION_BOUNDS = {
+    "crop": Bound("a number above 0, at most 1", lambda share: 0 < share <= 1),
+    **dict.fromkeys(("brightness", "contrast", "saturation", "hue"), DECAY),
+}
+UNCHANGED = Augmentation()
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """What a policy asks of a dataset. Times are seconds from the moment of acting.
 
@@ -62,6 +92,7 @@ class DataSpec:
     columns: where the dataset has what is not under its usual name (data/lerobot/columns.py): of "action" and
         "proprio" a column, part of one ("state[0:7]"), or several joined by "+"; of a view its camera.
     only: which episodes are read; each dataset of several has its own.
+    augmentation: of the run's training images, whichever source they are of; latents in a cache have none.
     """
 
     views: tuple[str, ...]
@@ -79,6 +110,7 @@ class DataSpec:
     frame_proprio: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     only: Subset = EVERY
+    augmentation: Augmentation = UNCHANGED
 
     def __post_init__(self) -> None:
         check("data", self, DATA_BOUNDS)

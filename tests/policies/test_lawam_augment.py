@@ -16,15 +16,8 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from tests.policies.tiny_lawam_world import PAIRS
-from wamkit.policies.lawam.augment import (
-    NoAugmentation,
-    Prepare,
-    TwoViews,
-    brightness,
-    contrast,
-    hue,
-    saturation,
-)
+from wamkit.data.augment import brightness, contrast, hue, saturation
+from wamkit.policies.lawam.augment import NoAugmentation, Prepare, TwoViews
 from wamkit.policies.lawam.images import squeezed
 
 STILL = TwoViews(area=(1.0, 1.0), ratio=(1.0, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)

@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from wamkit_client.types import BadInput
 
+from wamkit.data.augment import Augment
 from wamkit.data.clips import ClipSample
 from wamkit.data.order import Order
 from wamkit.tree import Tree, tree_cat, tree_leaves, tree_map
-from wamkit.types import Batch, Encoder
+from wamkit.types import UNCHANGED, Augmentation, Batch, Encoder
 
 STATES = ("proprio", "frame_proprio")
 """Inputs that are as wide as a robot's proprio; the second is there where the spec asks for it."""
@@ -158,17 +159,19 @@ class Unencoded:
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Reads clips and prepares their views for the encoder."""
+    """Reads clips, augments their views and prepares them for the encoder."""
 
     clips: Clips
+    augment: Augment
     prepare: Callable[[Tree, torch.Generator], Tree]
 
     def __call__(self, indices: Sequence[int], seeds: Sequence[int]) -> Unencoded:
         samples = [self.clips.sample(index) for index in indices]
-        prepared = [
-            self.prepare(dict(sample.clip.views), torch.Generator().manual_seed(seed))
-            for sample, seed in zip(samples, seeds, strict=True)
-        ]
+        prepared = []
+        for sample, seed in zip(samples, seeds, strict=True):
+            generator = torch.Generator().manual_seed(seed)
+            views = self.augment(dict(sample.clip.views), generator)
+            prepared.append(self.prepare(views, generator))
         _expect_one_size(samples, prepared)
         return Unencoded.of(tree_cat(prepared), samples)
 
@@ -188,10 +191,11 @@ def _expect_one_size(samples: Sequence[ClipSample], prepared: Sequence[Tree]) ->
 
 @dataclass(frozen=True)
 class Fresh:
-    """Samples that are encoded when they are asked for; the cache holds the same."""
+    """Samples that are encoded when they are asked for; the cache holds the same, of images that are not augmented."""
 
     clips: Clips
     encoder: Encoder
+    augmentation: Augmentation = UNCHANGED
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -204,7 +208,7 @@ class Fresh:
     @property
     def reader(self) -> ClipReader:
         """Reads and prepares clips; without the encoder's weights."""
-        return ClipReader(self.clips, self.encoder.prepare)
+        return ClipReader(self.clips, Augment(self.augmentation), self.encoder.prepare)
 
     @torch.no_grad()
     def finish(self, read: Unencoded) -> Encoded:

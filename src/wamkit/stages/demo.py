@@ -90,7 +90,7 @@ def _training(
     run: Run, dataset: Path, folder: Path, stage: str, device: torch.device
 ) -> dict[str, Callable[[], object]]:
     """What is left until `folder` has a trained run, by name. One that augments its images encodes as it trains."""
-    cache = stages.NO_FILE if build_encoder(run).augments else folder / "cache"
+    cache = stages.NO_FILE if stages.augments(run, build_encoder(run)) else folder / "cache"
     encoding: dict[str, Callable[[], object]] = {}
     if cache != stages.NO_FILE:
         encoding = {f"encode{stage}": lambda: stages.encode(run, [dataset], cache, device)}

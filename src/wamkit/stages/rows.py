@@ -139,7 +139,7 @@ class Comparison:
 
         The row before it must be trained by now: what an encoder learned there is part of its latents.
         """
-        if build_encoder(row.started).augments:
+        if stages.augments(row.started, build_encoder(row.started)):
             return stages.NO_FILE
         own = self._latents(row)
         return self.cache if own == self._latents(self.jobs[0]) else self.out / CACHES / own

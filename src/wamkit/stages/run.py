@@ -42,7 +42,7 @@ from wamkit.stages.plan import parts
 from wamkit.stages.start import NormalizerOf, start_of
 from wamkit.train.held_out import HeldOut
 from wamkit.train.loop import train as fit
-from wamkit.types import DataSpec, Encoder, Trainable
+from wamkit.types import UNCHANGED, Augmentation, DataSpec, Encoder, Trainable
 
 NO_FILE = Path()
 CODE_VERSION = "1"  # of what encoding means; raise it when cached latents of older code must not be used
@@ -196,10 +196,10 @@ def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.d
         fill(_fresh(clips, encoder), folder, fingerprint(encoder, clips))
 
 
-def _fresh(clips: Clips, encoder: Encoder) -> Fresh:
+def _fresh(clips: Clips, encoder: Encoder, augmentation: Augmentation = UNCHANGED) -> Fresh:
     """Samples that are encoded now. BadInput where images of several datasets cannot be in one batch: found here, not
     hours later."""
-    samples = Fresh(clips, encoder)
+    samples = Fresh(clips, encoder, augmentation)
     if len(clips.firsts) > 1:
         samples.reader(clips.firsts, [0] * len(clips.firsts))
     return samples
@@ -213,12 +213,17 @@ def _expect_cacheable(run: Run, encoder: Encoder) -> None:
         )
 
 
+def augments(run: Run, encoder: Encoder) -> bool:
+    """Whether a sample of it is encoded to something else in every epoch, so that it is trained without a cache."""
+    return run.data.augmentation.draws or encoder.augments
+
+
 def training_samples(run: Run, sources: Sequence[Clips], encoder: Encoder, cache_path: Path) -> Samples:
     """What training reads: cached latents, or clips that are encoded now where no cache is named (NO_FILE)."""
     own: list[Samples] = []
     for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
         if cache_path == NO_FILE:
-            own.append(_fresh(clips, encoder))
+            own.append(_fresh(clips, encoder, run.data.augmentation))
         else:
             own.append(Cache.open(folder, fingerprint(encoder, clips), clips.spec.hz))
     if not run.sources:
@@ -241,6 +246,14 @@ def with_statistics(run: Run, released: Path) -> Run:
     return replace(run, normalization=replace(run.normalization, statistics="file"))
 
 
+def as_read(run: Run, cache_path: Path) -> Run:
+    """The run without augmentation where it reads a cache, and says so."""
+    if cache_path == NO_FILE or not run.data.augmentation.draws:
+        return run
+    say("data.augmentation is off: latents of a cache are of plain images; train without --cache to have it")
+    return replace(run, data=replace(run.data, augmentation=UNCHANGED))
+
+
 def train(
     run: Run,
     datasets: Sequence[Path],
@@ -258,7 +271,7 @@ def train(
     init: a run directory whose weights training begins with. init_normalizer: what becomes of its normalizer.
     """
     start = start_of(init, init_normalizer, run, run_dir)
-    run = with_statistics(run, released)
+    run = as_read(with_statistics(run, released), cache_path)
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
     warn_of_kinds(sources)
     normalizer = start.normalizer(run, sources, lambda: fit_normalizer(run, sources, released))
@@ -268,7 +281,7 @@ def train(
     samples = training_samples(run, sources, encoder, cache_path)
     home = device if cache_path == NO_FILE else torch.device("cpu")
     encoder.to(home)
-    if encoder.augments:
+    if augments(run, encoder):
         say(f"run {run.recipe} augments its images: they are encoded anew in every step")
     policy = build_policy(run, normalizer)
     start.initialize(policy, run)
