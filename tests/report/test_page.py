@@ -15,16 +15,21 @@ import numpy as np
 import pytest
 from wamkit_client.types import BadInput
 
+from tests import tiny_dataset
 from tests.policies.tiny_policy import engine_of, tiny_config, tiny_policy
 from tests.report.slider import evaluation
+from wamkit.data.clips import Clips
+from wamkit.data.lerobot.dataset import Dataset
 from wamkit.policies.base import FORESIGHT
 from wamkit.report.distributions import Distribution
 from wamkit.report.facts import Facts
 from wamkit.report.future import FutureConfig
+from wamkit.report.open_loop import measure
 from wamkit.report.page import Header, Section, write_page
 from wamkit.report.run_page import ALL, Evaluation, RunPage, write_run_page
 from wamkit.report.training import read_history
 from wamkit.report.video import FilmConfig
+from wamkit.wan.encoders import HashedTextConfig
 
 VOID = {"meta", "link", "img", "br", "source", "path", "use"}
 
@@ -62,15 +67,25 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> RunPage:
     folder = tmp_path_factory.mktemp("run")
     rows = [{"step": s, "loss": 1 / s, "loss/action": 1 / s, "lr": 1e-4} for s in (10, 20)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    engine = engine_of(tiny_policy(tiny_config(text=HashedTextConfig(width=16, length=8))))
+    dataset = Dataset.open(tiny_dataset.write(folder / "dataset", (9, 12)))
+    clips = Clips(dataset, tiny_dataset.RUN.data, tiny_dataset.RUN.actions)
     values = np.random.default_rng(0).normal(size=(50, 2))
     return RunPage(
         title="a tiny run",
-        engines=[engine_of(tiny_policy(tiny_config()))],
+        engines=[engine],
         evaluations=[Evaluation(evaluation(folder, "slide", "stuck"), folder)],
         histories=[read_history(folder)],
+        open_loop=measure(engine, engine.policy.normalizer, [(clips, "Episodes of noise.")]),
         distributions=[
             Distribution(
-                "action", ("right", "grip"), values, values.min(axis=0), values.max(axis=0), "min_max"
+                "robot",
+                "action",
+                ("right", "grip"),
+                values,
+                values.min(axis=0),
+                values.max(axis=0),
+                "min_max",
             )
         ],
         facts=Facts({"Policy": {"recipe": "tiny"}}, {"Config": {"seed": 0}}, {"train": 1.0}, "wamkit demo"),
@@ -91,7 +106,7 @@ def test_the_page_is_well_formed_and_whole(html: str) -> None:
     outline.feed(html)
     assert outline.open == []
     assert len(set(outline.ids)) == len(outline.ids)
-    anchors = [address[1:] for address in outline.addresses if re.fullmatch(r"#[a-z]+", address)]
+    anchors = [address[1:] for address in outline.addresses if re.fullmatch(r"#[a-z_]+", address)]
     assert anchors == [name for name in ALL if name not in FORESIGHT] and set(anchors) <= set(outline.ids)
     assert "2 of 4 episodes solved (50 %)" in html
 

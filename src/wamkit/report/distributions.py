@@ -21,8 +21,10 @@ from wamkit.report.plots import histogram
 
 @dataclass(frozen=True)
 class Distribution:
-    """values [n, d] of one field in physical units; low, high [d]: ends of the unit range; mode: the normaliser's."""
+    """robot: the dataset's. values [n, d] of one field in physical units; low, high [d]: ends of the unit range; mode:
+    the normaliser's."""
 
+    robot: str
     field: str
     names: tuple[str, ...]
     values: np.ndarray
@@ -46,7 +48,9 @@ def distributions_of(dataset: AnyDataset, normalizer: Normalizer) -> list[Distri
         if not len(low):
             continue  # the policy is not given it
         names = dimension_labels(dataset.features[column], values.shape[1])
-        found.append(Distribution(field, names, values, low, high, normalizer.modes[field]))
+        found.append(
+            Distribution(dataset.robot_type, field, names, values, low, high, normalizer.modes[field])
+        )
     return found
 
 
