@@ -5,7 +5,7 @@ closed loop. The names in the files are the names on the page.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ LINEAR = ("lr", "steps_per_second", "data_share")
 ACTION_ERROR = "action_error"
 NOT_EVALUATED = "Not evaluated in closed loop (wamkit eval): whether it solves its tasks is not known."
 ROW = TypeAdapter(dict[str, float])
-Row = Mapping[str, float]
+Row = dict[str, float]
 
 
 @dataclass(frozen=True)

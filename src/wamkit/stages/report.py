@@ -12,10 +12,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from wamkit_client.types import BadInput
 
 from wamkit.config import Run, load_engine, load_normalizer, load_provenance, load_run, to_json
 from wamkit.data.clips import Clips
 from wamkit.data.joined import dataset_flags
+from wamkit.data.lerobot.columns import NO_COLUMNS
 from wamkit.eval.evaluate import RESULTS, read_results
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import command, say
@@ -23,11 +25,13 @@ from wamkit.io.records import write_record
 from wamkit.stages.evaluation import results_folder
 from wamkit.stages.plan import meta_policy
 from wamkit.stages.run import NO_FILE, best_device, open_clips
+from wamkit.train.overfitting import overfitting
 from wamkit.types import EVERY, DataSpec, Policy
 
 if TYPE_CHECKING:
     from wamkit.report.facts import Facts
     from wamkit.report.run_page import Evaluation
+    from wamkit.report.training import History
     from wamkit.report.watched import Watched
 
 WATCHED = 3
@@ -40,13 +44,15 @@ def report(
     *,
     datasets: Sequence[Path] = (),
     results_dir: Path = NO_FILE,
+    columns: Mapping[str, str] = NO_COLUMNS,
     stage_seconds: Mapping[str, float] = MappingProxyType({}),
     sections: Sequence[str] = (),
 ) -> None:
     """Write the page of a run, and beside it, as JSON, the open-loop errors that it shows (report/open_loop.py).
 
     datasets: none, or what the run was trained on or another of its robot. results_dir: of an evaluation; NO_FILE: the
-    run's own, if there is one. sections: (): all that there is something for. Raises BadInput where the run directory
+    run's own, if there is one. columns: where a dataset has what is under another name than in training
+    (DataSpec.columns). sections: (): all that there is something for. Raises BadInput where the run directory
     is damaged, where a dataset does not fit the run, and as write_run_page.
     """
     # Imported here: matplotlib takes a second and no other stage draws.
@@ -57,11 +63,12 @@ def report(
 
     run, facts = load_run(run_dir), load_provenance(run_dir)
     evaluations = _evaluations(run, run_dir, results_dir)
-    histories = [] if "released" in facts else [read_history(run_dir)]
+    histories = [] if "released" in facts else [_warned(read_history(run_dir))]
     normalizer = load_normalizer(run_dir)
-    judged = _judged(run, facts, datasets) if datasets else []
+    judged = _judged(_reading(run, columns), facts, datasets) if datasets else []
     distributions = [d for clips, _ in judged for d in distributions_of(clips.dataset, normalizer)]
-    device, again = best_device(), _repeated(run_dir, datasets, evaluations)
+    looked_at = [*dataset_flags(datasets), *_column_flags(columns)]
+    device, again = best_device(), _repeated(run_dir, looked_at, evaluations)
     engines = _engines(run, run_dir, device)
     asked = engines if "open_loop" in (sections or ALL) else []
     measured = [found for engine in asked for found in measure(engine, normalizer, judged)]
@@ -79,6 +86,21 @@ def report(
     write_run_page(page, shown, sections)
     if measured:
         write_record(page.with_suffix(".json"), ReportRecord(again, [record_of(own) for own in measured]))
+
+
+def _warned(history: History) -> History:
+    found = overfitting(history.held_out, history.metrics)
+    return replace(history, warning=f"{found}." if found else "")
+
+
+def _reading(run: Run, columns: Mapping[str, str]) -> Run:
+    """The run, reading these columns."""
+    if columns and run.sources:
+        names = ", ".join(source.name for source in run.sources)
+        raise BadInput(
+            f"--data.columns: run {run.recipe} has several sources ({names}), each with its own columns"
+        )
+    return replace(run, data=replace(run.data, columns={**run.data.columns, **columns}))
 
 
 def _evaluations(run: Run, run_dir: Path, results_dir: Path) -> list[Evaluation]:
@@ -149,12 +171,16 @@ def _demonstrations(sources: Sequence[tuple[Clips, str]]) -> Watched:
     return NOWHERE
 
 
-def _repeated(run_dir: Path, datasets: Sequence[Path], evaluations: Sequence[Evaluation]) -> str:
+def _column_flags(columns: Mapping[str, str]) -> list[str]:
+    return ["--data.columns", *(f"{name}={column}" for name, column in columns.items())] if columns else []
+
+
+def _repeated(run_dir: Path, looked_at: Sequence[str | Path], evaluations: Sequence[Evaluation]) -> str:
     """The command that gives the same: the evaluation again where there is one, else the page."""
     for shown in evaluations:
         again = ("--like", shown.folder / RESULTS, "--out", run_dir / "eval" / "again")
         return command("wamkit", "eval", run_dir, *again)
-    return command("wamkit", "report", run_dir, *dataset_flags(datasets))
+    return command("wamkit", "report", run_dir, *looked_at)
 
 
 def _facts(

@@ -344,6 +344,10 @@ class FastWAM(PolicyModule):
 
     # for reports
 
+    def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
+        """As they are, which is the resolution of the video loss."""
+        return latents
+
     @torch.no_grad()
     def imagine(
         self, query: Query, frames: int, steps: int, generator: torch.Generator
