@@ -113,7 +113,7 @@ def openpi(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_that_does_not_fit_is_told_the_flags(openpi: Path) -> None:
     named_views = replace(SPEC, columns={"top": "image", "wrist": "wrist_image"})
     for spec, message in (
-        (SPEC, r"or give --data.views wrist=wrist_image top=image$"),
+        (SPEC, r"or give --data.views wrist=wrist_image top=image. `wamkit init .* writes a recipe that"),
         (
             named_views,
             r"column 'action' is missing; give --data.columns action=actions,proprio=state \(columns of",

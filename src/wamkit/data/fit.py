@@ -11,6 +11,7 @@ from wamkit.data.actions import ActionSpace
 from wamkit.data.conventions import columns_flag, proposal, view_flag
 from wamkit.data.lerobot.columns import SOURCES, numeric_columns
 from wamkit.data.lerobot.dataset import Dataset
+from wamkit.io.progress import command
 from wamkit.types import DataSpec
 
 
@@ -18,10 +19,10 @@ def expect_fit(dataset: Dataset, spec: DataSpec, space: ActionSpace) -> None:
     """BadInput where it has not, with the flags that would change that."""
     _expect_cameras(dataset, spec)
     if abs(dataset.fps - spec.hz) > 1e-6:
-        raise BadInput(
-            f"{dataset.root}: {dataset.fps:g} frames per second, the recipe asks for {spec.hz:g} Hz; "
-            f"change the recipe's hz (--data.hz {dataset.fps:g}, and times that are whole steps of it), or record at "
-            "that rate"
+        raise _misfit(
+            dataset,
+            f"{dataset.fps:g} frames per second, the recipe asks for {spec.hz:g} Hz; change the recipe's hz "
+            f"(--data.hz {dataset.fps:g}, and times that are whole steps of it), or record at that rate",
         )
     _expect_columns(dataset, spec)
     if len(space) != spec.action_dim:
@@ -41,9 +42,10 @@ def _expect_cameras(dataset: Dataset, spec: DataSpec) -> None:
     for view in spec.views:
         if view not in dataset.cameras:
             flag = view_flag(dataset.info, spec.views)
-            raise BadInput(
-                f"{dataset.root}: camera {view!r} is missing; the dataset has {list(dataset.cameras)}. "
-                f"Name one of these in the recipe's views{flag and f', or give {flag}'}"
+            raise _misfit(
+                dataset,
+                f"camera {view!r} is missing; the dataset has {list(dataset.cameras)}. "
+                f"Name one of these in the recipe's views{flag and f', or give {flag}'}",
             )
 
 
@@ -60,10 +62,11 @@ def _expect_columns(dataset: Dataset, spec: DataSpec) -> None:
         if got != width:
             source = spec.columns.get(name, column)
             part = columns_flag({name: f"{source}[0:{width}]"}) if source in dataset.info.features else ""
-            raise BadInput(
-                f"{dataset.root}: {column if source == column else f'{name}={source}'} has {got} dimension(s), the "
-                f"recipe expects {width}; choose the recipe of this robot, or change the recipe's dimension"
-                + (f", or read a part: {part}" if part and got > width else "")
+            raise _misfit(
+                dataset,
+                f"{column if source == column else f'{name}={source}'} has {got} dimension(s), the recipe expects "
+                f"{width}; choose the recipe of this robot, or change the recipe's dimension"
+                + (f", or read a part: {part}" if part and got > width else ""),
             )
 
 
@@ -75,3 +78,8 @@ def _remedy(dataset: Dataset, spec: DataSpec, missing: str, needed: Mapping[str,
     without = ", or --data.proprio-dim 0 to do without" if missing == "proprio" else ""
     there = ", ".join(numeric_columns(dataset.features)) or "none"
     return f"{give}{without} (columns of numbers: {there})"
+
+
+def _misfit(dataset: Dataset, what: str) -> BadInput:
+    written = command("wamkit", "init", dataset.root)
+    return BadInput(f"{dataset.root}: {what}. `{written} > my_recipe.py` writes a recipe that fits")
