@@ -75,6 +75,8 @@ class Train:
     """Fine-tuning: a run directory whose weights training begins with. `wamkit convert` makes one of released ones."""
     init_normalizer: Literal["kept", "refitted"] = "kept"
     """With --init: keep the normalizer of that run, or refit it to the dataset, as another robot needs it."""
+    tracker: Literal["tensorboard", "wandb"] = "tensorboard"
+    """Where curves are shown, besides the files in the run directory; wandb needs wamkit[wandb]."""
     plan: bool = False
     """Print parameters, memory and whether it fits, data facts and, for a published recipe, what its _ours variant
     changes; then stop."""
@@ -92,8 +94,8 @@ class Train:
         output_folder(self.out)
         from wamkit.stages.run import best_device, train
 
-        begun = self.init, self.init_normalizer
-        train(run, self.dataset, self.cache, self.out, best_device(), self.stats, *begun)
+        more = self.init, self.init_normalizer, self.tracker
+        train(run, self.dataset, self.cache, self.out, best_device(), self.stats, *more)
         measured = f" Next: {command('wamkit', 'eval', self.out)}" if run.suite else ""
         say(f"{self.out}: done.{measured}")
         return 0

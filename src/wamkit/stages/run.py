@@ -23,6 +23,7 @@ from wamkit.config import (
     build_policy,
     save_normalizer,
     save_run,
+    to_json,
 )
 from wamkit.data.cache import Cache, fill
 from wamkit.data.clips import Clips, episodes_of
@@ -42,6 +43,7 @@ from wamkit.stages.plan import parts
 from wamkit.stages.start import NormalizerOf, start_of
 from wamkit.train.held_out import HeldOut
 from wamkit.train.loop import train as fit
+from wamkit.train.trackers import TrackerName, tracker_of
 from wamkit.types import UNCHANGED, Augmentation, DataSpec, Encoder, Trainable
 
 NO_FILE = Path()
@@ -263,6 +265,7 @@ def train(
     released: Path = NO_FILE,
     init: Path = NO_FILE,
     init_normalizer: NormalizerOf = "kept",
+    tracker: TrackerName = "tensorboard",
 ) -> None:
     """Latent cache, or the datasets themselves (cache_path NO_FILE), -> run directory.
 
@@ -270,6 +273,7 @@ def train(
     released: a file with the statistics of a released run, which then stand in for those of the dataset.
     init: a run directory whose weights training begins with. init_normalizer: what becomes of its normalizer.
     """
+    track = tracker_of(tracker, json.loads(to_json(run)))
     start = start_of(init, init_normalizer, run, run_dir)
     run = as_read(with_statistics(run, released), cache_path)
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
@@ -299,7 +303,7 @@ def train(
         encoder.to(home)
         return read
 
-    fit(policy, samples, run.train, run_dir, device, unseen)
+    fit(policy, samples, run.train, run_dir, device, unseen, track)
 
 
 def _provenance(
