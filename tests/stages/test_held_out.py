@@ -171,3 +171,14 @@ def test_every_source_has_its_own(
     train(run, folders, NO_FILE, tmp_path / "run", CPU)
     assert f"{told} held-out episodes" in capsys.readouterr().out
     assert all(np.isfinite(row["action_error"]) for row in rows(tmp_path / "run"))
+
+
+def test_held_out_episodes_that_cannot_be_measured_are_named_with_a_way_on(tmp_path: Path) -> None:
+    """The one that is held out is shorter than a window."""
+    data = tiny_dataset.write(tmp_path / "dataset", (6, 20, 20, 20, 20))
+    run = replace(HELD, data=replace(HELD.data, whole_windows=True, held_out=0.2))
+    with pytest.raises(BadInput, match=r"held-out episodes: .*long enough.*--train.held-out-every 0"):
+        train(run, [data], NO_FILE, tmp_path / "run", CPU)
+    run = replace(run, train=replace(TRAIN, held_out_every=0))
+    train(run, [data], NO_FILE, tmp_path / "run", CPU)  # goes on
+    assert not (tmp_path / "run" / FILE).exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from wamkit_client.types import BadInput
+
 from wamkit.config import Run
 from wamkit.data.clips import Clips
 from wamkit.data.normalize import Normalizer
@@ -19,9 +21,25 @@ PART = 8
 def held_out(
     run: Run, sources: Sequence[Clips], encoder: Encoder, policy: Trainable, normalizer: Normalizer
 ) -> HeldOut:
-    """Samples of held-out episodes, of every source that has some, encoded where the encoder is and not augmented."""
+    """Samples of held-out episodes, of every source that has some, encoded where the encoder is and not augmented.
+
+    Raises BadInput where they cannot be read, or are too short for a sample.
+    """
+    if not run.train.held_out_every:
+        return NOTHING
+    try:
+        return _read(run, sources, encoder, policy, normalizer)
+    except BadInput as error:
+        raise BadInput(
+            f"held-out episodes: {error}; or train without measuring on them: --train.held-out-every 0"
+        ) from error
+
+
+def _read(
+    run: Run, sources: Sequence[Clips], encoder: Encoder, policy: Trainable, normalizer: Normalizer
+) -> HeldOut:
     own = [clips.held_out() for clips in sources if clips.spec.held_out]
-    if not (own and run.train.held_out_every):
+    if not own:
         return NOTHING
     whole, observed = (
         _together(run, samples)

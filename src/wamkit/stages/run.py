@@ -272,9 +272,9 @@ def train(
     released: a file with the statistics of a released run, which then stand in for those of the dataset.
     init: a run directory whose weights training begins with. init_normalizer: what becomes of its normalizer.
     """
-    track = tracker_of(tracker, json.loads(to_json(run)))
     start = start_of(init, init_normalizer, run, run_dir)
     run = as_read(with_statistics(run, released), cache_path)
+    track = tracker_of(tracker, json.loads(to_json(run)))
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
     warn_of_kinds(sources)
     normalizer = start.normalizer(run, sources, lambda: fit_normalizer(run, sources, released))
