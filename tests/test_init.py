@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from wamkit_client.types import BadInput
 
 import wamkit
@@ -26,8 +27,9 @@ from wamkit.data.lerobot.writer import Writer
 from wamkit.policies.lawam.policy import LaWAMConfig
 from wamkit.recipes import recipe
 from wamkit.recipes.scales import SCALES
+from wamkit.stages.fit import Place
 from wamkit.stages.proposal import Proposal, _steps, _timing, propose
-from wamkit.stages.recipe_text import expect_fitting, recipe_text
+from wamkit.stages.recipe_text import expect_fitting, fitted, recipe_text
 
 ROBOTS = Path(__file__).parent / "data" / "fixtures" / "robots"
 # Written by the real lerobot package: cameras, rate, meaning of the first six of seven actions.
@@ -156,6 +158,9 @@ def test_the_file_is_short_and_tidy(scale: tuple[str, str], name: str) -> None:
     text = text_of(proposal)
     expect_tidy(text)
     expect_fitting(text, proposal)
+    assert run_of(text).data.augmentation.draws == (scale[1] == "full")
+    if scale[0] == "lawam":  # which changes images in its own way
+        assert not run_of(text, "world").data.augmentation.draws
 
 
 def test_reading_of_the_recipe_may_stop_early() -> None:
@@ -383,6 +388,47 @@ def encoder_takes(run: Run, dataset: Path) -> None:
         run.policy.prompt.load(run.data).encode([*open_datasets([dataset]).tasks.values()])
 
 
+# memory
+
+
+def test_a_batch_is_divided_until_it_fits() -> None:
+    base = of_fixture(size="full")
+    scale = replace(base.scale, policy="tiny_light_wam(DATA, words={words})")
+    proposal = replace(base, scale=scale)
+    roomy, narrow = (fitted(proposal, Place(f"{size} GiB", int(size * 2**30))) for size in (64, 2))
+    assert "accumulation=1)" in text_of(roomy) and "# fits 64 GiB: yes, " in text_of(roomy)
+    run = run_of(text_of(narrow))
+    assert run.train.accumulation > 1 and run.train.batch_size == 64
+    assert "# fits 2 GiB: yes, " in text_of(narrow)
+    none = text_of(fitted(proposal, Place("0.01 GiB", int(0.01 * 2**30))))
+    assert "# fits 0.01 GiB: no, " in none and run_of(none).train.accumulation == 1
+    for proposed in (roomy, narrow):
+        expect_tidy(text_of(proposed))
+
+
+def test_both_stages_have_parts_of_their_own() -> None:
+    text = text_of(replace(of_fixture("lawam", "full"), parts=4, stage1_parts=2))
+    assert (run_of(text).train.accumulation, run_of(text, "world").train.accumulation) == (4, 2)
+    expect_tidy(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "# fits this CPU: yes, "),
+        (("--memory", "0.01"), "# fits 0.01 GiB: no, "),
+        (("--size", "full"), "# this machine has no GPU; give --memory 80 for one of 80 GiB"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
+def test_the_memory_of_a_step_is_told(
+    words: tuple[str, ...], said: str, init: Callable[..., Written]
+) -> None:
+    text = init(ROBOTS / "openpi-delta-5hz", *words).file.read_text()
+    assert said in text
+    expect_tidy(text)
+
+
 # what is refused
 
 
@@ -400,6 +446,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "metaworld3 is a recipe of wamkit; give another name" in refused(
         capsys, sound, "--name", "metaworld3"
     )
+    assert "--memory -1: expected GiB" in refused(capsys, sound, "--memory", "-1")
     assert "--name a/b: expected letters" in refused(capsys, sound, "--name", "a/b")
     assert "this command takes no recipe values" in refused(capsys, sound, "--train.steps", "3")
     found = refused(capsys, sound, "--data.columns", "action=nothing")

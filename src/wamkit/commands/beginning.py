@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +17,8 @@ from wamkit.commands.overrides import BEFORE_LISTS, Overrides, refuse
 from wamkit.recipes.scales import POLICIES, SIZES
 
 if TYPE_CHECKING:
+    from wamkit.stages.proposal import Proposal
+
     Kind = str
     Size = str
 else:
@@ -45,6 +47,8 @@ class Init:
     """tiny: from nothing, on a CPU. full: from released weights (docs/weights.md), on a GPU."""
     name: str = ""
     """Of the recipe; by default that of the dataset's folder."""
+    memory: float = 0.0
+    """GiB of the GPU that it is for; 0: of this machine's."""
 
     def __call__(self, overrides: Overrides) -> int:
         refuse({path: value for path, value in overrides.items() if path not in (COLUMNS, VIEWS)})
@@ -58,12 +62,29 @@ class Init:
         columns = {view: camera for view, camera in views.items() if camera} | overrides.get(COLUMNS, {})
         scale = SCALES[self.policy, self.size]
         proposal = propose(self.dataset, scale, self.name, columns, tuple(views))
+        proposal = self._fitted(proposal)
         file = saved_as(f"{proposal.name}.py")
         text = recipe_text(proposal, file)
         expect_fitting(text, proposal)
         sys.stdout.write(text)  # alone, for `> my_recipe.py`; what is said of it goes to standard error
         _say_next(file, questions(proposal), commands(proposal, file))
         return 0
+
+    def _fitted(self, proposal: Proposal) -> Proposal:
+        """With a batch that fits the GPU at hand, or, of what needs none, the memory of this machine."""
+        from wamkit.stages.fit import Place, this_place
+        from wamkit.stages.recipe_text import fitted
+        from wamkit.stages.run import best_device
+
+        device = best_device()
+        if self.memory < 0:
+            raise BadInput(f"--memory {self.memory:g}: expected GiB, above 0")
+        if self.memory:
+            return fitted(proposal, Place(f"{self.memory:g} GiB", int(self.memory * 2**30)))
+        if proposal.scale.gpu and device.type != "cuda":
+            unknown = "this machine has no GPU; give --memory 80 for one of 80 GiB"
+            return replace(proposal, memory=(unknown,))
+        return fitted(proposal, this_place(device))
 
 
 def saved_as(proposed: str) -> str:

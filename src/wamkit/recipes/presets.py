@@ -24,7 +24,7 @@ from wamkit.policies.lawam.world import LaWAMWorldConfig
 from wamkit.policies.light_wam.policy import FullTuning, LightWAMConfig, StepWeights
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.train.loop import TrainConfig
-from wamkit.types import DataSpec
+from wamkit.types import UNCHANGED, DataSpec
 from wamkit.wan.dit import SIZES, Adapters
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
 
@@ -146,10 +146,17 @@ def _stage1(run: Run, policy: LaWAMWorldConfig, data: DataSpec, train: TrainConf
 
 
 def pair_of(data: DataSpec, proprio_dim: int) -> DataSpec:
-    """What stage 1 learns from, of what the policy does."""
+    """What stage 1 learns from, of what the policy does; it changes images in its own way."""
     gone = data.views[1:]
     columns = {name: column for name, column in data.columns.items() if name not in gone}
-    return replace(data, views=data.views[:1], columns=columns, proprio_dim=proprio_dim, frame_proprio=True)
+    return replace(
+        data,
+        views=data.views[:1],
+        columns=columns,
+        proprio_dim=proprio_dim,
+        frame_proprio=True,
+        augmentation=UNCHANGED,
+    )
 
 
 def tiny_training(

@@ -22,6 +22,7 @@ class Scale:
     title: in words. policy, training: expressions. steps: of training for a dataset of `samples` samples; shares: of
         them, for the smallest and the largest dataset.
     stage1: the run that is trained before, as an expression, for `stage1_steps`; "": there is none.
+    gpu: whether it takes a GPU. augmentation: of training images, as an expression; "": none.
     heights: pixels of a view, by canvas; the width follows its camera and is a multiple of `multiple`. square: it is as
         high as wide, whatever the camera.
     frames: video frames after the present, 0.2 s and at most `stride` control steps apart; 0: it learns from pairs of
@@ -44,6 +45,8 @@ class Scale:
     actions: tuple[int, int]
     executed: float
     square: bool = False
+    gpu: bool = False
+    augmentation: str = ""
     stage1: str = ""
     stage1_steps: int = 0
 
@@ -88,6 +91,8 @@ FULL = replace(
     seconds=1.6,
     actions=(8, 32),
     executed=1 / 3,
+    gpu=True,
+    augmentation="Augmentation(crop=0.9, brightness=0.2, contrast=0.2, saturation=0.2)",
 )
 SCALES = {
     ("light_wam", "tiny"): TINY,
@@ -132,7 +137,7 @@ SCALES = {
         seconds=1.2,
         actions=(8, 36),
         executed=1.0,
-        stage1="full_lawam_stage1(recipe(), proprio_dim={proprio}, steps={steps})",
+        stage1="full_lawam_stage1(recipe(), {proprio}, steps={steps}, accumulation={parts})",
         stage1_steps=100_000,
     ),
 }

@@ -71,8 +71,8 @@ class Proposal:
 
     name: of the recipe. about: the dataset in words. names, verdicts: of the action dimensions.
     normalization: of action and proprio; remarks: why, where it is not as usual. steps: of training.
-    words: of the longest instruction, and one more, in sixteens. parts: of a batch, for the memory that there is;
-        memory: what was found of it.
+    words: of the longest instruction, and one more, in sixteens. parts, stage1_parts: of a batch, for the memory
+        that there is; memory: what was found of it.
     """
 
     name: str
@@ -94,6 +94,7 @@ class Proposal:
     stage1_steps: int
     words: int
     parts: int = 1
+    stage1_parts: int = 1
     memory: tuple[str, ...] = ()
 
 

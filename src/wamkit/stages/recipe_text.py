@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from textwrap import wrap
 from typing import Any
 
+from wamkit.config import Run
 from wamkit.data.evidence import Verdict
 from wamkit.data.joined import dataset_flags
 from wamkit.io.progress import command
+from wamkit.recipes.scales import Scale
+from wamkit.stages.fit import Place, fit
+from wamkit.stages.plan import meta_policy
 from wamkit.stages.proposal import STRETCHED, UNNAMED, Proposal
 from wamkit.stages.run import open_clips
 
@@ -23,6 +28,7 @@ WIDTH, INDENT = 88, "    "
 RECIPE, WORLD = "recipe", "world"
 """Functions of the file: what `wamkit train FILE` calls, and the stage before."""
 FILES = {RECIPE: "{}", WORLD: "{}:world"}
+TITLES = {RECIPE: "", WORLD: "stage 1 "}
 SUFFIXES = {RECIPE: "", WORLD: "_world"}
 
 
@@ -35,7 +41,7 @@ def recipe_text(proposal: Proposal, file: str) -> str:
         "from wamkit.data.actions import ActionSpace",
         "from wamkit.eval.evaluate import EvalConfig",
         f"from wamkit.recipes.presets import {', '.join(proposal.scale.presets)}",
-        "from wamkit.types import DataSpec",
+        f"from wamkit.types import {'Augmentation, ' if proposal.scale.augmentation else ''}DataSpec",
         "",
         f"HZ = {proposal.hz!r}",
         *_data(proposal),
@@ -79,10 +85,38 @@ def questions(proposal: Proposal) -> list[str]:
 
 def expect_fitting(text: str, proposal: Proposal) -> None:
     """BadInput where the datasets do not fit the file (an instruction is missing, for example)."""
+    for run in runs(text, proposal).values():
+        open_clips(run, proposal.datasets)
+
+
+def fitted(proposal: Proposal, place: Place) -> Proposal:
+    """The same, with a batch in as many parts as the memory of `place` needs, and what a step then takes."""
+    parts, memory = {}, []
+    for function, run in runs(recipe_text(proposal, ""), proposal).items():
+        found = fit(run, meta_policy(run), place)
+        if found.reduced_fits and divisible(proposal.scale, function):
+            parts[function] = found.accumulation
+            found = replace(found, need=found.reduced, fits=True)
+        if function == RECIPE or not found.fits:
+            memory.append(f"{TITLES[function]}fits {place.name}: {found.sentence()}")
+    return replace(
+        proposal,
+        parts=parts.get(RECIPE, 1),
+        stage1_parts=parts.get(WORLD, 1),
+        memory=tuple(memory),
+    )
+
+
+def divisible(scale: Scale, function: str) -> bool:
+    """Whether the file says in how many parts a batch goes through the policy."""
+    return "{parts}" in (scale.training if function == RECIPE else scale.stage1)
+
+
+def runs(text: str, proposal: Proposal) -> dict[str, Run]:
+    """What the functions of the file return, in the order of training."""
     made: dict[str, Any] = {}
     exec(compile(text, "recipe", "exec", dont_inherit=True), made)
-    for function in functions(proposal):
-        open_clips(made[function](), proposal.datasets)
+    return {function: made[function]() for function in functions(proposal)}
 
 
 def _run(proposal: Proposal, function: str) -> str:
@@ -124,6 +158,8 @@ def _data(proposal: Proposal) -> Iterator[str]:
     yield f"{INDENT}proprio_dim={0 if pair else proposal.proprio_dim},"
     yield f"{INDENT}action_dim={len(proposal.names)},"
     yield f"{INDENT}held_out={proposal.held_out},"
+    if proposal.scale.augmentation:
+        yield f"{INDENT}augmentation={proposal.scale.augmentation},"
     if pair:
         yield f'{INDENT}past_end="supervised",'
     yield ")"
@@ -169,7 +205,6 @@ def _recipe(proposal: Proposal) -> Iterator[str]:
         words=proposal.words, executed=proposal.timing.executed, world=_quoted(_run(proposal, WORLD))
     )
     yield f"def {RECIPE}() -> Run:"
-    yield f'{INDENT}"""What `wamkit train` calls."""'
     yield f"{INDENT}return Run("
     yield f"{INDENT * 2}recipe={_quoted(proposal.name)},"
     yield f'{INDENT * 2}suite="",'
@@ -187,7 +222,9 @@ def _recipe(proposal: Proposal) -> Iterator[str]:
 def _world(proposal: Proposal) -> Iterator[str]:
     """The run before, where there is one."""
     if proposal.scale.stage1:
-        run = proposal.scale.stage1.format(proprio=proposal.proprio_dim, steps=proposal.stage1_steps)
+        run = proposal.scale.stage1.format(
+            proprio=proposal.proprio_dim, steps=proposal.stage1_steps, parts=proposal.stage1_parts
+        )
         yield from ("", "")
         yield f"def {WORLD}() -> Run:"
         yield f'{INDENT}"""Stage 1, trained before."""'

@@ -98,14 +98,15 @@ def fingerprint(encoder: Encoder, clips: Clips) -> dict[str, str]:
         + ("; proprio of every frame" if spec.frame_proprio else ""),
         "actions": " ".join(f"{n}:{k}" for n, k in zip(space.names, space.kinds, strict=True)),
         "dataset": clips.dataset.fingerprint(),
-    } | what_is_read(spec)
+    } | _chosen(spec)
 
 
-def what_is_read(spec: DataSpec) -> dict[str, str]:
-    """What of a dataset, by name; nothing where it is everything under its usual name."""
+def _chosen(spec: DataSpec) -> dict[str, str]:
+    """What of a dataset is read, by name, where it is not everything under its usual name."""
     names = ", ".join(f"{name}={column}" for name, column in sorted(spec.columns.items()))
+    only = "; ".join(f"{name} {value}" for name, value in vars(spec.only).items() if value)
     held_out = f"{spec.held_out:g} of the episodes" if spec.held_out else ""
-    chosen = {"held out": held_out, "columns": names, "only": spec.only.described}
+    chosen = {"held out": held_out, "columns": names, "only": only}
     return {name: value for name, value in chosen.items() if value}
 
 

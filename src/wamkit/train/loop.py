@@ -166,7 +166,7 @@ def train(
             closing(_stream(policy, samples, config, first, device)) as stream,
             Metrics(run_dir, begin.training, begin.held_out, tracker(run_dir, first)) as metrics,
             stop_request(KEPT) as stop,
-            bar("train", config.steps, "steps", first, {"steps": 1, "samples": config.batch_size}) as advance,
+            bar("train", config.steps, unit="steps", done=first) as advance,
         ):
             for step in range(first, config.steps):
                 batch = watch.next(stream)
