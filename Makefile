@@ -27,7 +27,7 @@ help:
 	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"
 	@echo "make lint          ruff, mypy"
 	@echo "make bench         speed and memory; writes benchmarks/results (about 25 minutes, 20 GB of memory)"
-	@echo "make test-lerobot  our datasets read by the real lerobot package, in an environment of its own (1.6 GB)"
+	@echo "make test-lerobot  our datasets read by the real lerobot package, and its datasets by us (1.6 GB)"
 	@echo "make system        what headless rendering needs, and what of it is missing"
 
 demo: install system
@@ -38,7 +38,7 @@ test: install-dev system
 
 test-lerobot: install-dev
 	$(BIN)/python -m tests.data.lerobot_oracle.build
-	$(BIN)/python -m pytest -m lerobot tests/data
+	$(BIN)/python -m pytest -m lerobot tests/data tests/test_other_robots.py
 
 bench: install-dev
 	$(BIN)/python -m benchmarks.fast_wam_sampler

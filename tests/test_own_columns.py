@@ -83,7 +83,7 @@ def test_a_cache_of_some_episodes_is_refused_for_others(folders: tuple[Path, Pat
 
 
 def test_datasets_with_weights_and_columns_from_the_command_line(
-    folders: tuple[Path, Path], tmp_path: Path
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     second = Path(shutil.copytree(folders[1], tmp_path / "second"))
     recipe = tmp_path / "own_recipe.py"
@@ -102,6 +102,10 @@ def test_datasets_with_weights_and_columns_from_the_command_line(
     columns = ["--data.columns", "action=actions,proprio=state"]
     views = ["--data.views", *(f"{view}=cam_{view}" for view in RUN.data.views)]
     subset = ["--episodes", "0:3", "--train.held-out", "0.3", "--out", str(tmp_path / "run")]
+    assert main([*words, *columns, *views, *subset, "--plan"]) == 0
+    planned = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "columns action=actions, front=cam_front, proprio=state" in planned
+    assert "only episodes 0:3" in planned and "held out 0.3 of the episodes: 2 of 6" in planned
     assert main([*words, *columns, *views, *subset]) == 0
     run = load_run(tmp_path / "run")
     assert [source.data for source in run.sources] == [run.data] * 2

@@ -149,10 +149,10 @@ def trained(work: Workplace) -> str:
     )
 
 
-def test_help_lists_it(work: Workplace) -> None:
-    assert "arm_cloning, metaworld3_cloning" in " ".join(
-        re.findall(r"[\w,.]+", work.wamkit("train", "--help"))
-    )
+def test_recipes_lists_it(work: Workplace) -> None:
+    listed = re.findall(r"^  (\w+_cloning) +(plug-in .+)$", work.wamkit("recipes"), re.MULTILINE)
+    assert {"metaworld3_cloning", "arm_cloning"} <= {name for name, _ in listed}
+    assert all(re.match(r"plug-in [\w-]+ [\d.]+, \w+\S*:\w+$", origin) for _, origin in listed), listed
 
 
 def test_it_is_planned_trained_and_inspected(work: Workplace, trained: str) -> None:

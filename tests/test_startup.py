@@ -31,7 +31,9 @@ print("IMPORTED", *sorted(sys.modules))
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["recipes"], ["--version"]], ids=" ".join
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = REPORT.format(arguments=arguments)
     result = subprocess.run(

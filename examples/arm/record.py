@@ -92,6 +92,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--episodes", type=int, default=150)
+    parser.add_argument("--episodes", type=int, default=200)
     args = parser.parse_args()
+    if args.dataset.exists():
+        parser.error(f"{args.dataset} exists; name a new folder")
     record(args.dataset, args.episodes)

@@ -9,6 +9,7 @@ A mask is True where attention is allowed; `is_pad` is True where data is invent
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -37,6 +38,16 @@ class Subset:
     episodes: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     success: str = ""
+
+    @property
+    def described(self) -> str:
+        """The conditions, as a command line spells their values; "" where there are none."""
+        given = {
+            "episodes": self.episodes,
+            "tasks": self.tasks,
+            "success": (self.success,) * bool(self.success),
+        }
+        return "; ".join(f"{name} {shlex.join(values)}" for name, values in given.items() if values)
 
 
 EVERY = Subset()

@@ -84,6 +84,13 @@ def test_names_of_many_projects(numbers, cameras, columns, views):
         assert pairs([words]) == columns
 
 
+def test_depth_is_no_view():
+    meta = info("action", "range front")
+    depth = meta.features | {"range": IMAGE | {"info": {"video.is_depth_map": True}}}
+    assert proposal(replace(meta, features=depth)).views == ("front",)
+    assert proposal(replace(meta, features=depth | {"front": IMAGE | {"info": None}})).views == ("front",)
+
+
 def test_a_guess_is_a_question_and_nothing_is_better_than_a_wrong_one():
     found = proposal(info("my_command"))
     assert found.reasons["action"].endswith("?") and found.missing == ("proprio",)

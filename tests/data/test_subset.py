@@ -83,7 +83,7 @@ def test_which_episodes_are_read(dataset: Path, only: Subset, expected: list[int
         (Subset(success="seed"), r"column 'seed' of episode 0 is not true or false"),
         (
             Subset(episodes=("1",), success="next.success"),
-            r"none of 6 episodes is left \(data.only.episodes 1; data.only.success next.success\); ask for others",
+            r"none of 6 episodes is left \(data.only: episodes 1; success next.success\); ask for others",
         ),
     ],
 )
@@ -113,3 +113,9 @@ def test_success_in_the_list_of_episodes_of_an_older_version(tmp_path: Path) -> 
     assert Dataset.open(path).episode_columns == ("success",)
     opened = open_datasets([path], NO_COLUMNS, Subset(success="success"))
     assert [episode.index for episode in opened.episodes] == [1]
+
+
+def test_conditions_in_words() -> None:
+    assert Subset().described == ""
+    only = Subset(("0:3", "7"), ("pick*", "open the drawer"), "next.success")
+    assert only.described == "episodes 0:3 7; tasks 'pick*' 'open the drawer'; success next.success"

@@ -166,10 +166,46 @@ def test_the_page_of_a_run_has_its_own_sections(compared, tmp_path, capsys):
     assert main(words) == 0
     text = page.read_text()
     sections = re.findall(r'<section id="(\w+)"', text)
-    assert sections == ["success", "rollouts", "subgoal", "latent", "training", "data", "facts"]
+    assert sections == [
+        "success",
+        "rollouts",
+        "open_loop",
+        "subgoal",
+        "latent",
+        "training",
+        "data",
+        "facts",
+    ]
     assert "nothing moves" in text and "oracle" in text and "same patches in every image" in text
     error = refused(capsys, [*words, "--sections", "success", "future"])
     assert "section 'future': this policy (metaworld3_lawam) imagines no video" in error
+
+
+def test_without_rollouts_the_page_looks_at_demonstrations(compared, tmp_path):
+    run = Path(shutil.copytree(compared / "out" / "metaworld3_lawam_seed0", tmp_path / "run"))
+    shutil.rmtree(run / "eval")
+    assert main(["report", str(run), "--dataset", str(compared / "dataset")]) == 0
+    text = (run / "report.html").read_text()
+    sections = re.findall(r'<section id="(\w+)"', text)
+    assert sections == ["open_loop", "subgoal", "latent", "training", "data", "facts"]
+    assert "oracle" in text and "Episode 1" in text and "No episode was recorded" not in text
+
+
+def test_a_world_model_that_does_not_act_has_a_page_of_its_training(compared, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    words = [
+        "report",
+        str(compared / "out" / WORLD),
+        "--dataset",
+        str(compared / "dataset"),
+        "--out",
+        str(page),
+    ]
+    assert main(words) == 0
+    assert re.findall(r'<section id="(\w+)"', page.read_text()) == ["training", "data", "facts"]
+    assert "Trained for 2 steps" in page.read_text()
+    error = refused(capsys, [*words, "--sections", "open_loop"])
+    assert "needs a policy, and metaworld3_lawam_world is a model that does not act" in error
 
 
 def test_a_policy_is_analysed_with_its_own_guess(compared, tmp_path):

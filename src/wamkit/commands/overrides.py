@@ -24,7 +24,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.commands.columns import COLUMNS, in_sources, pair_words, with_columns
 from wamkit.io.differences import flatten, replaced
-from wamkit.recipes import RECIPES, earlier, recipe
+from wamkit.recipes import earlier, recipe
 
 if TYPE_CHECKING:
     from wamkit.config import Run
@@ -33,9 +33,13 @@ Overrides = dict[str, Any]  # {"train.steps": 2000}
 SECTIONS = ("policy", "data", "actions", "train", "eval", "normalization")
 PREFIXES = tuple(f"--{section}." for section in SECTIONS)
 BEFORE_LISTS = "Put it before flags that take several values: they take every word up to the next flag."
+RECIPE_HELP = (
+    "A name that `wamkit recipes` lists, or one of your own: my_recipe.py, my_recipe.py:function or "
+    "package.module:function."
+)
 
 Recipe = Annotated[str, arg(metavar="RECIPE")]
-ListedRecipe = Annotated[str, arg(metavar="RECIPE", help=f"{', '.join(RECIPES)}. {BEFORE_LISTS}")]
+ListedRecipe = Annotated[str, arg(metavar="RECIPE", help=f"{RECIPE_HELP} {BEFORE_LISTS}")]
 
 
 READS_DATA = ("train", "encode", "inspect")

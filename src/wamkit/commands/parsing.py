@@ -27,11 +27,13 @@ from wamkit.commands.converting import Convert
 from wamkit.commands.data import Data
 from wamkit.commands.demo import Demo
 from wamkit.commands.inspecting import Inspect
+from wamkit.commands.listing import Recipes
 from wamkit.commands.measuring import Eval
 from wamkit.commands.overrides import PREFIXES, Overrides, expanded, override_flags
 from wamkit.commands.reporting import Report
 from wamkit.commands.training import Encode, Train
 from wamkit.commands.values import print_values
+from wamkit.commands.versions import print_versions
 from wamkit.recipes import RECIPES
 
 Command = (
@@ -46,11 +48,15 @@ Command = (
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Analyse, subcommand("analyse")]
     | Annotated[Inspect, subcommand("inspect")]
+    | Annotated[Recipes, subcommand("recipes")]
     | Annotated[Convert, subcommand("convert")]
 )
 
 
-ABOUT = "Train, measure and run World Action Models. Start with: wamkit demo"
+ABOUT = (
+    "Train, measure and run World Action Models. Start with: wamkit demo, or with your own dataset: wamkit init. "
+    "wamkit --version prints versions."
+)
 HELP = {"-h", "--help"}
 TAKE_RECIPES = ("train", "encode", "compare")
 
@@ -58,8 +64,12 @@ TAKE_RECIPES = ("train", "encode", "compare")
 def parse(args: Sequence[str]) -> tuple[Command, Overrides]:
     """A command, to be called with the overrides.
 
-    Raises BadInput for an override of nothing; SystemExit for help (0) and for other wrong words (2), both printed.
+    Raises BadInput for an override of nothing; SystemExit for help and versions (0) and for other wrong words (2), all
+    printed.
     """
+    if list(args) == ["--version"]:
+        print_versions()
+        raise SystemExit(0)
     args = expanded(args)
     asks_for_help = bool(HELP & set(args))
     if asks_for_help:  # their flags are listed with those of the recipe

@@ -73,7 +73,7 @@ def _fill(source: Samples, shards: Iterable[Shard], folder: Path, work: str, bat
     names = frozenset(os.listdir(folder))
     left = [shard for shard in shards if not shard.finished(names)]
     pause = SHORTEST_PAUSE
-    with bar(work, len(source), unit="clips", done=len(source) - _samples(left)) as advance:
+    with bar(work, len(source), "clips", len(source) - _samples(left), {"clips": 1}) as advance:
         while left:
             # The listing may be out of date. That costs a failed claim, or a claimed shard that turns out to be written
             # (_write_shard); only the creation of a claim decides, and it succeeds for one process.

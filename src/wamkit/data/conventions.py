@@ -81,7 +81,7 @@ def proposal(info: Info) -> Proposal:
         reasons[field] = reason
         if column != usual:
             columns[field] = column
-    views = tuple(sorted((name for name in info.cameras if not DEPTH.search(name)), key=_at_hand))
+    views = tuple(sorted((name for name in info.cameras if not _is_depth(info, name)), key=_at_hand))
     for view in views:
         reasons[view] = "at a hand, by its name" if _at_hand(view) else "sees the scene"
     return Proposal(columns, views, reasons, tuple(missing))
@@ -119,6 +119,11 @@ def _field(info: Info, field: str) -> tuple[str, str]:
     if len(loose := [name for name in there if LOOSE[field].search(name.lower())]) == 1:
         return loose[0], "the only column with such a name?"
     return "", ""
+
+
+def _is_depth(info: Info, camera: str) -> bool:
+    stored: Mapping[str, object] = info.features[info.cameras[camera]].get("info") or {}
+    return DEPTH.search(camera) is not None or stored.get("video.is_depth_map") is True
 
 
 def _at_hand(camera: str) -> bool:

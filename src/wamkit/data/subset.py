@@ -35,14 +35,9 @@ def subset(dataset: Dataset, only: Subset) -> Dataset:
         succeeded = _succeeded(dataset, only.success)
         chosen = [episode for episode in chosen if episode.index in succeeded]
     if not chosen:
-        asked = "; ".join(
-            f"data.only.{name} {value if isinstance(value, str) else ' '.join(value)}"
-            for name, value in vars(only).items()
-            if value
-        )
         raise BadInput(
-            f"{dataset.where}: none of {len(dataset.episodes)} episodes is left ({asked}); ask for others, or omit "
-            "this dataset"
+            f"{dataset.where}: none of {len(dataset.episodes)} episodes is left (data.only: {only.described}); ask for "
+            "others, or omit this dataset"
         )
     return dataset.of(chosen)
 

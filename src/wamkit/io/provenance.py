@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+UNKNOWN = "unknown"
 LIBRARIES = ("wamkit", "wamkit-client", "torch", "numpy", "av", "pyarrow", "metaworld", "mujoco", "gymnasium")
 
 
@@ -45,13 +46,16 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """The git commit of this source, with "-dirty" if files differ from it; "unknown" outside a checkout."""
+    """The git commit of this source, with "-dirty" if files differ from it; UNKNOWN outside a checkout of it."""
     here = Path(__file__).parent
     try:
+        _git(
+            here, "ls-files", "--error-unmatch", Path(__file__).name
+        )  # an environment may lie in another checkout
         commit = _git(here, "rev-parse", "HEAD")
         changed = _git(here, "status", "--porcelain", "--untracked-files=no")
     except (subprocess.CalledProcessError, FileNotFoundError):
-        return "unknown"
+        return UNKNOWN
     return commit + ("-dirty" if changed else "")
 
 

@@ -37,7 +37,6 @@ from wamkit.io.files import replace_text
 from wamkit.io.progress import say
 from wamkit.io.provenance import record
 from wamkit.stages.collect import is_collected
-from wamkit.stages.during import during
 from wamkit.stages.findings import warn_of_kinds
 from wamkit.stages.held_out import held_out
 from wamkit.stages.plan import parts
@@ -99,15 +98,14 @@ def fingerprint(encoder: Encoder, clips: Clips) -> dict[str, str]:
         + ("; proprio of every frame" if spec.frame_proprio else ""),
         "actions": " ".join(f"{n}:{k}" for n, k in zip(space.names, space.kinds, strict=True)),
         "dataset": clips.dataset.fingerprint(),
-    } | _chosen(spec)
+    } | what_is_read(spec)
 
 
-def _chosen(spec: DataSpec) -> dict[str, str]:
-    """What of a dataset is read, by name, where it is not everything under its usual name."""
+def what_is_read(spec: DataSpec) -> dict[str, str]:
+    """What of a dataset, by name; nothing where it is everything under its usual name."""
     names = ", ".join(f"{name}={column}" for name, column in sorted(spec.columns.items()))
-    only = "; ".join(f"{name} {value}" for name, value in vars(spec.only).items() if value)
     held_out = f"{spec.held_out:g} of the episodes" if spec.held_out else ""
-    chosen = {"held out": held_out, "columns": names, "only": only}
+    chosen = {"held out": held_out, "columns": names, "only": spec.only.described}
     return {name: value for name, value in chosen.items() if value}
 
 
@@ -277,7 +275,6 @@ def train(
     start = start_of(init, init_normalizer, run, run_dir)
     run = as_read(with_statistics(run, released), cache_path)
     track = tracker_of(tracker, json.loads(to_json(run)))
-    beside = during(run, run_dir, device)
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
     warn_of_kinds(sources)
     normalizer = start.normalizer(run, sources, lambda: fit_normalizer(run, sources, released))
@@ -305,7 +302,7 @@ def train(
         encoder.to(home)
         return read
 
-    fit(policy, samples, run.train, run_dir, device, unseen, track, beside)
+    fit(policy, samples, run.train, run_dir, device, unseen, track)
 
 
 def _provenance(

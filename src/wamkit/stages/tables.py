@@ -25,7 +25,7 @@ from wamkit.report.results import RESULTS, Compared, Rate
 from wamkit.stages.findings import warn_of_kinds
 from wamkit.stages.fit import Fit, Place, fit
 from wamkit.stages.plan import Part, meta_policy, parts
-from wamkit.stages.run import fit_normalizer, open_clips, with_statistics
+from wamkit.stages.run import fit_normalizer, open_clips, what_is_read, with_statistics
 
 
 def dataset_table(path: Path) -> Table:
@@ -106,6 +106,7 @@ def _data_facts(run: Run, datasets: Sequence[Path], released: Path) -> dict[str,
         "statistics": run.normalization.statistics,
         "held out": f"{spec.held_out:g} of the episodes",
     }
+    facts = what_is_read(spec) | facts
     if not datasets:
         return facts | {"dataset": "none named; give --dataset FOLDER for its facts"}
     sources = open_clips(run, datasets)

@@ -156,5 +156,5 @@ def sentence(row: Row) -> str:
     )
     return (
         f"loss {row['loss']:.4f} ({losses}), grad norm {row['grad_norm']:.2f}, lr {row['lr']:.2e}, "
-        f"{row['steps_per_second']:.2f} steps/s, data {100 * row['data_share']:.0f} %"
+        f"data {100 * row['data_share']:.0f} %"
     )
