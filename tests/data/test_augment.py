@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def test_a_sample_is_augmented_by_its_place_whatever_the_workers(dataset: Path) 
 
     def first(workers: int, start: int = 0) -> list[torch.Tensor]:
         stream = batches(samples, lambda names: torch.zeros(len(names)).long(), 4, 0, start, workers=workers)
-        return [next(stream).inputs["present"] for _ in range(3)]
+        with closing(stream):
+            return [next(stream).inputs["present"] for _ in range(3)]
 
     alone, apart = first(0), first(2)
     assert all(torch.equal(a, b) for a, b in zip(alone, apart, strict=True))

@@ -17,7 +17,7 @@ from wamkit.report.recordings import read_recording
 from wamkit.stages.evaluation import results_folder
 from wamkit.stages.run import NO_FILE, best_device, train
 
-ENV = '''"""An environment as a user writes it: what every Env says, and three methods."""
+OWN_ENV = '''"""An environment as a user writes it: what every Env says, and three methods."""
 
 import numpy as np
 from wamkit_client.envs.base import Env, InitialState, StepResult, Task
@@ -96,7 +96,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "my_env.py"
-    path.write_text(ENV)
+    path.write_text(OWN_ENV)
     return path
 
 
@@ -122,7 +122,7 @@ def test_an_own_environment_is_measured_recorded_and_repeated(
     assert np.isnan(recording.query_paths).all(), "nothing says where a chunk leads"
     assert "2/4" in capsys.readouterr().out
 
-    file.write_text(ENV + "# another\n")
+    file.write_text(OWN_ENV + "# another\n")
     again = tmp_path / "again"
     assert evaluate(run_dir, "--like", out / "results.json", "--out", again) == 0
     told = capsys.readouterr().out
@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_one_message(
     run_dir: Path, file: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change, function, message = WRONG[name]
-    file.write_text(change(ENV))
+    file.write_text(change(OWN_ENV))
     words = ("--eval.delay-steps", 2) if name == "delay" else ()
     code = evaluate(
         run_dir, "--env", f"{file}:{function}", "--episodes", 1, "--out", tmp_path / "out", *words
@@ -232,7 +232,7 @@ def test_demonstrations_of_its_expert_are_collected(
 ) -> None:
     path = tmp_path / "with_expert.py"
     expert = "    def expert_action(self):\n        return np.full(2, 0.5, np.float32)\n\n    def reset"
-    path.write_text(ENV.replace("    def reset", expert, 1))
+    path.write_text(OWN_ENV.replace("    def reset", expert, 1))
     words = ("--episodes", "1", "--workers", "1", "--out", str(tmp_path / "collected"))
     assert main(["collect", f"{path}:make", *words]) == 0
     info = json.loads((tmp_path / "collected/meta/info.json").read_text())

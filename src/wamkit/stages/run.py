@@ -37,6 +37,7 @@ from wamkit.io.files import replace_text
 from wamkit.io.progress import say
 from wamkit.io.provenance import record
 from wamkit.stages.collect import is_collected
+from wamkit.stages.during import during
 from wamkit.stages.findings import warn_of_kinds
 from wamkit.stages.held_out import held_out
 from wamkit.stages.plan import parts
@@ -275,6 +276,7 @@ def train(
     start = start_of(init, init_normalizer, run, run_dir)
     run = as_read(with_statistics(run, released), cache_path)
     track = tracker_of(tracker, json.loads(to_json(run)))
+    beside = during(run, run_dir, device)
     sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
     warn_of_kinds(sources)
     normalizer = start.normalizer(run, sources, lambda: fit_normalizer(run, sources, released))
@@ -302,7 +304,7 @@ def train(
         encoder.to(home)
         return read
 
-    fit(policy, samples, run.train, run_dir, device, unseen, track)
+    fit(policy, samples, run.train, run_dir, device, unseen, track, beside)
 
 
 def _provenance(

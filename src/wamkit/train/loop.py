@@ -28,6 +28,7 @@ from wamkit.io.progress import bar, warn
 from wamkit.io.weights import WEIGHTS
 from wamkit.nn.frozen import store_frozen_linears
 from wamkit.train import checkpoint
+from wamkit.train.beside import Beside, nothing
 from wamkit.train.checkpoint import Progress, State
 from wamkit.train.held_out import FILE as HELD_OUT
 from wamkit.train.held_out import NOTHING, HeldOut
@@ -58,6 +59,8 @@ class TrainConfig:
     compile: torch.compile the policy (worth its minutes on a GPU).
     log_every, save_every: steps from one row of the log, or one checkpoint, to the next. keep_last: checkpoints kept.
     held_out_every: steps between measurements on held-out episodes, where there are any; 0: they are not measured.
+    evaluate_every: steps between closed-loop evaluations on the run's suite, which go on beside training; 0: none.
+    evaluate_episodes: of such an evaluation, per task.
     prefetch: batches read ahead; 0: each is read when it is due.
     workers: processes that read and prepare samples; 0: a thread of this one does.
     """
@@ -84,6 +87,8 @@ class TrainConfig:
     save_every: int = 500
     keep_last: int = 2
     held_out_every: int = 250
+    evaluate_every: int = 0
+    evaluate_episodes: int = 10
     prefetch: int = 2
     workers: int = 0
 
@@ -115,9 +120,12 @@ class TrainConfig:
 
 BOUNDS = {
     **dict.fromkeys(
-        ("steps", "batch_size", "accumulation", "log_every", "save_every", "keep_last"), AT_LEAST_1
+        ("steps", "batch_size", "accumulation", "log_every", "save_every", "keep_last", "evaluate_episodes"),
+        AT_LEAST_1,
     ),
-    **dict.fromkeys(("seed", "warmup_steps", "prefetch", "workers", "held_out_every"), AT_LEAST_0),
+    **dict.fromkeys(
+        ("seed", "warmup_steps", "prefetch", "workers", "held_out_every", "evaluate_every"), AT_LEAST_0
+    ),
     **dict.fromkeys(("learning_rate", "eps"), POSITIVE),
     **dict.fromkeys(("warmup_start", "final_fraction"), FRACTION),
     "betas": each(DECAY),
@@ -131,7 +139,10 @@ BOUNDS = {
 KEPT = "the newest checkpoint is kept"
 
 # A run may be resumed with other values of these; all else would make it another run.
-FREE_TO_CHANGE = ("log_every", "save_every", "keep_last", "held_out_every", "prefetch", "workers")
+FREE_TO_CHANGE = (
+    *("log_every", "save_every", "keep_last", "held_out_every", "evaluate_every", "evaluate_episodes"),
+    *("prefetch", "workers"),
+)
 
 
 def train(
@@ -142,10 +153,12 @@ def train(
     device: torch.device,
     held_out: Callable[[], HeldOut] = lambda: NOTHING,
     tracker: OpenTracker = TensorBoard,
+    beside: Beside = nothing,
 ) -> None:
     """Train `policy` (an nn.Module, moved to `device` and changed in place) and write `run_dir`.
 
     held_out: reads what is measured every config.held_out_every steps and at the end; training does not depend on it.
+    beside: work in processes of its own that is told of every step; it has ended when this returns.
     Goes on from the newest checkpoint in `run_dir`; a finished run returns at once. Afterwards
     `weights.safetensors` holds the moving average, `policy` the last weights.
     Raises BadInput on a damaged run directory, one of another config, a loss that is not finite (with the
@@ -159,11 +172,13 @@ def train(
         begin = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
         first = begin.progress.step
         if first == config.steps:
-            return checkpoint.write_weights(run_dir, state)
+            with beside():
+                return checkpoint.write_weights(run_dir, state)
         unseen = held_out()
         window, watch, note, told = Window(begin.progress.window), Stopwatch(), "", ""
         with (
             closing(_stream(policy, samples, config, first, device)) as stream,
+            beside() as after_step,
             Metrics(run_dir, begin.training, begin.held_out, tracker(run_dir, first)) as metrics,
             stop_request(KEPT) as stop,
             bar("train", config.steps, "steps", first, {"steps": 1, "samples": config.batch_size}) as advance,
@@ -193,6 +208,7 @@ def train(
                     metrics.sync()
                     progress = metrics.counted(replace(begin.progress, step=done, window=window.values))
                     checkpoint.write(run_dir, progress, state, config.keep_last)
+                after_step(done, state)
                 if stopping:
                     raise stopped(
                         f"stopped after step {done} of {config.steps}; a checkpoint is saved in {run_dir}"
