@@ -149,7 +149,7 @@ def test_columns_that_are_no_pairs(capsys, words, message):
 def test_a_column_of_a_view_that_the_recipe_does_not_have():
     with pytest.raises(BadInput, match=r"data.columns: 'front' is none of .*give --data.views front=cam for"):
         changed(recipe("metaworld3"), {"data.columns": {"front": "cam"}})
-    with pytest.raises(BadInput, match=r"data.columns: no column for front"):
+    with pytest.raises(BadInput, match=r"--data.views front=: no camera; give front=CAMERA, or front where"):
         changed(recipe("metaworld3"), {"data.views": ("front=",)})
 
 

@@ -87,7 +87,8 @@ UNCHANGED = Augmentation()
 class DataSpec:
     """What a policy asks of a dataset. Times are seconds from the moment of acting.
 
-    views: camera names, in canvas order (dataset key `observation.images.<name>`, unless `columns` has another).
+    views: camera names, in canvas order (dataset key `observation.images.<name>`, unless `columns` has another; on a
+        command line also front=observation.images.cam_high).
     canvas: how views are tiled: "single", "horizontal" or "robotwin"; "separate": they are not (data/canvas.py).
     view_height, view_width: pixels each view is resized to before tiling.
     hz: control rate; must equal the dataset's fps.

@@ -58,7 +58,7 @@ class Init:
         from wamkit.stages.proposal import propose
         from wamkit.stages.recipe_text import commands, expect_fitting, questions, recipe_text
 
-        views = cameras(overrides.get(VIEWS, ()))
+        views = dict(cameras(overrides.get(VIEWS, ())))
         columns = {view: camera for view, camera in views.items() if camera} | overrides.get(COLUMNS, {})
         scale = SCALES[self.policy, self.size]
         proposal = propose(self.dataset, scale, self.name, columns, tuple(views))

@@ -55,10 +55,18 @@ def pair_words(columns: Mapping[str, str]) -> list[str]:
     return [f"{name}={column}" for name, column in columns.items()]
 
 
-def cameras(words: Sequence[str]) -> dict[str, str]:
-    """The camera of each view, in order: "front=observation.images.cam_1" "wrist"; "" for one named as its camera."""
-    given = [word.partition("=") for group in words for word in group.split(",")]
-    return {view: camera for view, _, camera in given}
+def cameras(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Views, in order, with the camera of each: "front=observation.images.cam_1" "wrist"; "" for one named as its
+    camera. BadInput for a view whose camera is not named."""
+    found = []
+    for word in (part for group in words for part in group.split(",")):
+        view, equals, camera = word.partition("=")
+        if equals and not camera:
+            raise BadInput(
+                f"--data.views {word}: no camera; give {word}CAMERA, or {view} where it is named so"
+            )
+        found.append((view, camera))
+    return found
 
 
 def with_columns(data: DataSpec, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,10 +78,10 @@ def with_columns(data: DataSpec, overrides: Mapping[str, Any]) -> dict[str, Any]
     columns = dict(data.columns)
     if VIEWS in overrides:
         given = cameras(overrides[VIEWS])
-        changes[VIEWS] = tuple(given)
+        changes[VIEWS] = tuple(view for view, _ in given)
         gone = {*data.views}.difference(changes[VIEWS])
         columns = {name: column for name, column in columns.items() if name not in gone}
-        columns |= {view: camera for view, camera in given.items() if camera}
+        columns |= {view: camera for view, camera in given if camera}
     columns |= overrides.get(COLUMNS, {})
     return changes | ({COLUMNS: columns} if columns != data.columns else {})
 
