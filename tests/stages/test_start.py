@@ -17,6 +17,7 @@ from wamkit_client.types import BadInput
 from tests import tiny_dataset
 from tests.policies import tiny_fast_wam
 from tests.policies.tiny_policy import SPEC
+from tests.stages.test_held_out import lawam_runs
 from tests.tiny_dataset import RUN
 from tests.train.test_loop import equal, lasting, weights
 from wamkit.cli import main
@@ -238,6 +239,23 @@ def test_other_dimensions_need_another_head(lab: Path, tmp_path: Path) -> None:
     run = replace(TUNED, data=wide, actions=ActionSpace(("x", "y", "z"), ("delta",) * 3))
     with pytest.raises(BadInput, match=r"of another shape: expert\..*data.action_dim: 2 -> 3"):
         tuned(lab, tmp_path / "run", run, keeps="refitted", data=str(tmp_path / "wide"))
+
+
+def test_both_stages_of_lawam(tmp_path: Path) -> None:
+    """The policy's world model begins as the other policy left it, not as stage 1 did."""
+    stage1, policy = lawam_runs(tmp_path)
+    data = [tiny_dataset.write(tmp_path / "data", (12, 9, 10), spec=stage1.data)]
+    stage1, policy = (replace(run, data=replace(run.data, held_out=0.0)) for run in (stage1, policy))
+    train(stage1, data, NO_FILE, tmp_path / "stage1", CPU)
+    train(policy, data, NO_FILE, tmp_path / "policy", CPU)
+    for run, init in ((stage1, tmp_path / "stage1"), (policy, tmp_path / "policy")):
+        again = build_policy(replace(run, train=replace(run.train, seed=9)), load_normalizer(init))
+        start_of(init, "kept", run, tmp_path / "again").initialize(again, run)
+        found, expected = trained_tensors(again), run_weights(init)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+    train(policy, data, NO_FILE, tmp_path / "tuned", CPU, NO_FILE, tmp_path / "policy")
+    assert provenance(tmp_path / "tuned")["init"]["recipe"] == "tiny_lawam"
 
 
 def test_from_the_command_line(

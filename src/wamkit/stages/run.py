@@ -290,12 +290,13 @@ def train(
         say(f"run {run.recipe} augments its images: they are encoded anew in every step")
     policy = build_policy(run, normalizer)
     start.initialize(policy, run)
+    begins = not (run_dir / PROVENANCE_FILE).exists()  # where a run began, not where it was looked at again
+    facts = _provenance(run, policy, sources, device) | dict(start.facts) if begins else {}
+    if released != NO_FILE:
+        facts["statistics"] = read_statistics(released, run.data).origin
     save_run(run, run_dir)
     save_normalizer(normalizer, run_dir)
-    if not (run_dir / PROVENANCE_FILE).exists():  # where a run began, not where it was looked at again
-        facts = _provenance(run, policy, sources, device) | dict(start.facts)
-        if released != NO_FILE:
-            facts["statistics"] = read_statistics(released, run.data).origin
+    if begins:  # at once: what a run was begun with is known from here on
         replace_text(run_dir / PROVENANCE_FILE, json.dumps(facts, indent=1, allow_nan=False))
 
     def unseen() -> HeldOut:
