@@ -71,7 +71,7 @@ def test_a_run_without_a_suite_has_everything_but_success(page: str) -> None:
 def test_it_looks_at_the_episodes_that_were_held_out(page: str, folder: Path) -> None:
     held_out = load_provenance(folder / "run")["dataset"]["held_out"]
     assert len(held_out) == 2
-    assert page.count("These are episodes that were held out of training (2).") >= 3
+    assert page.count(f"These episodes were held out of training: {', '.join(sorted(held_out))}.") >= 3
     (shown,) = read_record(folder / "page.json", ReportRecord, "").open_loop
     assert shown.episodes == sorted(held_out) and "held out of training" in shown.about
     assert {*re.findall(r"<h3>Episode (\d)", page)} == {*held_out}

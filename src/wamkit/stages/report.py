@@ -140,15 +140,25 @@ def _judged(run: Run, facts: dict[str, Any], datasets: Sequence[Path]) -> list[t
     judged = []
     for clips in open_clips(run, datasets):
         chosen, about = (clips.held_out(), HELD_OUT) if clips.spec.held_out else (clips, TRAINED)
-        judged.append((chosen, about.format(len(chosen.episodes))))
+        judged.append((chosen, about.format(_named(chosen))))
     return judged
 
 
-HELD_OUT = "These are episodes that were held out of training ({})."
+HELD_OUT = "These episodes were held out of training: {}."
+MOST_NAMED = 12
+"""Episodes that a sentence names."""
 TRAINED = (
     "These are episodes that the policy was trained on: none was held out, as --train.held-out 0.05 would."
 )
 UNKNOWN = "These are episodes of {}, which is not the dataset that the run says it was trained on."
+
+
+def _named(clips: Clips) -> str:
+    """The episodes, or how many they are."""
+    labels = [clips.dataset.label(episode.index) for episode in clips.episodes]
+    return (
+        ", ".join(labels) if len(labels) <= MOST_NAMED else f"{len(labels)} of {len(clips.dataset.episodes)}"
+    )
 
 
 def _everything(run: Run) -> Run:
