@@ -96,8 +96,10 @@ class Train:
 
         more = self.init, self.init_normalizer, self.tracker
         train(run, self.dataset, self.cache, self.out, best_device(), self.stats, *more)
-        measured = f" Next: {command('wamkit', 'eval', self.out)}" if run.suite else ""
-        say(f"{self.out}: done.{measured}")
+        from wamkit.data.joined import dataset_flags
+
+        report = ("report", self.out, *dataset_flags(self.dataset))
+        say(f"{self.out}: done. Next: {command('wamkit', *(('eval', self.out) if run.suite else report))}")
         return 0
 
     def _check_init(self) -> None:

@@ -160,11 +160,7 @@ def _referred(reference: Reference) -> Run:
         f"{reference.module}:{reference.name}",
         "a function without arguments that returns a Run",
     )
-    function = load(reference, expected)
-    try:
-        run = call(reference, function)
-    except BadInput as error:  # a value that cannot be; the message names the value, not the file
-        raise BadInput(f"{where}: {error}") from error
+    run = call(reference, load(reference, expected))
     if not isinstance(run, Run):
         raise BadInput(
             f"{where}: returns {type(run).__name__}, expected a wamkit.config.Run; end it with `return Run(...)`"

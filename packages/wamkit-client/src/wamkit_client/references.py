@@ -68,8 +68,8 @@ def call(reference: Reference, function: Callable[..., Any], *args: Any) -> Any:
     """What the function returns. BadInput with file and line where it raises."""
     try:
         return function(*args)
-    except BadInput:
-        raise
+    except BadInput as error:  # of ours, for a value of the function's: its message names no file
+        raise BadInput(f"{reference.module}: {reference.name}, {_place(error, reference)}{error}") from error
     except Exception as error:  # a user's function may raise anything
         raise BadInput(f"{reference.module}: {reference.name} failed, {_told(error, reference)}") from error
 
@@ -125,10 +125,14 @@ def _executed(path: Path) -> ModuleType:
 
 def _told(error: BaseException, reference: Reference) -> str:
     """An exception with the line of the user's file that it came from."""
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{_place(error, reference)}{type(error).__name__}: {message}"
+
+
+def _place(error: BaseException, reference: Reference) -> str:
+    """ "line 3: ", the last one of the user's file that an exception passed; "" where it passed none."""
     line = error.lineno if isinstance(error, SyntaxError) else None
     for frame in extract_tb(error.__traceback__):
         if Path(frame.filename).stem == reference.stem:
             line = frame.lineno
-    where = f"line {line}: " if line else ""
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{where}{type(error).__name__}: {message}"
+    return f"line {line}: " if line else ""
