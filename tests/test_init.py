@@ -455,6 +455,17 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "fps is 50" in other and "have one rate" in other
 
 
+def test_several_datasets_are_read_as_one(tmp_path: Path, init: Callable[..., Written]) -> None:
+    first, second = (
+        record(tmp_path / name, [("front", 32, 32)], episodes=3) for name in ("monday", "tuesday")
+    )
+    written = init(first, second, "--name", "week")
+    text = written.file.read_text()
+    assert "for robot 'arm': 6 episodes, 96 steps at 10 Hz" in text
+    assert f"wamkit train week.py --dataset {first} --dataset {second} --out runs/week\n" in text
+    assert run_of(text).data.held_out == 0.2
+
+
 def test_a_dataset_without_actions_or_cameras_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
