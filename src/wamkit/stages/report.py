@@ -70,7 +70,7 @@ def report(
     looked_at = [*dataset_flags(datasets), *_column_flags(columns)]
     device, again = best_device(), _repeated(run_dir, looked_at, evaluations)
     engines = _engines(run, run_dir, device)
-    asked = engines if "open_loop" in (sections or ALL) else []
+    asked = engines if judged and "open_loop" in (sections or ALL) else []
     measured = [found for engine in asked for found in measure(engine, normalizer, judged)]
     shown = RunPage(
         title=run.recipe,
