@@ -3,8 +3,8 @@
     python examples/arm/record.py arm/dataset
     python examples/arm/record.py arm/dataset --episodes 10
 
-Columns: `state` and `actions` (joint angles and targets), `image` and `wrist_image` (PNG in the data files). It needs
-pyarrow and nothing of wamkit. `Writer` of wamkit.data.lerobot.writer writes v3.0 with videos.
+Columns: `state` and `actions` (joint angles and targets), `image` and `wrist_image` (PNG in the data files). The files
+need pyarrow and Pillow, nothing of wamkit. `Writer` of wamkit.data.lerobot.writer writes v3.0 with videos.
 """
 
 from __future__ import annotations
