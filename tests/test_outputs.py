@@ -255,9 +255,9 @@ def test_suggested_commands_can_be_pasted(tmp_path, capsys, monkeypatch):
     assert f"wamkit inspect '{place}/run'" in unescape(page.read_text())
     monkeypatch.setattr(demo, "results_table", lambda results: "")
     monkeypatch.setattr(demo, "read_results", lambda path: {})
-    for name in ("encode", "train", "evaluate", "report"):
-        monkeypatch.setattr(stages, name, lambda *arguments: None)
-    monkeypatch.setattr(demo, "collect", lambda *arguments: None)
+    for place_of, names in ((stages, ("encode", "train")), (demo, ("collect", "evaluate", "report"))):
+        for name in names:
+            monkeypatch.setattr(place_of, name, lambda *arguments, **named: None)
     monkeypatch.setattr(demo, "check", lambda *arguments: [])
     assert main(["demo", "--smoke", "--out", str(place)]) == 0
     suggested = [

@@ -92,19 +92,23 @@ class Eval:
         return name
 
     def _repeat(self, run: Run) -> int:
-        from wamkit.eval.evaluate import read_results
         from wamkit.stages.evaluation import repeat
         from wamkit.stages.tables import results_table
 
         if self.suite or self.env or self.tasks or self.episodes:
             raise BadInput("--like repeats suite, tasks and episodes of a result; omit the other flags")
-        again = f"{read_results(self.like)['suite']['name']}-again"
-        out = self.run / "eval" / again if self.out == Path() else self.out
+        out = self._again() if self.out == Path() else self.out
         output_folder(out)
         results, changes = repeat(self.run, run, self.like, out)
         console.print(results_table(results))
         say("\n".join(changes) or "every episode ended as before")
         return 0
+
+    def _again(self) -> Path:
+        """Where a repetition of the earlier result goes, unless --out says otherwise."""
+        from wamkit.eval.evaluate import read_results
+
+        return self.run / "eval" / f"{read_results(self.like)['suite']['name']}-again"
 
     def _results(self, run: Run, name: str, out: Path) -> dict[str, Any]:
         if name.startswith("robotwin") and not self.env:

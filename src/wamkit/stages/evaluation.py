@@ -70,8 +70,9 @@ def _measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, A
     device = best_device()
     facts = policy_facts(run_dir, asked, device)
     engine = load_engine_as(asked, run_dir, device)
+    acting = _asked_as(engine, asked)
     _expect_fit(engine, suite, asked.eval.robot or suite.env.embodiment)
-    return measure(_asked_as(engine, asked), suite, asked.eval, out, facts, _demonstrated(run_dir))
+    return measure(acting, suite, asked.eval, out, facts, _demonstrated(run_dir))
 
 
 def _expect_fit(engine: Engine[Policy], suite: Suite, robot: str) -> None:
