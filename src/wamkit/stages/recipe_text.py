@@ -227,7 +227,6 @@ def _world(proposal: Proposal) -> Iterator[str]:
         )
         yield from ("", "")
         yield f"def {WORLD}() -> Run:"
-        yield f'{INDENT}"""Stage 1, trained before."""'
         yield f"{INDENT}return {run}"
 
 
