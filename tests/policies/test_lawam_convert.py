@@ -257,12 +257,9 @@ def test_what_exists_is_not_overwritten(lab: Path, tensors: Tensors):
         convert("pytorch_model.pt", run=replace(tiny.runs()[0], recipe="other"))
 
 
-def test_a_run_that_states_another_structure_is_refused(lab: Path, tensors: Tensors):
+def test_a_robot_that_the_run_does_not_know_is_refused(lab: Path, tensors: Tensors):
     torch.save(tensors, "pytorch_model.pt")
     run, _ = tiny.runs()
-    stated = replace(run, policy=replace(run.policy, expert=replace(run.policy.expert, layers=8)))
-    with pytest.raises(BadInput, match=r"states \(stated -> in the file\): policy.expert.layers: 8 -> 16"):
-        convert("pytorch_model.pt", run=stated)
     other = replace(run.policy, robots=(("another_robot", 3),))
     with pytest.raises(BadInput, match=r"robot 'panda' has no row"):
         convert("pytorch_model.pt", run=replace(run, policy=other))
