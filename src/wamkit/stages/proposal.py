@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from wamkit_client.types import BadInput
 
-from wamkit.data.actions import ActionSpace
 from wamkit.data.conventions import Proposal as Conventions
 from wamkit.data.conventions import proposal as by_name
 from wamkit.data.evidence import Recording, Verdict, judge
@@ -231,8 +230,3 @@ def _steps(steps: int, samples: int, scale: Scale) -> int:
     """As many for each sample as the row says, within its bounds, in hundreds."""
     least, most = scale.shares
     return round(steps * min(max(samples / scale.samples, least), most) / 100) * 100
-
-
-def space_of(proposal: Proposal) -> ActionSpace:
-    """What the actions mean. Raises BadInput where kinds do not come in their groups."""
-    return ActionSpace(proposal.names, tuple(verdict.kind for verdict in proposal.verdicts))

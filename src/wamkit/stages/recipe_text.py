@@ -299,7 +299,3 @@ def _plain(text: str) -> str:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _value(value: object) -> str:
-    return _quoted(value) if isinstance(value, str) else repr(value)

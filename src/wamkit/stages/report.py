@@ -24,7 +24,7 @@ from wamkit.io.progress import command, say
 from wamkit.io.records import write_record
 from wamkit.stages.evaluation import results_folder
 from wamkit.stages.plan import meta_policy
-from wamkit.stages.run import NO_FILE, best_device, open_clips
+from wamkit.stages.run import NO_FILE, best_device, fingerprint_of, open_clips
 from wamkit.train.overfitting import overfitting
 from wamkit.types import EVERY, DataSpec, Policy
 
@@ -134,8 +134,7 @@ def _judged(run: Run, facts: dict[str, Any], datasets: Sequence[Path]) -> list[t
     Those that training held out; all, where it held out none, and those of another dataset.
     """
     whole = open_clips(_everything(run), datasets)
-    prints = [clips.dataset.fingerprint() for clips in whole]
-    if facts["dataset"]["fingerprint"] not in (prints, *prints[: len(prints) == 1]):
+    if facts["dataset"]["fingerprint"] != fingerprint_of([clips.dataset for clips in whole]):
         return [(clips, UNKNOWN.format(clips.dataset.where)) for clips in whole]
     judged = []
     for clips in open_clips(run, datasets):

@@ -317,9 +317,8 @@ def _provenance(
         for clips, dataset in zip(sources, datasets, strict=True)
         for episode in episodes_of(dataset, clips.spec, "held_out")
     ]
-    prints = [dataset.fingerprint() for dataset in datasets]
     about = {
-        "fingerprint": prints[0] if len(prints) == 1 else prints,
+        "fingerprint": fingerprint_of(datasets),
         "folders": [part.root.name for dataset in datasets for part in dataset.parts],
         "robot": ", ".join(dataset.robot_type for dataset in datasets),
         "episodes": sum(len(dataset.episodes) for dataset in datasets),
@@ -330,6 +329,12 @@ def _provenance(
     parameters = {part.name: part.parameters for part in parts(run, policy)}
     states = [state for dataset in datasets for state in initial_states(dataset)]
     return record(device_name(device), parameters, about, states)
+
+
+def fingerprint_of(datasets: Sequence[AnyDataset]) -> str | list[str]:
+    """What provenance keeps of the datasets of a run, one per source."""
+    prints = [dataset.fingerprint() for dataset in datasets]
+    return prints[0] if len(prints) == 1 else prints
 
 
 def initial_states(dataset: AnyDataset) -> list[dict[str, Any]]:
