@@ -154,16 +154,16 @@ def _one_by_one(networks: Networks, asked: Asked) -> None:
 
 
 def small_preset() -> dict[Key, Callable[[], object]]:
-    """The demo's policies, everything after the encoder: the presets "plain", and "fast" as the engine uses it."""
+    """The demo's policies, everything after the encoder: the presets "plain" and "exact"."""
     things: dict[Key, Callable[[], object]] = {}
     for name in VARIANTS:
         policy = demo_policy(name)
         engine = Engine(policy.config.encoder(policy.data), policy, torch.device("cpu"))
         for batch in BATCHES:
             query = engine.query(clip(policy, batch))
-            for way, preset in (("plain", "plain"), ("ours", "fast")):
+            for way, passes in (("plain", ()), ("ours", policy.passes)):
                 things[f"{name}, {way}", policy.config.size.layers, batch] = partial(
-                    _act, policy.presets()[preset](), query
+                    _act, policy.actor(passes), query
                 )
     return things
 

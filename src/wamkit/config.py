@@ -23,7 +23,7 @@ from wamkit.data.actions import ActionSpace
 from wamkit.data.normalize import Normalizer
 from wamkit.data.rules import Mode
 from wamkit.data.statistics import Stats
-from wamkit.eval.evaluate import EvalConfig
+from wamkit.eval.evaluate import EvalConfig, current_names
 from wamkit.infer.engine import Engine
 from wamkit.io.differences import differing
 from wamkit.io.files import replace_text
@@ -183,11 +183,22 @@ def to_json(run: Run) -> str:
 def from_json(text: str, source: str) -> Run:
     """The run a text describes. Raises BadInput naming each wrong key."""
     try:
-        return RUN.validate_json(text, strict=False)
+        return RUN.validate_json(_with_current_names(text), strict=False)
     except ValidationError as error:
         raise BadInput(
             f"{source}: not a run of this version of wamkit ({_wrong(error)}); train it again"
         ) from None
+
+
+def _with_current_names(text: str) -> str:
+    """What runs of older versions call otherwise. A text that is no run is left for the validation to name."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(values, dict) or not isinstance(values.get("eval"), dict):
+        return text
+    return json.dumps(values | {"eval": current_names(values["eval"])})
 
 
 def typed(run: Run, source: str) -> Run:
@@ -360,7 +371,7 @@ def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[Po
     encoder = run.policy.encoder(run.data, run.eval.preprocessing)
     module.to(device).eval()
     robots = {source.robot: source.data for source in run.sources if source.robot}
-    return Engine(encoder.to(device), acting(policy, run), device, run.eval.preset, robots)
+    return Engine(encoder.to(device), acting(policy, run), device, run.eval.engine, robots)
 
 
 def acting(policy: Trainable, run: Run) -> Policy:

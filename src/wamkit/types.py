@@ -10,7 +10,7 @@ A mask is True where attention is allowed; `is_pad` is True where data is invent
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil, floor, inf
@@ -252,6 +252,8 @@ class Query:
     generators: one per row; what a row draws is a function of its own generator alone, so it is the same in any batch.
     prefix: physical actions of the next d steps that will be executed whatever the answer says; d = 0: none.
     delay: control steps that pass until the answer is executed.
+    instructions: what each row is told, by which a policy may keep what it makes of the text in `inputs`; (): unknown,
+        nothing is kept.
     """
 
     inputs: Tree
@@ -260,6 +262,7 @@ class Query:
     generators: Sequence[torch.Generator]
     prefix: Float[Tensor, "b d a"]
     delay: int = 0
+    instructions: tuple[str, ...] = ()
 
 
 # Rows of a parameter table; a parameter belongs to the first row that takes its name.
@@ -286,6 +289,7 @@ class Encoder(Protocol):
 
     fingerprint: everything its results depend on, by name; equal fingerprints mean equal latents.
     augments: whether `prepare` draws from its generator, so that its results must not be cached.
+    passes: what can be done to it for acting sooner (infer/presets.py), in the order in which it is done.
     prepare: of one sample, on the CPU, in a loader's worker process: a function without weights, which can be pickled.
         Takes views [1 t h w 3] by camera name and a generator, and returns what `frames` takes.
     """
@@ -301,6 +305,13 @@ class Encoder(Protocol):
     @property
     def fingerprint(self) -> Mapping[str, str]:
         """See above."""
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """See above."""
+
+    def acting(self, passes: Collection[str]) -> Any:
+        """One that encodes single frames with these passes, for weights that do not change any more."""
 
     def frames(self, prepared: Tree) -> Tree:
         """Latents of the present frame and of those after it."""
@@ -348,7 +359,8 @@ class Policy(Trainable, Protocol):
     """Enough for engine, server and evaluation.
 
     data: what it asks of an observation. unsupported_sections: of a run's page (report/run_page.py), those that it has
-    nothing to show in.
+    nothing to show in. passes: what can be done to it for acting sooner (infer/presets.py), in the order in which it is
+    done; each is equal to `act` in real arithmetic.
     """
 
     data: DataSpec
@@ -360,8 +372,12 @@ class Policy(Trainable, Protocol):
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """Action chunks in physical units."""
 
-    def presets(self) -> Mapping[str, Callable[[], Actor]]:
-        """Ways of acting by name: "plain", which is `act`, and "fast"; made once, for weights that do not change."""
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """See above."""
+
+    def actor(self, passes: Collection[str]) -> Actor:
+        """`act` with these of its passes, for weights that do not change any more; `act` itself without any."""
 
 
 class WorldModel(Protocol):

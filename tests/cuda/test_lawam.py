@@ -55,12 +55,12 @@ def test_losses_are_those_of_the_processor(cuda: torch.device) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(EXACT, 1e-4), (HALF, 0.05)], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("preset", ["plain", "fast"])
-def test_every_preset_acts_as_the_plain_policy(
-    preset: str, dtype: torch.dtype, bound: float, cuda: torch.device
+@pytest.mark.parametrize("passes", [(), ("fused_expert",)], ids=["plain", "exact"])
+def test_every_way_acts_as_the_plain_policy(
+    passes: tuple[str, ...], dtype: torch.dtype, bound: float, cuda: torch.device
 ) -> None:
     """bound: of the largest action."""
     expected = chunk(tiny.tiny_lawam().eval().act, torch.device("cpu"))
     policy = tiny.tiny_lawam().to(cuda, dtype).eval()
-    found = chunk(policy.presets()[preset](), cuda)
+    found = chunk(policy.actor(passes), cuda)
     assert (found - expected).abs().max() <= bound * expected.abs().max()

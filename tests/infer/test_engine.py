@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,10 @@ from wamkit_client.types import BadInput, Observation
 from tests.policies import tiny_fast_wam as fast
 from tests.policies import tiny_policy as light
 from tests.policies.tiny_policy import SPEC, encoder_of, tiny_config, tiny_policy
+from wamkit.config import from_json, to_json
 from wamkit.infer.engine import Engine
 from wamkit.policies.light_wam.policy import LightWAM
+from wamkit.recipes.metaworld import metaworld3
 from wamkit.types import Query
 
 
@@ -69,17 +72,14 @@ def test_what_is_accepted(engine: Engine[LightWAM]) -> None:
 def test_every_preset_gives_the_chunks_of_the_plain_one(tiny) -> None:
     policy = tiny.tiny_policy(tiny.tiny_config()).eval()
     encoder, cpu = encoder_of(policy), torch.device("cpu")
-    assert {"plain", "fast"} <= policy.presets().keys()
     chunks = {
         preset: Engine(encoder, policy, cpu, preset).act([seen(), replace(seen(), noise_seed=2)])
-        for preset in policy.presets()
+        for preset in ("plain", "exact")
     }
     for preset, found in chunks.items():
         for chunk, plain in zip(found, chunks["plain"], strict=True):
             bound = 1e-5 * np.abs(plain.actions).max()
             np.testing.assert_allclose(chunk.actions, plain.actions, rtol=0, atol=bound, err_msg=preset)
-    with pytest.raises(BadInput, match=r"eval\.preset: unknown preset 'fats'; this policy has plain, fast"):
-        Engine(encoder, policy, cpu, "fats")
 
 
 class Asked(LightWAM):
@@ -105,3 +105,14 @@ def test_a_query_has_the_prefix_and_the_delay_of_its_observation() -> None:
     assert both.delay == 2 and both.prefix.tolist() == [[[1, 2], [3, 4]]] * 2
     with pytest.raises(BadInput, match=r"prefix: expected rows of 2 actions, got \[1, 3\]"):
         engine.act([replace(seen(), prefix=np.zeros((1, 3), np.float32))])
+
+
+def test_a_run_of_an_older_version_acts_exactly() -> None:
+    """Its `preset` "fast" was what `engine` "exact" is now; "fast" has another meaning."""
+    run = metaworld3()
+    old = json.loads(to_json(run))
+    for before, now in (("fast", "exact"), ("plain", "plain")):
+        old["eval"] = {name: value for name, value in old["eval"].items() if name != "engine"} | {
+            "preset": before
+        }
+        assert from_json(json.dumps(old), "run.json").eval == replace(run.eval, engine=now)

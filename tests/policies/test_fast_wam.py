@@ -64,11 +64,11 @@ def test_acting_does_not_look_at_the_future_of_its_inputs(variant):
 
 
 @every_variant
-@pytest.mark.parametrize("way", ["plain", "fast"])
-def test_a_row_of_a_batch_is_what_it_is_alone_and_in_any_order(variant, way):
+@pytest.mark.parametrize("passes", [(), ("fused_blocks",)], ids=["plain", "fused"])
+def test_a_row_of_a_batch_is_what_it_is_alone_and_in_any_order(variant, passes):
     """Fails when rows share noise, or a row's proprio, words or time reach another row."""
     policy = policy_of(variant)
-    query, act = asked(policy, (5, 6, 7)), policy.presets()[way]()
+    query, act = asked(policy, (5, 6, 7)), policy.actor(passes)
     chunks = act(query)
     for row, seed in enumerate((5, 6, 7)):
         alone = act(rows(query, [row], [seed]))

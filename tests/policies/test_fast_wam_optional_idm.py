@@ -34,8 +34,8 @@ def learned(policy, batch):
 @pytest.mark.parametrize(("mode", "row"), MODES.items())
 def test_a_mode_acts_as_its_row(mode, row):
     optional, other = policy_of(variant="optional_idm", mode=mode), policy_of(variant=row)
-    for way in ("plain", "fast"):
-        a, b = (p.presets()[way]()(query_of(other, ROWS, seeded(range(ROWS)))) for p in (optional, other))
+    for passes in ((), optional.passes):
+        a, b = (p.actor(passes)(query_of(other, ROWS, seeded(range(ROWS)))) for p in (optional, other))
         assert torch.equal(a, b), way
 
 

@@ -47,7 +47,7 @@ def test_sampling_has_the_published_ten_times_where_it_is_asked_to():
         assert (1000 * grid.times).round(decimals=3).tolist() == PUBLISHED
         assert torch.equal(grid.strides, grid.strides.bfloat16().float())
         assert float((1000 * exact.grid(network, 10).times)[1]) == pytest.approx(978.26, abs=5e-3)
-    chunks = [p.presets()["fast"]()(query_of(exact, 3, seeded(range(3)))) for p in (published, exact)]
+    chunks = [p.actor(p.passes)(query_of(exact, 3, seeded(range(3)))) for p in (published, exact)]
     distance = float((chunks[0] - chunks[1]).abs().max() / chunks[1].abs().max())
     assert 0 < distance < 0.02  # of these random weights: 0.012
 

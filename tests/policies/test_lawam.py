@@ -91,9 +91,9 @@ def test_chunks_do_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(policy.act(one)[0], together[row], atol=1e-5, rtol=1e-5)
 
 
-def test_the_fast_preset_gives_the_same_chunks() -> None:
+def test_the_passes_give_the_same_chunks() -> None:
     policy = tiny_lawam().eval()
-    plain, fast = (policy.presets()[name]() for name in ("plain", "fast"))
+    plain, fast = (policy.actor(passes) for passes in ((), policy.passes))
     torch.testing.assert_close(fast(query(3)), plain(query(3)), atol=2e-5, rtol=1e-5)
 
 

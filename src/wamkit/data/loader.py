@@ -83,7 +83,7 @@ def batches(
         num_workers=workers,
         collate_fn=_as_read,
         worker_init_fn=_ignore_interrupts,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context="forkserver" if workers else None,
         generator=torch.Generator(),  # torch would draw from the global one
     )
     steps = iter(loader)

@@ -52,6 +52,7 @@ from wamkit_client.types import BadInput, Policy
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, POSITIVE, check
 from wamkit.eval.scores import Row, summary
+from wamkit.infer.presets import PresetName
 from wamkit.io.differences import ABSENT, differing
 from wamkit.io.files import only_writer, replace_file
 from wamkit.io.interrupt import stop_request, stopped
@@ -73,7 +74,8 @@ class EvalConfig:
     record_episodes: episodes per task that are recorded with images, for the report.
     answer_seconds: an environment that takes longer for an answer is ended and counted as an error.
     precision: dtype of the weights while acting; "stored": as in the run directory, which is as published.
-    preset: which implementation of the policy answers: "plain", or "fast", which gives the same chunks sooner.
+    engine: how the policy answers (infer/presets.py): "plain", as it was trained; "exact", the same chunks sooner;
+        "fast", in bfloat16; "small", with the least memory.
     preprocessing: of camera images; "training", or "published" as in the official evaluations.
     batched: ask the policy about all environments that need a chunk in one call, which is faster on a GPU. The last
         bits of a chunk, and now and then the end of an episode, then depend on the number of processes.
@@ -89,7 +91,7 @@ class EvalConfig:
     answer_seconds: float = 120.0
     precision: Literal["stored", "bf16", "fp32"] = "stored"
     preprocessing: Preprocessing = "training"
-    preset: str = "fast"
+    engine: PresetName = "exact"
     batched: bool = False
     executor: Literal["sync", "async"] = "sync"
     delay_steps: int = 0
@@ -271,10 +273,20 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tu
     `policy.asked`.
     """
     said = ({section: evaluation[section] for section in after} for evaluation in (before, after))
+    said = (tree | {"config": current_names(tree["config"])} for tree in said)
     meant = (tree | {name: usual | tree[name] for name, usual in older().items()} for tree in said)
     for name, old, new in differing(*meant):
         if old != ABSENT or not name.startswith("policy.run."):
             yield name, _short(old), _short(new)
+
+
+def current_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """An EvalConfig as older versions wrote it: their `preset` "fast" is the `engine` "exact"."""
+    found = dict(config)
+    if "preset" in found:
+        preset = found.pop("preset")
+        found["engine"] = {"fast": "exact"}.get(preset, preset)
+    return found
 
 
 def older() -> dict[str, dict[str, Any]]:
@@ -346,7 +358,9 @@ def read_results(path: Path) -> dict[str, Any]:
 def like(path: Path) -> tuple[Suite, EvalConfig]:
     """Protocol and config of a results.json, to repeat it exactly (same tasks, seeds, limits, images)."""
     results = read_results(path)
-    return suite_from_json(results["suite"]), EvalConfig(**older()["config"] | results["config"])
+    return suite_from_json(results["suite"]), EvalConfig(
+        **older()["config"] | current_names(results["config"])
+    )
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

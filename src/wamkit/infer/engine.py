@@ -17,6 +17,7 @@ from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
+from wamkit.infer.presets import PRESETS, PresetName
 from wamkit.types import Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
@@ -25,7 +26,7 @@ P = TypeVar("P", bound=Policy)
 class Engine(ClientPolicy, Generic[P]):
     """`policy` and its `encoder` on `device`; the weights do not change any more.
 
-    preset: which of the policy's ways of acting answers queries (`Policy.presets`). robots: by name, those that differ
+    preset: of infer/presets.py; weights have its precision already. robots: by name, those that differ
     from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
     """
 
@@ -34,14 +35,12 @@ class Engine(ClientPolicy, Generic[P]):
         encoder: Encoder,
         policy: P,
         device: torch.device,
-        preset: str = "fast",
+        preset: PresetName = "exact",
         robots: Mapping[str, DataSpec] = MappingProxyType({}),
     ) -> None:
-        self.encoder, self.policy, self.device, self.robots = encoder, policy, device, robots
-        presets = policy.presets()
-        if preset not in presets:
-            raise BadInput(f"eval.preset: unknown preset {preset!r}; this policy has {', '.join(presets)}")
-        self._answer = presets[preset]()
+        self.policy, self.device, self.robots = policy, device, robots
+        self.encoder = encoder.acting(PRESETS[preset].chosen(encoder.passes))
+        self._answer = policy.actor(PRESETS[preset].chosen(policy.passes))
 
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
@@ -78,6 +77,7 @@ class Engine(ClientPolicy, Generic[P]):
             inputs=inputs,
             embodiment=self.policy.embodiment(clip.embodiments).to(self.device),
             hz=torch.tensor([self.spec(robot).hz for robot in clip.embodiments]).float().to(self.device),
+            instructions=clip.instructions,
             generators=generators,
             prefix=torch.zeros(len(proprio), 0, spec.action_dim, device=self.device),
         )

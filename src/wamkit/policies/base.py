@@ -5,7 +5,7 @@ A config without fields of its own is complete but for `kind`, `encoder`, `examp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -131,6 +131,15 @@ class FrozenEncoder:
         return False
 
     @property
+    def passes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def acting(self, passes: Collection[str]) -> FrozenEncoder:
+        """Itself."""
+        return self
+
+    @property
     def prepare(self) -> Callable[[Tree, torch.Generator], Tree]:
         """Views as they are."""
         return unchanged
@@ -192,6 +201,11 @@ class PolicyModule(TrainedModule):
         """Action chunks in physical units."""
         raise NotImplementedError
 
-    def presets(self) -> Mapping[str, Callable[[], Actor]]:
-        """Ways of acting that an engine may choose: there is one."""
-        return {"plain": lambda: self.act, "fast": lambda: self.act}
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def actor(self, passes: Collection[str]) -> Actor:
+        """`act`."""
+        return self.act

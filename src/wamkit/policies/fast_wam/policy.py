@@ -8,7 +8,7 @@ weights trained) and the small preset (block codec, from scratch) are this class
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -287,12 +287,16 @@ class FastWAM(PolicyModule):
         """One sampled chunk per row, physical units; each row draws its noise from its own generator."""
         return self._act(partial(sample, self, steps=self.config.sample_steps), query)
 
-    def presets(self) -> Mapping[str, Callable[[], Actor]]:
-        """Ways of acting that an engine may choose: "plain", or "fast" (policies/fast_wam/fused.py)."""
-        return {
-            "plain": lambda: self.act,
-            "fast": lambda: partial(self._act, FusedSampler(self, self.config.sample_steps).sample),
-        }
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The sampler of policies/fast_wam/fused.py."""
+        return ("fused_blocks",)
+
+    def actor(self, passes: Collection[str]) -> Actor:
+        """`act` with these passes."""
+        if "fused_blocks" not in passes:
+            return self.act
+        return partial(self._act, FusedSampler(self, self.config.sample_steps).sample)
 
     @torch.no_grad()
     def _act(

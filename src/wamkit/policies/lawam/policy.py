@@ -7,7 +7,7 @@ features, tokens) and the teacher's latent action, which training compares its g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -282,12 +282,15 @@ class LaWAM(PolicyModule):
         steps, guidance = self.config.sample_steps, self.config.guidance
         return self.answer(query, tokens, lambda noise, condition: sample(noise, condition, steps, guidance))
 
-    def presets(self) -> Mapping[str, Callable[[], Actor]]:
-        """Ways of acting that an engine may choose: "plain", or "fast": the same chunks, without padding and without
-        computing anything twice (fused.py)."""
-        return {"plain": lambda: self.act, "fast": self._fast}
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The expert without padding and without computing anything twice (fused.py)."""
+        return ("fused_expert",)
 
-    def _fast(self) -> Actor:
+    def actor(self, passes: Collection[str]) -> Actor:
+        """`act` with these passes."""
+        if "fused_expert" not in passes:
+            return self.act
         fused = FusedExpert(self.expert, self.config.sample_steps, self.config.guidance)
         return lambda query: self.answer(
             replace(query, inputs=without_padding(query.inputs)), self.data.horizon, fused.sample

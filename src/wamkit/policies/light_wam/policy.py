@@ -8,7 +8,7 @@ are this class with other configs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -268,13 +268,18 @@ class LightWAM(PolicyModule):
         unit = self.expert(states, self.data.horizon)
         return self.normalizer.to_physical("action", unit.float(), query.embodiment)
 
-    def presets(self) -> Mapping[str, Callable[[], Actor]]:
-        """Ways of acting that an engine may choose: "plain", or "fast" on a copy with merged LoRA weights.
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """LoRA merged into the weights it is added to."""
+        return ("merged_lora",)
+
+    def actor(self, passes: Collection[str]) -> Actor:
+        """`act` with these passes, on a copy.
 
         The copy shares all tensors but the merged ones. In float32 chunks agree to about 1e-6 of their size; in
         bfloat16 the sum is rounded once and not twice, which moves chunks by as much as bfloat16 itself does.
         """
-        return {"plain": lambda: self.act, "fast": lambda: merge_lora(self).act}
+        return merge_lora(self).act if "merged_lora" in passes else self.act
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""
