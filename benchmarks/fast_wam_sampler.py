@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import official_sampler
-from benchmarks.operations import Operations
+from wamkit.bench.counting import Operations
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
 from wamkit.flow import Grid, Shift

@@ -20,6 +20,7 @@ CLIENT = ROOT / "packages" / "wamkit-client" / "src" / "wamkit_client"
 ROWS = (
     {"cli", "__init__"},
     {"commands"},
+    {"bench"},  # what everything below costs
     {"stages", "convert", "robotwin"},
     {"recipes"},
     {"config"},

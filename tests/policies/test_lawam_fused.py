@@ -20,8 +20,8 @@ from benchmarks.lawam_expert import (
     official,
     without_padding,
 )
-from benchmarks.operations import Operations
 from tests.policies.test_lawam_expert import SIZE, condition, noise, rows, tiny_expert
+from wamkit.bench.counting import Operations
 from wamkit.policies.lawam.action_expert import ActionExpert, Condition, ExpertSize
 from wamkit.policies.lawam.fused import FusedExpert
 from wamkit.policies.lawam.physical_time import CLOCKS
