@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import official_sampler
 from wamkit.bench.counting import Operations
+from wamkit.bench.reference import fast_wam as official_sampler
 from wamkit.data.normalize import Normalizer
 from wamkit.data.statistics import Stats
 from wamkit.flow import Grid, Shift
@@ -201,8 +201,8 @@ PAGE = """# Fast-WAM's sampler beside the official work
 
 {cpu}, {threads} of {cores} cores; torch {torch}; revision {revision}; {date}. `{command}`
 
-"Official" is our twin of the official work (benchmarks/official_sampler.py), not the official program. Both give the
-same chunks in float32 (tests/policies/test_fast_wam_fused.py).
+"Official" is our twin of the official work (src/wamkit/bench/reference/fast_wam.py), not the official program. Both
+give the same chunks in float32 (tests/policies/test_fast_wam_fused.py).
 
 ## Operations per chunk
 

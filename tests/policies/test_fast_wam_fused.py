@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks import official_sampler
 from benchmarks.fast_wam_sampler import Networks, libero
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import encoder_of, query_of, seeded
 from wamkit.bench.counting import Operations
+from wamkit.bench.reference import fast_wam as official_sampler
 from wamkit.infer.engine import Engine
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.policies.fast_wam.fused import FusedSampler, lay_out
