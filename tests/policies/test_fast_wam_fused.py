@@ -20,11 +20,12 @@ from wamkit.bench.counting import Operations
 from wamkit.bench.reference import fast_wam as official_sampler
 from wamkit.infer.engine import Engine
 from wamkit.nn.rope import GridRotary, LineRotary
-from wamkit.policies.fast_wam.fused import FusedSampler, lay_out
+from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise, Sample, sample
 from wamkit.policies.fast_wam.variants import VARIANTS
 from wamkit.wan.dit import SIZES
+from wamkit.wan.fused import lay_out
 
 COUNTED_OFFICIALLY = 22_430  # of the ten action steps (spec 6.3)
 
