@@ -26,6 +26,7 @@ from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule
+from wamkit.policies.light_wam.folded_expert import FoldedExpert
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
 from wamkit.policies.wan_encoder import (
     WanEncoder,
@@ -47,6 +48,9 @@ from wamkit.wan.encoders import (
     build_codec,
     check_text_width,
 )
+
+Expert = Callable[[tuple[Tensor, ...], int], Tensor]
+"""Adapted states [b s d] of the taps and a number of steps -> a chunk of so many steps in unit range."""
 
 LORA_LAYERS = (
     *(f"{attention}.{layer}" for attention in ("self_attn", "cross_attn") for layer in "qkvo"),
@@ -261,25 +265,34 @@ class LightWAM(PolicyModule):
         """Unweighted losses by name."""
         return OBJECTIVES[self.config.objective](self, batch, draws)
 
-    @torch.no_grad()
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One chunk per row, physical units. Deterministic: the generators are not used."""
-        states = self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
-        unit = self.expert(states, self.data.horizon)
-        return self.normalizer.to_physical("action", unit.float(), query.embodiment)
+        return self.answer(query, self.expert)
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """LoRA merged into the weights it is added to."""
-        return ("merged_lora",)
+        """LoRA merged into the weights it is added to; the expert's pooling folded (folded_expert.py)."""
+        return ("merged_lora", "folded_expert")
 
     def actor(self, passes: Collection[str]) -> Actor:
         """`act` with these passes, on a copy.
 
-        The copy shares all tensors but the merged ones. In float32 chunks agree to about 1e-6 of their size; in
-        bfloat16 the sum is rounded once and not twice, which moves chunks by as much as bfloat16 itself does.
+        The copy shares all tensors but those that are merged or folded. In float32 chunks agree to about 1e-6 of their
+        size; in bfloat16 merged weights are rounded once and not twice, which moves chunks by as much as bfloat16
+        itself does.
         """
-        return merge_lora(self).act if "merged_lora" in passes else self.act
+        policy = merge_lora(self) if "merged_lora" in passes else self
+        if "folded_expert" not in passes:
+            return policy.act
+        expert = FoldedExpert(policy.expert, self.data.horizon)
+        return lambda query: policy.answer(query, expert)
+
+    @torch.no_grad()
+    def answer(self, query: Query, expert: Expert) -> Float[Tensor, "b k a"]:
+        """`act` with an expert of its own."""
+        states = self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
+        unit = expert(states, self.data.horizon)
+        return self.normalizer.to_physical("action", unit.float(), query.embodiment)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""
