@@ -12,18 +12,18 @@ It knows nothing about latents, actions or samplers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
-from wamkit.nn.attention import KV, Visibility, join_heads, split_heads
+from wamkit.nn.attention import Visibility, join_heads, split_heads
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.nn.sinusoid import Sinusoid
 from wamkit.nn.stack import stack
@@ -52,16 +52,28 @@ class Slot:
 Layout = Mapping[str, Slot]
 
 
+class Seen(NamedTuple):
+    """What cross-attention of a block looks at: normed keys and values [b n s e].
+
+    bias: [b 1 1 s], what is added to scores: the logarithm of how many rows a key stands for, -inf for no row at all;
+        None for nothing.
+    """
+
+    k: Tensor
+    v: Tensor
+    bias: Tensor | None
+
+
 @dataclass(frozen=True)
 class QueryState:
     """What is kept during a query. buffers: per block q, k, v [b 3 rows n e] of all groups, each in its slot.
 
-    context: per group and block, keys and values of the text as that group's network sees it.
+    context: per group and block, the text as that group's network sees it.
     """
 
     layout: Layout
     buffers: tuple[Tensor, ...]
-    context: Mapping[str, tuple[KV, ...]]
+    context: Mapping[str, tuple[Seen, ...]]
 
 
 class FusedBlock:
@@ -98,7 +110,7 @@ class FusedBlock:
         buffer[:, :, slot.start : slot.end].copy_(pairs.flatten(-2).transpose(1, 2))
 
     def finish(
-        self, x: Float[Tensor, "b s d"], time: int, slot: Slot, buffer: Tensor, context: KV
+        self, x: Float[Tensor, "b s d"], time: int, slot: Slot, buffer: Tensor, context: Seen
     ) -> Float[Tensor, "b s d"]:
         """Self-attention over all up to the slot's end, and everything after it."""
         _, _, gate1, shift2, scale2, gate2 = self.rows[time]
@@ -107,39 +119,51 @@ class FusedBlock:
         x = torch.addcmul(x, gate1, self.out(join_heads(attended)))
 
         q = split_heads(normalize_(self.cross_q(self.cross_norm(x)), self.floor), self.heads)
-        seen = F.scaled_dot_product_attention(q, context.k, context.v)
+        seen = F.scaled_dot_product_attention(q, context.k, context.v, context.bias)
         x.add_(self.cross_out(join_heads(seen)))
 
         u = F.layer_norm(x, shift2.shape, scale2, shift2, self.eps)
         return torch.addcmul(x, gate2, self.ffn(u))
 
 
+class FusedContext:
+    """Text and other tokens beside it as cross-attention of every block sees them: keys and values by one product."""
+
+    def __init__(self, text_embedding: nn.Module, blocks: Sequence[Block]) -> None:
+        self.text_embedding = text_embedding
+        cross = [block.cross_attn for block in blocks]
+        self.blocks, self.heads = len(cross), cross[0].heads
+        self.weight, self.bias = stack([layer for each in cross for layer in (each.k, each.v)])
+        # Scores are (q w_q) . (k w_k): the keys, made once per query, carry both norms' weights.
+        norms = [each.norm_q.weight.double() * each.norm_k.weight.double() for each in cross]
+        dtype, width = torch.promote_types(self.weight.dtype, torch.float32), norms[0].numel()
+        self.norm = (width * torch.stack(norms)).to(dtype)
+        self.floor = self.norm.new_tensor((width * cross[0].norm_k.eps) ** 0.5)
+
+    def __call__(self, context: Float[Tensor, "b l text"]) -> tuple[Seen, ...]:
+        """By block; every row is looked at."""
+        return seen(self.keys_values(self.text_embedding(context.to(self.weight.dtype))))
+
+    def keys_values(self, embedded: Float[Tensor, "b l d"]) -> Float[Tensor, "blocks 2 b n l e"]:
+        """Normed keys, and values."""
+        kv = F.linear(embedded, self.weight, self.bias).unflatten(-1, (self.blocks, 2, -1))
+        normalize_(kv[..., 0, :], self.floor).mul_(self.norm)
+        return kv.unflatten(-1, (self.heads, -1)).permute(2, 3, 0, 4, 1, 5).contiguous()
+
+
+def seen(kv: Float[Tensor, "blocks 2 b n s e"], bias: Tensor | None = None) -> tuple[Seen, ...]:
+    """By block."""
+    return tuple(Seen(each[0], each[1], bias) for each in kv.unbind())
+
+
 class FusedNetwork:
     """The blocks of one network at flow times `times`."""
 
     def __init__(self, network: Network, times: Float[Tensor, " r"]) -> None:
-        self.text_embedding = network.text_embedding
-        dtype = torch.promote_types(next(network.text_embedding.parameters()).dtype, torch.float32)
-        embedding, projection = (
-            deepcopy(mlp).to(dtype) for mlp in (network.time_embedding, network.time_projection)
-        )
-        self.time = embed_times(network.sinusoid, embedding, times[None], dtype)[0]  # r d
-        modulation = projection(self.time).unflatten(-1, (6, -1))
+        self.time, modulation = modulation_at(network, times)
         blocks = list(cast(Iterable[Block], network.blocks))
         self.blocks = [FusedBlock(block, modulation) for block in blocks]
-        cross = [block.cross_attn for block in blocks]
-        self.weight, self.bias = stack([layer for each in cross for layer in (each.k, each.v)])
-        # Scores are (q w_q) . (k w_k): the keys, made once per query, carry both norms' weights.
-        norms = [each.norm_q.weight.to(dtype) * each.norm_k.weight.to(dtype) for each in cross]
-        self.norm = norms[0].numel() * torch.stack(norms)
-
-    def context(self, context: Float[Tensor, "b l text"]) -> tuple[KV, ...]:
-        """Keys and values of cross-attention in every block, all by one product."""
-        embedded = self.text_embedding(context.to(self.weight.dtype))
-        kv = F.linear(embedded, self.weight, self.bias).unflatten(-1, (len(self.blocks), 2, -1))
-        normalize_(kv[..., 0, :], self.blocks[0].floor).mul_(self.norm)
-        heads = kv.unflatten(-1, (self.blocks[0].heads, -1)).permute(2, 3, 0, 4, 1, 5)  # block kv b n l e
-        return tuple(KV(*each.unbind()) for each in heads.contiguous().unbind())
+        self.context = FusedContext(network.text_embedding, blocks)
 
     def run(
         self, x: Float[Tensor, "b s d"], group: str, time: int, state: QueryState
@@ -158,6 +182,18 @@ class FusedNetwork:
             block.project(x, time, slot, buffer)
             x = block.finish(x, time, slot, buffer, context)
         return x
+
+
+def modulation_at(
+    network: Network, times: Float[Tensor, " r"]
+) -> tuple[Float[Tensor, "r d"], Float[Tensor, "r 6 d"]]:
+    """Embedded times, and what they add to the modulation of every block, in float32 at least."""
+    dtype = torch.promote_types(next(network.text_embedding.parameters()).dtype, torch.float32)
+    embedding, projection = (
+        deepcopy(mlp).to(dtype) for mlp in (network.time_embedding, network.time_projection)
+    )
+    time = embed_times(network.sinusoid, embedding, times[None], dtype)[0]
+    return time, projection(time).unflatten(-1, (6, -1))
 
 
 def lay_out(
