@@ -18,8 +18,9 @@ import wamkit
 from tests.policies import tiny_fast_wam as fast
 from tests.policies import tiny_policy as light
 from tests.policies.tiny_policy import SPEC, tiny_normalizer
-from wamkit.config import Run, load_engine_as, load_run, save_normalizer, save_run
+from wamkit.config import Run, acting_precision, load_engine_as, load_run, save_normalizer, save_run
 from wamkit.data.actions import ActionSpace
+from wamkit.infer.presets import PRESETS
 from wamkit.io.weights import save_weights
 from wamkit.policies.light_wam.policy import LoRATuning
 from wamkit.train.checkpoint import trained_tensors
@@ -160,3 +161,62 @@ def test_no_copy_in_float32_is_made_of_a_bfloat16_file(tmp_path):
     stored = (folder / "weights.safetensors").stat().st_size
     assert found["numbers"] > 45e6 and abs(stored - 2 * found["numbers"]) < 1e6
     assert found["peak"] < 3.5 * found["numbers"], found
+
+
+@pytest.mark.parametrize("engine", ["exact", "fast", "small"])
+def test_presets_act_in_their_precision(tmp_path, engine):
+    """Unless another one is asked for."""
+    folder = saved(tmp_path / "run", "fast_wam", torch.float32)
+    run = load_run(folder)
+    for precision, expected in (
+        ("stored", PRESETS[engine].precision or torch.float32),
+        ("fp32", torch.float32),
+    ):
+        asked = replace(run, eval=replace(run.eval, engine=engine, precision=precision))
+        assert acting_precision(asked, folder) == expected
+        loaded = load_engine_as(asked, folder, CPU)
+        assert {p.dtype for p in loaded.policy.parameters()} == {expected}
+        assert np.isfinite(loaded.act(observed())[0].actions).all()
+
+
+MEMORY = """
+import json, sys, threading
+from dataclasses import replace
+from pathlib import Path
+import torch
+from wamkit.config import load_engine_as, load_run
+
+def memory():
+    return 1024 * next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon"))
+
+def load(folder, engine):
+    run = load_run(Path(folder))
+    return load_engine_as(replace(run, eval=replace(run.eval, engine=engine)), Path(folder), torch.device("cpu"))
+
+load(sys.argv[1], sys.argv[3])
+before, done, seen = memory(), threading.Event(), []
+watch = threading.Thread(target=lambda: [seen.append(memory()) for _ in iter(lambda: done.wait(0.0005), True)])
+watch.start()
+engine = load(sys.argv[2], sys.argv[3])
+done.set(), watch.join()
+loaded = memory()
+engine.release()
+print(json.dumps({"peak": max(*seen, loaded) - before, "kept": memory() - before}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("engine", ["exact", "fast"])
+@pytest.mark.parametrize("kind", TINY)
+def test_loading_takes_little_more_than_the_file(tmp_path, kind, engine):
+    """Beside the pages of the file, which are mapped and can be dropped at any time, what passes copy: at most 1.2
+    times the file, at every moment of loading."""
+    config = TINY[kind].tiny_config()
+    size = replace(config.size, width=768, ffn=2048, heads=6, head_dim=128, layers=4)
+    wide = replace(config, size=size)
+    folder = saved(tmp_path / "run", kind, torch.bfloat16, wide)
+    small = saved(tmp_path / "small", kind, torch.bfloat16)
+    command = [sys.executable, "-c", MEMORY, str(small), str(folder), engine]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    stored = (folder / "weights.safetensors").stat().st_size
+    assert stored > 6e7 and found["peak"] < 1.2 * stored, (stored, found)

@@ -25,6 +25,7 @@ from wamkit.data.rules import Mode
 from wamkit.data.statistics import Stats
 from wamkit.eval.evaluate import EvalConfig, current_names
 from wamkit.infer.engine import Engine
+from wamkit.infer.presets import PRESETS
 from wamkit.io.differences import differing
 from wamkit.io.files import replace_text
 from wamkit.io.provenance import Provenance
@@ -34,7 +35,7 @@ from wamkit.policies.base import PolicyConfig
 from wamkit.registry import policy_type
 from wamkit.train.checkpoint import read_weights
 from wamkit.train.loop import FREE_TO_CHANGE, TrainConfig
-from wamkit.types import DataSpec, Encoder, Policy, Trainable
+from wamkit.types import WHOLE, DataSpec, Encoder, Policy, Trainable
 
 if TYPE_CHECKING:
     AnyPolicyConfig = PolicyConfig
@@ -353,11 +354,12 @@ def load_engine(directory: Path, device: torch.device) -> Engine[Policy]:
     return load_engine_as(load_run(directory), directory, device)
 
 
-def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[Policy]:
+def load_engine_as(run: Run, directory: Path, device: torch.device, steps: int = WHOLE) -> Engine[Policy]:
     """The weights of a run directory, acting as `run` says; see `inference_overrides` for what that may change.
 
-    Nothing is drawn, and no weight is held in another precision than it acts in: the policy is built on the meta device
-    and takes the tensors of the files as they are, memory-mapped, or cast one after the other.
+    steps: of a chunk, that will be executed. Nothing is drawn, and no weight is held in another precision than it acts
+    in: the policy is built on the meta device and takes the tensors of the files as they are, memory-mapped, or each
+    cast and moved by itself.
     """
     normalizer = load_normalizer(directory)
     with torch.device("meta"):
@@ -367,11 +369,11 @@ def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[Po
     read_weights(directory, module)
     precision = acting_precision(run, directory)
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(precision)
+        parameter.data = parameter.data.to(device, precision)
     encoder = run.policy.encoder(run.data, run.eval.preprocessing)
     module.to(device).eval()
     robots = {source.robot: source.data for source in run.sources if source.robot}
-    return Engine(encoder.to(device), acting(policy, run), device, run.eval.engine, robots)
+    return Engine(encoder.to(device), acting(policy, run), device, run.eval.engine, robots, steps)
 
 
 def acting(policy: Trainable, run: Run) -> Policy:
@@ -385,12 +387,15 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def acting_precision(run: Run, directory: Path) -> torch.dtype:
-    """What the weights of a run directory act in: as `run.eval.precision` asks, else as they are stored.
+    """What the weights of a run directory act in: as `run.eval.precision` asks, else as its preset does, else as they
+    are stored.
 
     Raises BadInput where they are missing, or stored in several precisions.
     """
     if run.eval.precision in PRECISIONS:
         return PRECISIONS[run.eval.precision]
+    if preset := PRESETS[run.eval.engine].precision:
+        return preset
     stored = {tensor.dtype for tensor in read_tensors(directory / WEIGHTS).values()}
     if len(stored) != 1:
         found = ", ".join(sorted(map(str, stored)))

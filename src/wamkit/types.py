@@ -10,6 +10,7 @@ A mask is True where attention is allowed; `is_pad` is True where data is invent
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -243,6 +244,10 @@ class Batch:
         return self.map(lambda x: x[index.to(x.device)], tuple(self.ids[i] for i in index.tolist()))
 
 
+WHOLE = sys.maxsize
+"""As many steps as a chunk has."""
+
+
 @dataclass(frozen=True)
 class Query:
     """What a policy is asked: one action chunk for each of b observations.
@@ -254,6 +259,8 @@ class Query:
     delay: control steps that pass until the answer is executed.
     instructions: what each row is told, by which a policy may keep what it makes of the text in `inputs`; (): unknown,
         nothing is kept.
+    steps: how many actions of a chunk will be used, the first ones. A policy whose actions do not depend on later ones
+        may compute these alone.
     """
 
     inputs: Tree
@@ -263,6 +270,7 @@ class Query:
     prefix: Float[Tensor, "b d a"]
     delay: int = 0
     instructions: tuple[str, ...] = ()
+    steps: int = WHOLE
 
 
 # Rows of a parameter table; a parameter belongs to the first row that takes its name.

@@ -73,7 +73,8 @@ class EvalConfig:
 
     record_episodes: episodes per task that are recorded with images, for the report.
     answer_seconds: an environment that takes longer for an answer is ended and counted as an error.
-    precision: dtype of the weights while acting; "stored": as in the run directory, which is as published.
+    precision: dtype of the weights while acting; "stored": as in the run directory, which is as published, unless
+        `engine` has one of its own.
     engine: how the policy answers (infer/presets.py): "plain", as it was trained; "exact", the same chunks sooner;
         "fast", in bfloat16; "small", with the least memory.
     preprocessing: of camera images; "training", or "published" as in the official evaluations.

@@ -18,16 +18,19 @@ from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
 from wamkit.infer.presets import PRESETS, PresetName
-from wamkit.types import Clip, DataSpec, Encoder, Policy, Query, encode
+from wamkit.infer.sealing import seal, weightless
+from wamkit.types import WHOLE, Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
 
 
 class Engine(ClientPolicy, Generic[P]):
-    """`policy` and its `encoder` on `device`; the weights do not change any more.
+    """`policy` and its `encoder` on `device`. The weights do not change any more: moving the policy, or loading others
+    into it, raises BadInput from now on.
 
     preset: of infer/presets.py; weights have its precision already. robots: by name, those that differ
     from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
+    steps: how many actions of a chunk will be executed; chunks may be that short.
     """
 
     def __init__(
@@ -37,10 +40,12 @@ class Engine(ClientPolicy, Generic[P]):
         device: torch.device,
         preset: PresetName = "exact",
         robots: Mapping[str, DataSpec] = MappingProxyType({}),
+        steps: int = WHOLE,
     ) -> None:
-        self.policy, self.device, self.robots = policy, device, robots
+        self.policy, self.device, self.robots, self.steps = policy, device, robots, steps
         self.encoder = encoder.acting(PRESETS[preset].chosen(encoder.passes))
         self._answer = policy.actor(PRESETS[preset].chosen(policy.passes))
+        seal(policy)
 
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
@@ -56,7 +61,7 @@ class Engine(ClientPolicy, Generic[P]):
         query = self.query(self.clip(observations), generators)
         prefix = _stack([o.prefix.reshape(-1, robot.action_dim) for o in observations]).float()  # b d a
         prefix = F.pad(prefix, (0, self.policy.data.action_dim - robot.action_dim))
-        query = replace(query, prefix=prefix.to(self.device), delay=observations[0].delay)
+        query = replace(query, prefix=prefix.to(self.device), delay=observations[0].delay, steps=self.steps)
         actions = self._answer(query)[:, : robot.horizon, : robot.action_dim]
         return [ActionChunk(chunk) for chunk in actions.float().cpu().numpy()]
 
@@ -65,7 +70,12 @@ class Engine(ClientPolicy, Generic[P]):
         return self.robots.get(robot, self.policy.data)
 
     def reset(self) -> None:
-        """No-op: policies here keep nothing between queries."""
+        """No-op: no answer depends on earlier queries."""
+
+    def release(self) -> None:
+        """Let go of the weights that acting does not use: what passes have copied, and what only training and reports
+        need. Afterwards `policy` knows its data and its robots, and computes nothing."""
+        self.policy = weightless(self.policy)
 
     def query(self, clip: Clip, generators: Sequence[torch.Generator] = ()) -> Query:
         """A clip, encoded, as the policy is asked about it. BadInput for an unknown robot."""

@@ -70,9 +70,9 @@ def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
             "be sync and eval.delay_steps 0, and eval.robot omitted"
         )
     embodiment = _embodiment(run_dir)
-    return XPolicyLab(
-        load_engine_as(asked, run_dir, best_device()), layout, embodiment, asked.eval.replan_steps
-    )
+    engine = load_engine_as(asked, run_dir, best_device(), asked.eval.needed)
+    engine.release()
+    return XPolicyLab(engine, layout, embodiment, asked.eval.replan_steps)
 
 
 def _embodiment(run_dir: Path) -> str:

@@ -69,7 +69,8 @@ def _measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, A
     """Results of the run directory, acting as `asked` says, on the suite."""
     device = best_device()
     facts = policy_facts(run_dir, asked, device)
-    engine = load_engine_as(asked, run_dir, device)
+    engine = load_engine_as(asked, run_dir, device, asked.eval.needed)
+    engine.release()
     acting = _asked_as(engine, asked)
     _expect_fit(engine, suite, asked.eval.robot or suite.env.embodiment)
     return measure(acting, suite, asked.eval, out, facts, _demonstrated(run_dir))

@@ -266,7 +266,7 @@ class LightWAM(PolicyModule):
         return OBJECTIVES[self.config.objective](self, batch, draws)
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
-        """One chunk per row, physical units. Deterministic: the generators are not used."""
+        """One chunk per row, physical units, of the steps that are used. Deterministic: the generators are not used."""
         return self.answer(query, self.expert)
 
     @property
@@ -291,7 +291,7 @@ class LightWAM(PolicyModule):
     def answer(self, query: Query, expert: Expert) -> Float[Tensor, "b k a"]:
         """`act` with an expert of its own."""
         states = self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
-        unit = expert(states, self.data.horizon)
+        unit = expert(states, min(query.steps, self.data.horizon))
         return self.normalizer.to_physical("action", unit.float(), query.embodiment)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:

@@ -1,0 +1,184 @@
+"""What is asked decides what is answered, and nothing else does: not what is asked with it, in which order, in how
+large a batch, or was asked before. By every way of acting of every policy."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from wamkit_client.types import BadInput, Observation
+
+from tests.policies import tiny_fast_wam, tiny_lawam, tiny_policy
+from wamkit.infer.engine import Engine
+from wamkit.infer.presets import PresetName
+from wamkit.policies.lawam import encoder
+from wamkit.policies.light_wam.policy import LoRATuning
+
+CPU = torch.device("cpu")
+POLICIES: dict[str, Callable[[], Any]] = {
+    "light_wam": lambda: tiny_policy.tiny_policy(tiny_policy.tiny_config(LoRATuning(rank=3, alpha=6.0))),
+    **{
+        f"fast_wam, {name}": lambda name=name: tiny_fast_wam.tiny_policy(
+            tiny_fast_wam.tiny_config(variant=name)
+        )
+        for name in ("fast", "joint", "idm")
+    },
+    "lawam": tiny_lawam.tiny_lawam,
+}
+PRESETS: tuple[PresetName, ...] = ("plain", "exact")
+
+
+def engine_of(name: str, preset: PresetName, **changes: Any) -> Engine[Any]:
+    policy = POLICIES[name]()
+    return Engine(tiny_policy.encoder_of(policy), policy.eval(), CPU, preset, **changes)
+
+
+def observed(seed: int, proprio: int = 3, size: tuple[int, int] = (32, 32)) -> Observation:
+    """Something else for every seed."""
+    rng = np.random.default_rng(seed)
+    images = {view: rng.integers(0, 256, (*size, 3), dtype=np.uint8) for view in ("front", "wrist")}
+    state = rng.normal(size=proprio).astype(np.float32)
+    return Observation(images, state, f"do thing {seed}", "robot", noise_seed=seed)
+
+
+def answers(engine: Engine[Any], seeds: Sequence[int], size: tuple[int, int] = (32, 32)) -> np.ndarray:
+    """[b k a]: one call about all of them."""
+    proprio = engine.policy.data.proprio_dim
+    chunks = engine.act([observed(seed, proprio, size) for seed in seeds])
+    return np.stack([chunk.actions for chunk in chunks])
+
+
+def same(found: np.ndarray, expected: np.ndarray) -> None:
+    """To float32's rounding in products of another shape."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_neither_neighbours_nor_order_nor_batch(name: str, preset: PresetName) -> None:
+    engine = engine_of(name, preset)
+    alone = np.concatenate([answers(engine, [seed]) for seed in range(5)])
+    assert np.abs(alone[0] - alone[1]).max() > 1e-2 * np.abs(alone).max()
+    same(answers(engine, [0, 1]), alone[:2])
+    same(answers(engine, [3, 1, 0]), alone[[3, 1, 0]])
+    same(answers(engine, [0, 1, 2, 3, 4]), alone)
+    same(answers(engine, [2, 2, 2]), alone[[2, 2, 2]])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_nothing_that_was_asked_before(name: str, preset: PresetName) -> None:
+    """More instructions than any cache keeps, and images of another size."""
+    fresh = answers(engine_of(name, preset), [7])
+    wide = answers(engine_of(name, preset), [7], (48, 40))
+    engine = engine_of(name, preset)
+    answers(engine, [7])
+    for first in range(100, 400, 50):
+        answers(engine, range(first, first + 50))
+    same(answers(engine, [7], (48, 40)), wide)
+    same(answers(engine, [7]), fresh)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_each_part_of_an_observation_counts(name: str, preset: PresetName) -> None:
+    """Changed one by one, after the unchanged one was answered: as an engine that never saw that one answers."""
+    engine = engine_of(name, preset)
+    first = observed(7, engine.policy.data.proprio_dim)
+    (before,) = engine.act([first])
+    parts = {
+        "instruction": "something else",
+        "images": {view: 255 - image for view, image in first.images.items()},
+        **({"proprio": first.proprio + 1} if len(first.proprio) else {}),
+        **({"noise_seed": 8} if name != "light_wam" else {}),
+    }
+    for part, value in parts.items():
+        asked = replace(first, **{part: value})
+        (found,), (expected,) = engine.act([asked]), engine_of(name, preset).act([asked])
+        same(found.actions, expected.actions)
+        assert np.abs(found.actions - before.actions).max() > 1e-4 * np.abs(before.actions).max(), part
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_that_acts_neither_moves_nor_learns(name: str, preset: PresetName) -> None:
+    engine = engine_of(name, preset)
+    weights = engine.policy.state_dict()
+    before = answers(engine, [1])
+    with pytest.raises(
+        BadInput, match=r"acts already.*it cannot be moved or cast; load the run directory again"
+    ):
+        engine.policy.to(torch.float64)
+    with pytest.raises(BadInput, match="no other weights can be loaded into it"):
+        engine.policy.load_state_dict(weights)
+    assert np.array_equal(answers(engine, [1]), before)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_acting_does_not_use_may_go(name: str, preset: PresetName) -> None:
+    engine = engine_of(name, preset)
+    before = answers(engine, [1, 2])
+    engine.release()
+    assert all(parameter.is_meta for parameter in engine.policy.parameters())
+    gc.collect()
+    assert np.array_equal(answers(engine, [1, 2]), before)
+    with pytest.raises(BadInput, match="another"):
+        engine.act([replace(observed(1, engine.policy.data.proprio_dim), embodiment="another")])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_steps_that_are_executed_are_those_of_the_whole_chunk(name: str, preset: PresetName) -> None:
+    whole, few = answers(engine_of(name, preset), [1, 2]), answers(engine_of(name, preset, steps=2), [1, 2])
+    assert 2 <= few.shape[1] <= whole.shape[1] == engine_of(name, preset).policy.data.horizon
+    same(few[:, :2], whole[:, :2])
+
+
+class Waiting(TorchDispatchMode):
+    """Collects operations at which a device would be waited for: numbers read on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "_local_scalar_dense" in str(operation) or "nonzero" in str(operation):
+            self.found.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_no_number_is_read_on_the_host(name: str, preset: PresetName) -> None:
+    engine = engine_of(name, preset)
+    answers(engine, [1, 2])
+    with Waiting() as waited:
+        answers(engine, [1, 2])
+    assert not waited.found
+
+
+def held() -> int:
+    """Bytes of all tensors that are alive."""
+    gc.collect()
+    return sum(x.nbytes for x in gc.get_objects() if issubclass(type(x), Tensor))
+
+
+@pytest.mark.parametrize("name", ["light_wam", "fast_wam, fast", "lawam"])
+def test_memory_is_flat(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new instruction with every query, more than are kept."""
+    monkeypatch.setattr(encoder, "KEPT_PROMPTS", 256)
+    engine = engine_of(name, "exact")
+    for seed in range(0, 300, 20):
+        answers(engine, range(seed, seed + 20))
+    before = held()
+    for seed in range(300, 600, 20):
+        answers(engine, range(seed, seed + 20))
+    assert held() <= before
