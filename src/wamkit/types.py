@@ -24,6 +24,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, DECAY, POSITIVE, Bound, check
 from wamkit.draws import Draws
+from wamkit.spans import Span
 from wamkit.tree import Tree, tree_map
 
 
@@ -424,8 +425,10 @@ class WorldModel(Protocol):
 def encode(encoder: Encoder, clip: Clip) -> Tree:
     """A clip as `Batch.inputs` and `Query.inputs` have it, on the encoder's device but for proprio."""
     generator = torch.Generator()  # acting: nothing is augmented
-    return {
-        **encoder.frames(encoder.prepare(dict(clip.views), generator)),
-        **encoder.text(clip.instructions),
-        "proprio": clip.proprio,
-    }
+    with Span("images"):
+        prepared = encoder.prepare(dict(clip.views), generator)
+    with Span("codec"):
+        frames = encoder.frames(prepared)
+    with Span("text"):
+        text = encoder.text(clip.instructions)
+    return {**frames, **text, "proprio": clip.proprio}

@@ -15,30 +15,53 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
+
+from wamkit.spans import watching
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 UNDECLARED_VIEWS = {torch.ops.aten._unsafe_view.default}
 
 
+OUTSIDE = "other"
+"""What lies in no span (spans.py)."""
+
+
 @dataclass(frozen=True)
 class Work:
     """operations: that are no views. flops: of matrix products and convolutions, two for each multiplication and
-    addition. bytes: read and written by the operations."""
+    addition. bytes: read and written by the operations. products: flops and bytes of each product."""
 
     operations: int
     flops: int
     bytes: int
+    products: tuple[tuple[int, int], ...]
 
 
 @torch.inference_mode()
 def work(do: Callable[[], object]) -> Work:
-    """Of one call; it is made twice."""
+    """Of one call."""
     with Operations() as operations:
         do()
-    with FlopCounterMode(display=False) as flops:
+    return operations.work()
+
+
+@torch.inference_mode()
+def work_by_span(do: Callable[[], object]) -> dict[str, Work]:
+    """Of one call, by the span that it lies in; OUTSIDE: in none."""
+    with Operations() as operations, watching(operations):
         do()
-    return Work(operations.total(), flops.get_total_flops(), operations.bytes)
+    return {name: operations.work(name) for name in operations.names}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One of them, in a span. flops: 0 where it is no product."""
+
+    name: str
+    span: str
+    flops: int
+    bytes: int
 
 
 class Operations(TorchDispatchMode):
@@ -46,12 +69,40 @@ class Operations(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.counts: Counter[str] = Counter()
-        self.bytes = 0
+        self.all: list[Operation] = []
+        self._spans = [OUTSIDE]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many there are of each name."""
+        return Counter(operation.name for operation in self.all)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the spans that have any."""
+        return list(dict.fromkeys(operation.span for operation in self.all))
 
     def total(self) -> int:
         """All of them."""
-        return self.counts.total()
+        return len(self.all)
+
+    def work(self, span: str = "") -> Work:
+        """Of a span; "": of all."""
+        own = [operation for operation in self.all if span in ("", operation.span)]
+        return Work(
+            operations=len(own),
+            flops=sum(operation.flops for operation in own),
+            bytes=sum(operation.bytes for operation in own),
+            products=tuple((operation.flops, operation.bytes) for operation in own if operation.flops),
+        )
+
+    def enter(self, name: str) -> None:
+        """A span begins (spans.Watcher)."""
+        self._spans.append(name)
+
+    def leave(self) -> None:
+        """It ends."""
+        self._spans.pop()
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -65,17 +116,29 @@ class Operations(TorchDispatchMode):
             return parts
         result = operation(*args, **kwargs)
         if not is_view(operation):
-            self.counts[operation.__name__] += 1
-            self.bytes += size((args, kwargs, result))
+            flops = flop_registry.get(operation.overloadpacket, no_product)(*args, **kwargs, out_val=result)
+            self._add(operation.__name__, flops, size((args, kwargs, result)))
         return result
 
-    def _attention(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        self.counts["attention"] += 1
+    def _attention(
+        self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *rest: Any, **options: Any
+    ) -> Tensor:
+        b, n, s, e = q.shape
+        result = q.new_empty(b, s, n, v.shape[3]).transpose(1, 2)  # as flash attention leaves it
+        flops = 2 * b * n * s * k.shape[2] * (e + v.shape[3])
+        self._add("attention", flops, size((q, k, v, attn_mask, result)))
         if attn_mask is not None and attn_mask.dtype == torch.bool:
-            self.counts["boolean mask"] += 3
-        b, n, s, _ = q.shape
-        self.bytes += size((q, k, v, attn_mask)) + b * n * s * v.shape[3] * v.element_size()
-        return q.new_empty(b, s, n, v.shape[3]).transpose(1, 2)  # as flash attention leaves it
+            for _ in range(3):
+                self._add("boolean mask", 0, size(attn_mask))
+        return result
+
+    def _add(self, name: str, flops: int, size: int) -> None:
+        self.all.append(Operation(name, self._spans[-1], flops, size))
+
+
+def no_product(*args: Any, **kwargs: Any) -> int:
+    """FLOP of what is no matrix product and no convolution."""
+    return 0
 
 
 def is_view(operation: Any) -> bool:

@@ -19,6 +19,7 @@ from wamkit_client.types import Policy as ClientPolicy
 
 from wamkit.infer.presets import PRESETS, PresetName
 from wamkit.infer.sealing import seal, weightless
+from wamkit.spans import Span
 from wamkit.types import WHOLE, Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
@@ -58,12 +59,16 @@ class Engine(ClientPolicy, Generic[P]):
             return [self.act([observation])[0] for observation in observations]
         robot = self.spec(observations[0].embodiment)
         generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
-        query = self.query(self.clip(observations), generators)
+        with Span("images"):
+            clip = self.clip(observations)
+        query = self.query(clip, generators)
         prefix = _stack([o.prefix.reshape(-1, robot.action_dim) for o in observations]).float()  # b d a
         prefix = F.pad(prefix, (0, self.policy.data.action_dim - robot.action_dim))
         query = replace(query, prefix=prefix.to(self.device), delay=observations[0].delay, steps=self.steps)
         actions = self._answer(query)[:, : robot.horizon, : robot.action_dim]
-        return [ActionChunk(chunk) for chunk in actions.float().cpu().numpy()]
+        with Span("copy"):
+            chunks = actions.float().cpu().numpy()
+        return [ActionChunk(chunk) for chunk in chunks]
 
     def spec(self, robot: str) -> DataSpec:
         """What a robot's observations and chunks look like."""

@@ -18,6 +18,7 @@ from wamkit_client.types import BadInput
 from wamkit.data.canvas import canvas_size, expect_canvas, tile
 from wamkit.data.normalize import Normalizer
 from wamkit.policies.base import EncoderFacts, FrozenEncoder
+from wamkit.spans import Span
 from wamkit.tree import Tree
 from wamkit.types import DataSpec, Preprocessing
 from wamkit.wan.dit import WanSize
@@ -80,8 +81,10 @@ class WanEncoder(FrozenEncoder):
     @torch.no_grad()
     def frames(self, prepared: Tree) -> Tree:
         """Views uint8 [b t h w 3] -> "present" [b c 1 h w] and "future" [b c f h/pool w/pool] (f = 0 for t = 1)."""
-        views = {view: frames.to(self.device) for view, frames in prepared.items()}
-        latents = self.codec.encode(tile(views, self.data, self.preprocessing))
+        with Span("images"):
+            views = {view: frames.to(self.device) for view, frames in prepared.items()}
+            canvas = tile(views, self.data, self.preprocessing)
+        latents = self.codec.encode(canvas)
         return {"present": latents[:, :, :1], "future": pooled(latents[:, :, 1:], self.pool)}
 
     @torch.no_grad()

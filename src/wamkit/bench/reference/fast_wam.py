@@ -21,6 +21,7 @@ from wamkit.nn.attention import KV
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.policy import FastWAM
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
+from wamkit.spans import Span
 from wamkit.types import Actor, Query
 from wamkit.wan.block import Block
 from wamkit.wan.dit import WanDiT
@@ -48,10 +49,11 @@ def twin(policy: FastWAM) -> Actor:
 @torch.inference_mode()
 def sample(policy: Networks, present: Tensor, context: Tensor, noise: Noise, steps: int) -> Sample:
     """present [b c 1 h w], context [b l text] -> a chunk."""
-    memory = prefill(policy.dit, present, context)
-    return Sample(
-        act(policy.action, memory, context, noise.action, policy.grid("action", steps)), noise.video
-    )
+    with Span("blocks"):
+        memory = prefill(policy.dit, present, context)
+    with Span("expert"):
+        chunk = act(policy.action, memory, context, noise.action, policy.grid("action", steps))
+    return Sample(chunk, noise.video)
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wamkit.bench.reference.wan import conditions, embed, one_by_one, run
 from wamkit.policies.light_wam.policy import LightWAM
+from wamkit.spans import Span
 from wamkit.types import Actor, Query
 from wamkit.wan.block import Block
 from wamkit.wan.dit import WanDiT
@@ -27,9 +28,11 @@ def twin(policy: LightWAM) -> Actor:
     @torch.inference_mode()
     def answer(query: Query) -> Tensor:
         context = policy.context(query.inputs, query.embodiment)
-        states = look(policy.dit, query.inputs["present"], context)
+        with Span("blocks"):
+            states = look(policy.dit, query.inputs["present"], context)
         taps = tuple(states[layer] for layer in policy.config.adapters.layers)
-        unit = policy.expert(taps, policy.data.horizon)
+        with Span("expert"):
+            unit = policy.expert(taps, policy.data.horizon)  # all steps, however many are used
         return policy.normalizer.to_physical("action", unit.float(), query.embodiment)
 
     return one_by_one(answer)

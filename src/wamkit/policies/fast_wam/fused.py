@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
+from wamkit.spans import Span
 from wamkit.wan.dit import PATCH, fold
 from wamkit.wan.fused import FusedNetwork, Layout, QueryState, lay_out
 
@@ -53,8 +54,10 @@ class FusedSampler:
         self, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"], noise: Noise
     ) -> Sample:
         """A chunk for every row, sampled as the policy's variant says."""
-        state = self.begin(present, context, noise)
-        self.encode("present", present, state)
+        with Span("text"):
+            state = self.begin(present, context, noise)
+        with Span("blocks"):
+            self.encode("present", present, state)
         return SAMPLERS[self.imagines](self, noise, state)
 
     @torch.inference_mode()
@@ -100,7 +103,8 @@ class FusedSampler:
 
 
 def _nothing(sampler: FusedSampler, noise: Noise, state: QueryState) -> Sample:
-    return Sample(sampler.chunk(noise.action, state), noise.video)
+    with Span("expert"):
+        return Sample(sampler.chunk(noise.action, state), noise.video)
 
 
 def _first(sampler: FusedSampler, noise: Noise, state: QueryState) -> Sample:

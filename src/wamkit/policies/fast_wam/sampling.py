@@ -19,6 +19,7 @@ from wamkit.flow import Grid, integrate, noise_rows
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.mixture import KVCache, empty_cache, prefill, run_together
 from wamkit.policies.fast_wam.variants import Variant
+from wamkit.spans import Span
 from wamkit.wan.block import Stream
 from wamkit.wan.dit import Frames, WanDiT
 
@@ -63,7 +64,8 @@ def sample(
     steps: int,
 ) -> Sample:
     """A chunk for every row, sampled as the policy's variant says."""
-    cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
+    with Span("blocks"):
+        cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
     return SAMPLERS[policy.acting.imagines](policy, cache, context, noise, steps)
 
 
@@ -97,7 +99,8 @@ def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
 
 
 def _nothing(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int) -> Sample:
-    return Sample(_chunk(policy, cache, context, noise.action, steps), noise.video)
+    with Span("expert"):
+        return Sample(_chunk(policy, cache, context, noise.action, steps), noise.video)
 
 
 def _first(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int) -> Sample:

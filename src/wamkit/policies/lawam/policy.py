@@ -49,6 +49,7 @@ from wamkit.policies.lawam.query_pool import HEADS, QueryPool
 from wamkit.policies.lawam.robot_linear import RobotRows
 from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel
+from wamkit.spans import Span
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
 
@@ -298,13 +299,15 @@ class LaWAM(PolicyModule):
 
     def answer(self, query: Query, tokens: int, sample: Sampler) -> Float[Tensor, "b k a"]:
         """`act` with a sampler of its own, in chunks of `tokens` actions."""
-        sight = self.see(query.inputs)
-        subgoal = SUBGOALS[self.config.subgoal].acting(self, sight, query)
+        with Span("blocks"):
+            sight = self.see(query.inputs)
+            subgoal = SUBGOALS[self.config.subgoal].acting(self, sight, query)
         condition = self.condition(sight, subgoal, query.hz, query.embodiment, tokens)
         # Of the whole padded chunk, however much of it is sampled, so that all samplers begin with the same.
         size = self.config.expert
         noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
-        unit = sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
+        with Span("expert"):
+            unit = sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
         unit = CLIPPED[self.config.clip_actions](unit.float())
         return self.normalizer.to_physical("action", unit, query.embodiment)
 

@@ -36,6 +36,7 @@ from wamkit.policies.wan_encoder import (
     pooled,
     proprio_encoder,
 )
+from wamkit.spans import Span
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.checkpoint import load_wan
@@ -290,8 +291,10 @@ class LightWAM(PolicyModule):
     @torch.no_grad()
     def answer(self, query: Query, expert: Expert) -> Float[Tensor, "b k a"]:
         """`act` with an expert of its own."""
-        states = self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
-        unit = expert(states, min(query.steps, self.data.horizon))
+        with Span("blocks"):
+            states = self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
+        with Span("expert"):
+            unit = expert(states, min(query.steps, self.data.horizon))
         return self.normalizer.to_physical("action", unit.float(), query.embodiment)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
