@@ -189,7 +189,8 @@ class WanDiT(nn.Module):
         time = embed_times(self.sinusoid, self.time_embedding, times, dtype)  # . g d
         modulation = self.time_projection(time).unflatten(-1, (6, -1))  # . g 6 d
         return Stream(
-            tokens=tokens.flatten(2).transpose(1, 2),
+            # In the order of the network's sums: else every one of its operations walks across two orders.
+            tokens=tokens.flatten(2).transpose(1, 2).contiguous(),
             grid=grid,
             sizes={frames.group: frames.count * grid[1] * grid[2] for frames in groups},
             # A row per frame, not per token: a frame's tokens share it, and blocks broadcast it over them.
