@@ -126,6 +126,16 @@ class FusedBlock:
         return torch.addcmul(x, gate2, self.ffn(u))
 
 
+def run_blocks(
+    x: Float[Tensor, "b s d"], layers: Iterable[tuple[FusedBlock, Tensor, Seen]], time: int, slot: Slot
+) -> Float[Tensor, "b s d"]:
+    """Blocks on the tokens of a group, each with its buffer and what its cross-attention looks at."""
+    for block, buffer, context in layers:
+        block.project(x, time, slot, buffer)
+        x = block.finish(x, time, slot, buffer, context)
+    return x
+
+
 class FusedContext:
     """Text and other tokens beside it as cross-attention of every block sees them: keys and values by one product."""
 
@@ -177,11 +187,8 @@ class FusedNetwork:
         self.blocks[-1].project(x, time, state.layout[group], state.buffers[-1])
 
     def _run(self, x: Tensor, group: str, time: int, state: QueryState, stop: int) -> Tensor:
-        slot, layers = state.layout[group], zip(self.blocks, state.buffers, state.context[group], strict=True)
-        for block, buffer, context in islice(layers, stop):
-            block.project(x, time, slot, buffer)
-            x = block.finish(x, time, slot, buffer, context)
-        return x
+        layers = zip(self.blocks, state.buffers, state.context[group], strict=True)
+        return run_blocks(x, islice(layers, stop), time, state.layout[group])
 
 
 def modulation_at(
@@ -217,10 +224,15 @@ def lay_out(
             assert found[other].start == start, f"{group} sees {seen}, which do not lie side by side"
             start = found[other].end
         assert itself == group, f"{group} sees {itself} last"
-        rotary = torch.view_as_complex(tables[group])
-        rotaries = torch.stack([rotary, rotary, torch.ones_like(rotary)], dim=1)[:, :, None]  # s 3 1 e/2
-        found[group] = Slot(start, start + len(rotary), rotaries)
+        found[group] = slot_at(start, tables[group])
     return found
+
+
+def slot_at(start: int, table: Float[Tensor, "s half 2"]) -> Slot:
+    """Of a group whose tokens are rotated as a rotary table says (nn/rope.py)."""
+    rotary = torch.view_as_complex(table)
+    rotaries = torch.stack([rotary, rotary, torch.ones_like(rotary)], dim=1)[:, :, None]  # s 3 1 e/2
+    return Slot(start, start + len(rotary), rotaries)
 
 
 def normalize_(x: Float[Tensor, "..."], floor: Float[Tensor, ""]) -> Float[Tensor, "..."]:
