@@ -293,22 +293,34 @@ class Group:
     decay: float = 1.0
 
 
-class Encoder(Protocol):
-    """The frozen half of a system: what the latent cache stores, frames per sample and text per prompt.
+class ActingEncoder(Protocol):
+    """The frozen half of a system, as far as acting needs it.
 
-    fingerprint: everything its results depend on, by name; equal fingerprints mean equal latents.
-    augments: whether `prepare` draws from its generator, so that its results must not be cached.
-    passes: what can be done to it for acting sooner (infer/presets.py), in the order in which it is done.
     prepare: of one sample, on the CPU, in a loader's worker process: a function without weights, which can be pickled.
         Takes views [1 t h w 3] by camera name and a generator, and returns what `frames` takes.
     """
 
     @property
-    def augments(self) -> bool:
+    def prepare(self) -> Callable[[Tree, torch.Generator], Tree]:
         """See above."""
 
+    def frames(self, prepared: Tree) -> Tree:
+        """Latents of the present frame and of those after it."""
+
+    def text(self, instructions: Sequence[str]) -> Tree:
+        """Context of every instruction; each distinct one is computed or read once per process."""
+
+
+class Encoder(ActingEncoder, Protocol):
+    """The frozen half of a system: what the latent cache stores, frames per sample and text per prompt.
+
+    fingerprint: everything its results depend on, by name; equal fingerprints mean equal latents.
+    augments: whether `prepare` draws from its generator, so that its results must not be cached.
+    passes: what can be done to it for acting sooner (infer/presets.py), in the order in which it is done.
+    """
+
     @property
-    def prepare(self) -> Callable[[Tree, torch.Generator], Tree]:
+    def augments(self) -> bool:
         """See above."""
 
     @property
@@ -319,14 +331,11 @@ class Encoder(Protocol):
     def passes(self) -> tuple[str, ...]:
         """See above."""
 
-    def acting(self, passes: Collection[str]) -> Any:
-        """One that encodes single frames with these passes, for weights that do not change any more."""
+    def acting(self, passes: Collection[str], precision: torch.dtype | None = None) -> ActingEncoder:
+        """One that encodes single frames with these passes, where this one is; itself without any.
 
-    def frames(self, prepared: Tree) -> Tree:
-        """Latents of the present frame and of those after it."""
-
-    def text(self, instructions: Sequence[str]) -> Tree:
-        """Context of every instruction; each distinct one is computed or read once per process."""
+        precision: of its weights; None: theirs. They are copies, and follow this one no more.
+        """
 
     def to(self, device: torch.device) -> Any:
         """Move it, in place."""
@@ -422,7 +431,7 @@ class WorldModel(Protocol):
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, clip: Clip) -> Tree:
+def encode(encoder: ActingEncoder, clip: Clip) -> Tree:
     """A clip as `Batch.inputs` and `Query.inputs` have it, on the encoder's device but for proprio."""
     generator = torch.Generator()  # acting: nothing is augmented
     with Span("images"):

@@ -21,6 +21,13 @@ def test_the_first_latent_of_a_clip_is_the_latent_of_its_first_frame():
     assert torch.equal(codec.encode(video)[:, :, :1], codec.encode(video[:, :, :1]))
 
 
+def test_a_still_frame_is_one_convolution():
+    codec, frames = BlockCodec(), torch.rand(2, 3, 16, 24) * 2 - 1
+    torch.testing.assert_close(
+        codec.still()(frames), codec.encode(frames[:, :, None])[:, :, 0], rtol=1e-5, atol=1e-5
+    )
+
+
 def test_latents_depend_on_no_later_frame():
     codec, video = BlockCodec(), torch.rand(1, 3, 9, 16, 16) * 2 - 1
     before = codec.encode(video)

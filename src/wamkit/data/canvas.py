@@ -17,7 +17,7 @@ It does not know about codecs: the result is RGB in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -80,9 +80,7 @@ def tile(
 ) -> Float[Tensor, "b 3 t H W"]:
     """The canvas of every frame, in [-1, 1], on the device of the views."""
     boxes = view_boxes(spec)
-    missing = [view for view in boxes if view not in views]
-    if missing:
-        raise BadInput(f"camera {missing[0]!r} is missing; expected {list(boxes)}, got {list(views)}")
+    expect_cameras(spec, views)
     first = views[spec.views[0]]
     b, t = first.shape[:2]
     height, width = canvas_size(spec)
@@ -93,21 +91,35 @@ def tile(
     return canvas.unflatten(0, (b, t)).transpose(1, 2).contiguous()
 
 
+def expect_cameras(spec: DataSpec, views: Collection[str]) -> None:
+    """BadInput where a view is missing."""
+    for view in spec.views:
+        if view not in views:
+            raise BadInput(f"camera {view!r} is missing; expected {list(spec.views)}, got {list(views)}")
+
+
 def as_trained(
     pixels: UInt8[Tensor, "n _ _ 3"], spec: DataSpec, height: int, width: int
 ) -> Float[Tensor, "n 3 {height} {width}"]:
     """Resized to the view size and then to the box, as floats, with antialiasing."""
-    whole = _resize(pixels.permute(0, 3, 1, 2).float() / 255, spec.view_height, spec.view_width)
-    return (_resize(whole, height, width) - 0.5) / 0.5
+    whole = resized(pixels.permute(0, 3, 1, 2).float() / 255, spec.view_height, spec.view_width)
+    return (resized(whole, height, width) - 0.5) / 0.5
 
 
 def as_evaluated(
     pixels: UInt8[Tensor, "n _ _ 3"], spec: DataSpec, height: int, width: int
 ) -> Float[Tensor, "n 3 {height} {width}"]:
     """Resized to the box in one step, as bytes, by Pillow (Fast-WAM spec 4.4)."""
+    return shaped(pixels, spec, height, width).permute(0, 3, 1, 2) * (2.0 / 255.0) - 1.0
+
+
+def shaped(
+    pixels: UInt8[Tensor, "n _ _ 3"], spec: DataSpec, height: int, width: int
+) -> UInt8[Tensor, "n {height} {width} 3"]:
+    """The bytes of `as_evaluated`."""
     fit = SHAPED[spec.canvas]
     images = [np.asarray(fit(Image.fromarray(x), height, width)) for x in pixels.cpu().numpy()]
-    return torch.from_numpy(np.stack(images)).to(pixels.device).permute(0, 3, 1, 2) * (2.0 / 255.0) - 1.0
+    return torch.from_numpy(np.stack(images)).to(pixels.device)
 
 
 FITTED: Mapping[Preprocessing, Callable[[Tensor, DataSpec, int, int], Tensor]] = {
@@ -123,10 +135,15 @@ def stretched(image: Image.Image, height: int, width: int) -> Image.Image:
 
 def cut_out(image: Image.Image, height: int, width: int) -> Image.Image:
     """The middle of the image, as large as the box's shape allows."""
-    scale = max(width / image.width, height / image.height)
-    whole = stretched(image, round(image.height * scale), round(image.width * scale))
+    whole = stretched(image, *covering(image.height, image.width, height, width))
     left, top = max((whole.width - width) // 2, 0), max((whole.height - height) // 2, 0)
     return whole.crop((left, top, left + width, top + height))
+
+
+def covering(rows: int, columns: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width of an image of `rows` x `columns`, brought to cover a box."""
+    scale = max(width / columns, height / rows)
+    return round(rows * scale), round(columns * scale)
 
 
 # by canvas: how the published evaluations bring a view to the shape of its box
@@ -138,7 +155,8 @@ SHAPED: Mapping[str, Callable[[Image.Image, int, int], Image.Image]] = {
 }
 
 
-def _resize(pixels: Float[Tensor, "n 3 _ _"], height: int, width: int) -> Float[Tensor, "n 3 _ _"]:
+def resized(pixels: Float[Tensor, "n 3 _ _"], height: int, width: int) -> Float[Tensor, "n 3 _ _"]:
+    """By torch, with antialiasing."""
     if pixels.shape[-2:] == (height, width):
         return pixels  # the antialiased resize to the same size is the identity
     return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=True)

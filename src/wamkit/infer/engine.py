@@ -20,7 +20,7 @@ from wamkit_client.types import Policy as ClientPolicy
 from wamkit.infer.presets import PRESETS, PresetName
 from wamkit.infer.sealing import seal, weightless
 from wamkit.spans import Span
-from wamkit.types import WHOLE, Clip, DataSpec, Encoder, Policy, Query, encode
+from wamkit.types import WHOLE, ActingEncoder, Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
 
@@ -44,8 +44,10 @@ class Engine(ClientPolicy, Generic[P]):
         steps: int = WHOLE,
     ) -> None:
         self.policy, self.device, self.robots, self.steps = policy, device, robots, steps
-        self.encoder = encoder.acting(PRESETS[preset].chosen(encoder.passes))
-        self._answer = policy.actor(PRESETS[preset].chosen(policy.passes))
+        way = PRESETS[preset]
+        self.encoder: ActingEncoder = encoder
+        self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
+        self._answer = policy.actor(way.chosen(policy.passes))
         seal(policy)
 
     @torch.inference_mode()
@@ -61,7 +63,7 @@ class Engine(ClientPolicy, Generic[P]):
         generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
         with Span("images"):
             clip = self.clip(observations)
-        query = self.query(clip, generators)
+        query = self._query(self._acting_encoder, clip, generators)
         prefix = _stack([o.prefix.reshape(-1, robot.action_dim) for o in observations]).float()  # b d a
         prefix = F.pad(prefix, (0, self.policy.data.action_dim - robot.action_dim))
         query = replace(query, prefix=prefix.to(self.device), delay=observations[0].delay, steps=self.steps)
@@ -79,15 +81,18 @@ class Engine(ClientPolicy, Generic[P]):
 
     def release(self) -> None:
         """Let go of the weights that acting does not use: what passes have copied, and what only training and reports
-        need. Afterwards `policy` knows its data and its robots, and computes nothing."""
-        self.policy = weightless(self.policy)
+        need. Afterwards `policy` knows its data and its robots, and computes nothing; `encoder` sees single frames."""
+        self.policy, self.encoder = weightless(self.policy), self._acting_encoder
 
     def query(self, clip: Clip, generators: Sequence[torch.Generator] = ()) -> Query:
-        """A clip, encoded, as the policy is asked about it. BadInput for an unknown robot."""
+        """A clip, also of several frames, as the policy is asked about it. BadInput for an unknown robot."""
+        return self._query(self.encoder, clip, generators)
+
+    def _query(self, encoder: ActingEncoder, clip: Clip, generators: Sequence[torch.Generator]) -> Query:
         spec = self.policy.data
         proprio = clip.proprio[:, : spec.proprio_dim].to(self.device)
         proprio = F.pad(proprio, (0, spec.proprio_dim - proprio.shape[1]))
-        inputs = encode(self.encoder, replace(clip, proprio=proprio))
+        inputs = encode(encoder, replace(clip, proprio=proprio))
         return Query(
             inputs=inputs,
             embodiment=self.policy.embodiment(clip.embodiments).to(self.device),

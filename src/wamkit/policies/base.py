@@ -18,6 +18,7 @@ from wamkit_client.types import BadInput
 from wamkit.data.normalize import Normalizer
 from wamkit.tree import Tree
 from wamkit.types import (
+    ActingEncoder,
     Actor,
     DataSpec,
     Encoder,
@@ -135,7 +136,7 @@ class FrozenEncoder:
         """None."""
         return ()
 
-    def acting(self, passes: Collection[str]) -> FrozenEncoder:
+    def acting(self, passes: Collection[str], precision: torch.dtype | None = None) -> ActingEncoder:
         """Itself."""
         return self
 
@@ -143,6 +144,10 @@ class FrozenEncoder:
     def prepare(self) -> Callable[[Tree, torch.Generator], Tree]:
         """Views as they are."""
         return unchanged
+
+    def frames(self, prepared: Tree) -> Tree:
+        """Latents of the present frame and of those after it."""
+        raise NotImplementedError
 
     def text(self, instructions: Sequence[str]) -> Tree:
         """Nothing: the policy is not told what to do."""

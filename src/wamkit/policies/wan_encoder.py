@@ -6,21 +6,23 @@ context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.data.canvas import canvas_size, expect_canvas, tile
+from wamkit.data.device_canvas import DeviceCanvas, carried
 from wamkit.data.normalize import Normalizer
-from wamkit.policies.base import EncoderFacts, FrozenEncoder
+from wamkit.policies.base import EncoderFacts, FrozenEncoder, unchanged
 from wamkit.spans import Span
 from wamkit.tree import Tree
-from wamkit.types import DataSpec, Preprocessing
+from wamkit.types import ActingEncoder, DataSpec, Preprocessing
 from wamkit.wan.dit import WanSize
 from wamkit.wan.encoders import (
     BlockCodecConfig,
@@ -38,6 +40,11 @@ from wamkit.wan.vae import VAE_SIZES, WanVAE
 KEPT_PROMPTS = 256
 """Contexts that stay on the device; at full size one takes 2 MiB."""
 
+Images = Callable[[Mapping[str, Tensor]], Float[Tensor, "b 3 H W"]]
+"""Views uint8 [b 1 h w 3] by camera -> canvas."""
+Latents = Callable[[Tensor], Float[Tensor, "b c h w"]]
+"""Canvas [b 3 H W] -> latents."""
+
 
 class WanEncoder(FrozenEncoder):
     """Tiles the views, encodes the canvas and the instruction.
@@ -54,9 +61,8 @@ class WanEncoder(FrozenEncoder):
         preprocessing: Preprocessing = "training",
     ) -> None:
         expect_canvas(data)
-        self.codec, self._text = codec, text
+        self.codec, self._text, self._contexts = codec, text, Contexts(text)
         self.data, self.pool, self.preprocessing = data, pool, preprocessing
-        self._contexts: dict[str, Tensor] = {}
         codec.requires_grad_(False)
 
     @classmethod
@@ -87,16 +93,27 @@ class WanEncoder(FrozenEncoder):
         latents = self.codec.encode(canvas)
         return {"present": latents[:, :, :1], "future": pooled(latents[:, :, 1:], self.pool)}
 
-    @torch.no_grad()
     def text(self, instructions: Sequence[str]) -> Tree:
-        """Instructions -> "context" [b l d]; rows past the prompt are zero and stay visible."""
-        new = [text for text in dict.fromkeys(instructions) if text not in self._contexts]
-        if new:
-            self._contexts |= dict(zip(new, self._text.encode(new).to(self.device), strict=True))
-        context = torch.stack([self._contexts[text] for text in instructions])
-        for oldest in list(self._contexts)[:-KEPT_PROMPTS]:
-            del self._contexts[oldest]
-        return {"context": context}
+        """As `Contexts`."""
+        return self._contexts(instructions)
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """still_codec: one frame by convolutions of images, without the decoder. device_images: the canvas is made
+        where the codec is."""
+        return "still_codec", "device_images"
+
+    def acting(self, passes: Collection[str], precision: torch.dtype | None = None) -> ActingEncoder:
+        """With these passes. precision: of the still codec."""
+        if not passes:
+            return self
+        canvas: Images = partial(_tiled, self.data, self.preprocessing)
+        codec: Latents = partial(_first_latent, self.codec)
+        if "device_images" in passes:
+            canvas = DeviceCanvas(self.data, self.preprocessing)
+        if "still_codec" in passes:
+            codec = self.codec.still().to(dtype=precision)
+        return StillEncoder(canvas, codec, self._contexts, self.pool, self.device)
 
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
         """Latents -> images in [-1, 1]."""
@@ -105,9 +122,74 @@ class WanEncoder(FrozenEncoder):
     def to(self, device: torch.device) -> WanEncoder:
         """On `device`, in place."""
         self.codec.to(device)
-        self._contexts = {text: rows.to(device) for text, rows in self._contexts.items()}
+        self._contexts.to(device)
         super().to(device)
         return self
+
+
+class StillEncoder:
+    """A WanEncoder that sees one frame: `canvas` makes an image of the views, `codec` latents of it.
+
+    contexts: shared with the whole encoder.
+    """
+
+    prepare = staticmethod(unchanged)
+
+    def __init__(
+        self,
+        canvas: Images,
+        codec: Latents,
+        contexts: Contexts,
+        pool: int,
+        device: torch.device,
+    ) -> None:
+        self.canvas, self.codec, self.text = canvas, codec, contexts
+        self.pool, self.device = pool, device
+
+    @torch.no_grad()
+    def frames(self, prepared: Tree) -> Tree:
+        """Views uint8 [b 1 h w 3] -> "present" [b c 1 h w] and "future", which has no frames."""
+        with Span("images"):
+            canvas = self.canvas(carried(prepared, self.device))
+        present = self.codec(canvas)[:, :, None]
+        return {"present": present, "future": present[:, :, :0, :: self.pool, :: self.pool]}
+
+
+def _tiled(
+    data: DataSpec, preprocessing: Preprocessing, views: Mapping[str, UInt8[Tensor, "b 1 _ _ 3"]]
+) -> Float[Tensor, "b 3 H W"]:
+    return tile(views, data, preprocessing)[:, :, 0]
+
+
+def _first_latent(codec: Codec, frames: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
+    return codec.encode(frames[:, :, None])[:, :, 0]
+
+
+class Contexts:
+    """Instructions -> "context" [b l d]; rows past the prompt are zero and stay visible.
+
+    The last KEPT_PROMPTS stay on the device.
+    """
+
+    def __init__(self, text: TextEncoder) -> None:
+        self._text, self._device = text, torch.device("cpu")
+        self._kept: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, instructions: Sequence[str]) -> Tree:
+        """See above."""
+        new = [text for text in dict.fromkeys(instructions) if text not in self._kept]
+        if new:
+            self._kept |= dict(zip(new, self._text.encode(new).to(self._device), strict=True))
+        context = torch.stack([self._kept[text] for text in instructions])
+        for oldest in list(self._kept)[:-KEPT_PROMPTS]:
+            del self._kept[oldest]
+        return {"context": context}
+
+    def to(self, device: torch.device) -> None:
+        """Move what is kept, and keep it there from now on."""
+        self._device = device
+        self._kept = {text: rows.to(device) for text, rows in self._kept.items()}
 
 
 def pooled(latents: Float[Tensor, "b c f h w"], by: int) -> Float[Tensor, "b c f hp wp"]:

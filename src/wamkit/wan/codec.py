@@ -16,6 +16,7 @@ import hashlib
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -102,6 +103,10 @@ class BlockCodec(Tables):
         future = self._analyse(change, self.future_basis, GROUP) / _column(self.future_std)
         return torch.cat([present, future], dim=2)
 
+    def still(self) -> StillBlocks:
+        """`encode` of single frames."""
+        return StillBlocks(self)
+
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
         """Pixels, not clamped."""
         first = self._first_frame(latents[:, :, :1])
@@ -123,6 +128,21 @@ class BlockCodec(Tables):
         blocks = latents.permute(0, 2, 3, 4, 1) @ basis.to(latents.dtype)  # b g h w n
         blocks = blocks.unflatten(-1, (3, frames, BLOCK, BLOCK)).permute(0, 4, 1, 5, 2, 6, 3, 7)
         return blocks.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+class StillBlocks(Tables):
+    """The transform of single frames [b 3 H W] -> [b 27 H/8 W/8], and its normalisation: one convolution."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, codec: BlockCodec) -> None:
+        basis = codec.present_basis.unflatten(1, (3, BLOCK, BLOCK)) / _column(codec.present_std)
+        super().__init__(weight=basis, bias=-codec.present_mean / codec.present_std)
+
+    def forward(self, frames: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
+        """See above."""
+        return F.conv2d(frames, self.weight, self.bias, stride=BLOCK)
 
 
 def _column(x: Float[Tensor, " c"]) -> Float[Tensor, "c 1 1 1"]:

@@ -96,6 +96,9 @@ class Codec(Protocol):
     def encode(self, video: Float[Tensor, "b 3 t H W"]) -> Float[Tensor, "b c f h w"]:
         """[-1, 1] pixels -> normalised latents."""
 
+    def still(self) -> nn.Module:
+        """`encode` of single frames, [b 3 H W] -> [b c h w], equal in real arithmetic, with weights of its own."""
+
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
         """Latents -> pixels in [-1, 1]."""
 

@@ -22,6 +22,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.io.tensors import digest, load_strict, read_tensors
 from wamkit.nn.tables import Tables
+from wamkit.wan.still import StillVAE
 
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -197,6 +198,10 @@ class WanVAE(nn.Module):
     def fingerprint(self) -> str:
         """Names the exact codec in a latent cache: a digest of all weights and of the normalisation."""
         return f"wan-vae:{digest(self.module.state_dict().items(), about=repr(self.size))}"
+
+    def still(self) -> StillVAE:
+        """The encoder for single frames, without the decoder."""
+        return StillVAE(self.module, self.statistics.mean.flatten(), self.statistics.inverse_std.flatten())
 
     @torch.no_grad()
     def encode(self, video: Float[Tensor, "b 3 t H W"]) -> Float[Tensor, "b c f h w"]:
