@@ -19,6 +19,7 @@ from wamkit_client.types import Policy as ClientPolicy
 
 from wamkit.infer.presets import PRESETS, PresetName
 from wamkit.infer.sealing import seal, weightless
+from wamkit.infer.threads import fastest, threads
 from wamkit.spans import Span
 from wamkit.types import WHOLE, ActingEncoder, Clip, DataSpec, Encoder, Policy, Query, encode
 
@@ -32,6 +33,7 @@ class Engine(ClientPolicy, Generic[P]):
     preset: of infer/presets.py; weights have its precision already. robots: by name, those that differ
     from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
     steps: how many actions of a chunk will be executed; chunks may be that short.
+    threads: of the processor, that answer; as many as are fastest for the policy's size (infer/threads.py).
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Engine(ClientPolicy, Generic[P]):
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
         self._answer = policy.actor(way.chosen(policy.passes))
         seal(policy)
+        available = torch.get_num_threads()
+        self.threads = fastest(policy, available) if device.type == "cpu" else available
 
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
@@ -59,6 +63,10 @@ class Engine(ClientPolicy, Generic[P]):
         """
         if len({(o.embodiment, o.delay, len(o.prefix)) for o in observations}) > 1:
             return [self.act([observation])[0] for observation in observations]
+        with threads(self.threads):
+            return self._act(observations)
+
+    def _act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         robot = self.spec(observations[0].embodiment)
         generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
         with Span("images"):

@@ -28,6 +28,7 @@ from wamkit.eval.evaluate import evaluate as measure
 from wamkit.infer.divided import Divided
 from wamkit.infer.engine import Engine
 from wamkit.io.files import sha256
+from wamkit.io.progress import say
 from wamkit.io.weights import WEIGHTS
 from wamkit.stages.run import best_device, device_name
 from wamkit.types import Policy
@@ -71,6 +72,10 @@ def _measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, A
     facts = policy_facts(run_dir, asked, device)
     engine = load_engine_as(asked, run_dir, device, asked.eval.needed)
     engine.release()
+    if engine.threads < torch.get_num_threads():
+        say(
+            f"acting with {engine.threads} of {torch.get_num_threads()} threads, the fastest for a policy this small"
+        )
     acting = _asked_as(engine, asked)
     _expect_fit(engine, suite, asked.eval.robot or suite.env.embodiment)
     return measure(acting, suite, asked.eval, out, facts, _demonstrated(run_dir))
