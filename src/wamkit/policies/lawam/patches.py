@@ -23,6 +23,12 @@ def patches(images: UInt8[Tensor, "n H W 3"], patch: int, merge: int) -> Float[T
     return ordered[:, :, :, None].expand(-1, -1, -1, FRAMES, -1, -1).flatten(2)
 
 
+def bytes_in_cells(images: UInt8[Tensor, "n H W 3"], patch: int, merge: int) -> UInt8[Tensor, "n s p"]:
+    """The same squares as they are, of one frame, each flattened as (row, column, colour)."""
+    cells = images.unflatten(2, (-1, merge, patch)).unflatten(1, (-1, merge, patch))  # n h a y w b x colour
+    return cells.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5).flatten(1, 4)
+
+
 def in_cells(grid: Tensor, merge: int) -> Tensor:
     """Patches [h w ...] in the tower's order [h*w ...]: cells of merge x merge row by row, and so within each."""
     cells = grid.unflatten(1, (-1, merge)).unflatten(0, (-1, merge))

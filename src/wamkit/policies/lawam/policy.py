@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
@@ -32,8 +32,8 @@ from wamkit.policies.lawam.encoder import (
     example_inputs,
 )
 from wamkit.policies.lawam.features import DINOv3Config, FeaturesConfig
-from wamkit.policies.lawam.fused import FusedExpert
 from wamkit.policies.lawam.latent_action import LatentSize
+from wamkit.policies.lawam.networks import PASSES, Networks, Sight
 from wamkit.policies.lawam.physical_time import TimeCode, tokens_of, valid_tokens
 from wamkit.policies.lawam.prior import (
     FromQwen,
@@ -41,7 +41,6 @@ from wamkit.policies.lawam.prior import (
     Prior,
     PriorSize,
     expect_prompt,
-    rows_at,
     stop_latent_context_grad,
 )
 from wamkit.policies.lawam.prompt import PromptConfig, QwenPromptConfig
@@ -52,9 +51,6 @@ from wamkit.policies.lawam.world_model import LatentWorldModel
 from wamkit.spans import Span
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
-
-Sampler = Callable[[Tensor, Condition], Tensor]
-"""Noise and a condition -> chunks in unit range."""
 
 SubgoalArm = Literal["predicted", "none", "oracle", "shuffled"]
 """What the expert is shown as the subgoal; see SUBGOALS."""
@@ -183,21 +179,6 @@ BOUNDS = {
 }
 
 
-@dataclass(frozen=True)
-class Sight:
-    """What the policy makes of an observation, before it acts.
-
-    hidden: of the prior's tokens, of which `valid` exist. now: features of the present, u. code: the latent action, ẑ.
-    subgoal: the predicted features of the horizon, û_T.
-    """
-
-    hidden: Float[Tensor, "b l dv"]
-    valid: Bool[Tensor, "b l"]
-    now: Float[Tensor, "b s d"]
-    code: Float[Tensor, "b e"]
-    subgoal: Float[Tensor, "b s d"]
-
-
 class LaWAM(PolicyModule):
     """See the module docstring. Public inputs and outputs are in physical units."""
 
@@ -279,44 +260,43 @@ class LaWAM(PolicyModule):
     @torch.no_grad()
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One chunk per row, physical units. What lies past a robot's own chunk is of no use."""
-        sample, tokens = self.expert.sample, self.config.expert.tokens
-        steps, guidance = self.config.sample_steps, self.config.guidance
-        return self.answer(query, tokens, lambda noise, condition: sample(noise, condition, steps, guidance))
+        return self.answer(query, self.networks)
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """The expert without padding and without computing anything twice (fused.py)."""
-        return ("fused_expert",)
+        """Each of the three networks without computing anything twice."""
+        return tuple(PASSES)
 
     def actor(self, passes: Collection[str]) -> Actor:
         """`act` with these passes."""
-        if "fused_expert" not in passes:
-            return self.act
-        fused = FusedExpert(self.expert, self.config.sample_steps, self.config.guidance)
-        return lambda query: self.answer(
-            replace(query, inputs=without_padding(query.inputs)), self.data.horizon, fused.sample
-        )
+        networks = self.networks
+        for name in passes:
+            networks = PASSES[name](self, networks)
+        return lambda query: self.answer(query, networks)
 
-    def answer(self, query: Query, tokens: int, sample: Sampler) -> Float[Tensor, "b k a"]:
-        """`act` with a sampler of its own, in chunks of `tokens` actions."""
+    @property
+    def networks(self) -> Networks:
+        """Its own, as they are trained."""
+        return Networks.of(self)
+
+    @torch.no_grad()
+    def answer(self, query: Query, networks: Networks) -> Float[Tensor, "b k a"]:
+        """`act` with these networks."""
         with Span("blocks"):
-            sight = self.see(query.inputs)
+            sight = networks.see(query.inputs)
             subgoal = SUBGOALS[self.config.subgoal].acting(self, sight, query)
-        condition = self.condition(sight, subgoal, query.hz, query.embodiment, tokens)
+        condition = self.condition(sight, subgoal, query.hz, query.embodiment, networks.tokens)
         # Of the whole padded chunk, however much of it is sampled, so that all samplers begin with the same.
         size = self.config.expert
         noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
         with Span("expert"):
-            unit = sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
+            unit = networks.sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
         unit = CLIPPED[self.config.clip_actions](unit.float())
         return self.normalizer.to_physical("action", unit, query.embodiment)
 
     def see(self, inputs: Tree) -> Sight:
-        """Prior, latent action and subgoal."""
-        hidden, now = self.prior(inputs), inputs["features"][:, 0]
-        code = self.pool(rows_at(hidden, inputs["latent_at"]))
-        valid = torch.arange(hidden.shape[1], device=hidden.device) < inputs["length"][:, None]
-        return Sight(hidden, valid, now, code, self.world(now, code))
+        """What it makes of an observation."""
+        return self.networks.see(inputs)
 
     def condition(
         self,
@@ -358,12 +338,6 @@ class LaWAM(PolicyModule):
 def _in_float32(device: torch.device) -> AbstractContextManager[object]:
     known = torch.amp.is_autocast_available(device.type)  # a plan's meta device has no autocast to switch off
     return torch.autocast(device.type, enabled=False) if known else nullcontext()
-
-
-def without_padding(inputs: Tree) -> Tree:
-    """Prompts cut to the longest of the batch; no token sees what is behind it, so nothing else changes."""
-    longest = int(inputs["length"].max())
-    return inputs | {"tokens": inputs["tokens"][:, :longest]}
 
 
 def expect_chunk(size: ExpertSize, data: DataSpec) -> None:

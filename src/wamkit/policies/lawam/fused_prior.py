@@ -1,0 +1,201 @@
+"""The vision-language prior without computing anything twice: the hidden states of `Prior`, sooner (LaWAM spec 8).
+
+Computed once, since it depends on weights, the size of views and the length of prompts alone: position codes and
+rotations, and the embedding of patches, which takes bytes as they are, and both frames of a patch, which are equal, as
+one. Stacked once: queries, keys and values of a text layer. Channels of queries and keys that are rotated together lie
+side by side, which leaves the products of the two as they are: a rotation is one complex product.
+Nothing here waits for the device, and padding behind the prompts' ends is only computed where it is in the inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Complex, Float, Int, UInt8
+from torch import Tensor
+
+from wamkit.nn.attention import join_heads
+from wamkit.policies.lawam.patches import bytes_in_cells
+from wamkit.policies.lawam.prior import Prior, TextLayers, VisionTower
+from wamkit.tree import Tree
+
+QUERIES = ("latent_at", "action_at")
+
+
+class FusedPrior:
+    """`Prior.forward`, for weights that do not change any more, views of height x width and prompts of at most `length`.
+
+    The prior is left as it is: weights that make queries and keys are copied, a seventh of all, and all others are
+    shared with it. Nothing here refers to the originals of what was copied.
+    """
+
+    @torch.no_grad()
+    def __init__(self, prior: Prior, height: int, width: int, length: int) -> None:
+        self.visual = FusedVision(prior.visual, height, width)
+        self.text = FusedText(prior.text, length)
+        self.embed_tokens = prior.text.embed_tokens
+        queries = torch.cat([prior.latent_queries, prior.action_queries])
+        self.queries = queries.to(self.embed_tokens.weight.dtype)
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Tree) -> Float[Tensor, "b l d"]:
+        """States of all tokens."""
+        images, tokens, image_at = inputs["images"], inputs["tokens"], inputs["image_at"]
+        b, length = tokens.shape
+        views, *taps = self.visual(images.flatten(0, 1))
+        begins = length * torch.arange(b, device=tokens.device)[:, None]  # of each prompt, all in one row
+        at = torch.cat([image_at, *(inputs[name] for name in QUERIES)], dim=1) + begins
+        put = torch.cat([views.unflatten(0, (b, -1)), self.queries.expand(b, -1, -1)], dim=1)
+        x = self.embed_tokens(tokens).flatten(0, 1)
+        x.index_copy_(0, at.flatten(), put.flatten(0, 1))
+        return self.text(x, b, at[:, : image_at.shape[1]].flatten(), taps)
+
+
+class FusedVision:
+    """`VisionTower.forward`, of views of one size."""
+
+    def __init__(self, tower: VisionTower, height: int, width: int) -> None:
+        size, embed = tower.size, tower.patch_embed.proj
+        rows, columns = height // size.patch, width // size.patch
+        self.patch, self.merge = size.patch, size.merge
+        dtype = embed.weight.dtype
+        # a byte p is the colour p / 127.5 - 1
+        weight = embed.weight.double().sum(dim=2).permute(0, 2, 3, 1).flatten(1)  # d (row column colour)
+        self.weight = (weight / 127.5).to(dtype).T
+        positions = tower.positions(rows, columns)
+        self.start = (embed.bias.double() - weight.sum(dim=1) + positions).to(dtype)  # s d
+        self.rotation = rotation(tower.angles(rows, columns))[:, None]  # s 1 e/2
+        self.blocks = [FusedVisionBlock(block) for block in tower.blocks]
+        self.taps = dict(zip(size.vision_taps, tower.deepstack_merger_list, strict=True))
+        self.merger = tower.merger
+
+    def __call__(self, images: UInt8[Tensor, "n _ _ 3"]) -> list[Float[Tensor, "nm d"]]:
+        """Tokens of all images, and after them those of every tap."""
+        pixels = bytes_in_cells(images, self.patch, self.merge).to(self.weight.dtype)  # n s p
+        x = torch.matmul(pixels, self.weight).add_(self.start)
+        taps = []
+        for number, block in enumerate(self.blocks):
+            block.run(x, self.rotation)
+            if number in self.taps:
+                taps.append(self.taps[number](x.flatten(0, 1)))
+        return [self.merger(x.flatten(0, 1)), *taps]
+
+
+class FusedVisionBlock:
+    """A block of the tower as acting needs it."""
+
+    def __init__(self, block: Any) -> None:
+        attention = block.attn
+        self.heads = attention.num_heads
+        q, k, v = attention.qkv.weight.chunk(3)
+        self.weight = torch.cat([in_pairs(q, self.heads), in_pairs(k, self.heads), v])
+        q, k, v = attention.qkv.bias.chunk(3)
+        self.bias = torch.cat([in_pairs(q, self.heads), in_pairs(k, self.heads), v])
+        # the layers that are used as they are, one by one: a reference to the block would keep its q, k and v
+        self.norm1, self.out, self.norm2, self.mlp = block.norm1, attention.proj, block.norm2, block.mlp
+
+    def run(self, x: Float[Tensor, "n s d"], rotation: Complex[Tensor, "s 1 half"]) -> None:
+        """Changes x."""
+        qkv = F.linear(self.norm1(x), self.weight, self.bias).unflatten(-1, (3 * self.heads, -1))
+        qk, v = qkv.tensor_split([2 * self.heads], dim=2)
+        q, k = turned(qk, rotation).to(v.dtype).chunk(2, dim=2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        x += self.out(join_heads(F.scaled_dot_product_attention(q, k, v)))
+        x += self.mlp(self.norm2(x))
+
+
+class FusedText:
+    """`TextLayers.forward`, of prompts of at most `length` tokens."""
+
+    def __init__(self, text: TextLayers, length: int) -> None:
+        device = text.embed_tokens.weight.device
+        angles = text.rope(torch.arange(length, device=device)[:, None])
+        self.rotation = rotation(angles)[:, None]  # l 1 e/2
+        self.layers = [FusedTextLayer(layer) for layer in text.layers]
+        self.norm = Norm.of(text.norm)
+
+    def __call__(
+        self,
+        x: Float[Tensor, "bl d"],
+        b: int,
+        image_at: Int[Tensor, " bn"],
+        taps: list[Float[Tensor, "bn d"]],
+    ) -> Float[Tensor, "b l d"]:
+        """x: tokens of b prompts, which is overwritten. taps: added at `image_at` behind the first layers, one each."""
+        rotation = self.rotation[: len(x) // b]
+        for number, layer in enumerate(self.layers):
+            layer.run(x, b, rotation)
+            for tap in taps[number : number + 1]:
+                x.index_add_(0, image_at, tap)
+        return self.norm(x).unflatten(0, (b, -1))
+
+
+class FusedTextLayer:
+    """A causal layer as acting needs it."""
+
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.head_dim = attention.head_dim
+        weights = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
+        self.heads, self.kv_heads, _ = (len(weight) // self.head_dim for weight in weights)
+        asking = [in_pairs(w, n) for w, n in zip(weights, (self.heads, self.kv_heads), strict=False)]
+        self.weight = torch.cat([*asking, weights[2]])
+        scales = [in_pairs(norm.weight, 1) for norm in (attention.q_norm, attention.k_norm)]
+        counts = torch.tensor([self.heads, self.kv_heads], device=self.weight.device)
+        # of all heads of queries and keys [n e], in float32, as rotation has to be
+        self.scale = torch.stack(scales).float().repeat_interleave(counts, dim=0)
+        self.eps = attention.q_norm.variance_epsilon
+        self.norm1, self.norm2 = Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm)
+        self.out, self.gate, self.up, self.down = (
+            linear.weight.T for linear in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        )
+
+    def run(self, x: Float[Tensor, "bl d"], b: int, rotation: Complex[Tensor, "l 1 half"]) -> None:
+        """Changes x."""
+        asking = self.heads + self.kv_heads
+        qkv = F.linear(self.norm1(x), self.weight).view(b, -1, asking + self.kv_heads, self.head_dim)
+        qk, v = qkv.tensor_split([asking], dim=2)
+        qk = turned(F.rms_norm(qk, (self.head_dim,), eps=self.eps) * self.scale, rotation).to(v.dtype)
+        q, k = qk.tensor_split([self.heads], dim=2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x.addmm_(join_heads(seen).flatten(0, 1), self.out)
+        u = self.norm2(x)
+        x.addmm_(F.silu(u @ self.gate).mul_(u @ self.up), self.down)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Root-mean-square norm."""
+
+    weight: Float[Tensor, " d"]
+    eps: float
+
+    @classmethod
+    def of(cls, norm: Any) -> Norm:
+        """transformers' module."""
+        return cls(norm.weight, norm.variance_epsilon)
+
+    def __call__(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def in_pairs(x: Float[Tensor, "nd *o"], heads: int) -> Float[Tensor, "nd *o"]:
+    """Of each head, number i next to number i + e / 2, with which it is rotated."""
+    return x.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+def rotation(angles: Float[Tensor, "s e"]) -> Complex[Tensor, "s e//2"]:
+    """Of the pairs of `in_pairs`; angles: of prior.Rope, which has each of them twice."""
+    half = angles.chunk(2, dim=-1)[0]
+    return torch.polar(torch.ones_like(half), half)
+
+
+def turned(x: Float[Tensor, "b s n e"], rotation: Complex[Tensor, "s 1 half"]) -> Float[Tensor, "b s n e"]:
+    """Rotated, in float32; x may be overwritten."""
+    pairs = x.float().unflatten(-1, (-1, 2))
+    torch.view_as_complex(pairs).mul_(rotation)
+    return pairs.flatten(-2)
