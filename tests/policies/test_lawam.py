@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from wamkit_client.types import BadInput
 from tests.policies.tiny_lawam import CONFIG, SPEC, batch, normalizer, query, tiny_lawam
 from wamkit.draws import Draws
 from wamkit.io.weights import save_weights
+from wamkit.policies.lawam.acting import PASSES
 from wamkit.policies.lawam.begin import FromRun
 from wamkit.policies.lawam.policy import SUBGOALS, LaWAM
 
@@ -64,7 +67,7 @@ def test_losses_without_a_weight_are_left_out() -> None:
 def test_arms_differ_in_the_subgoal_that_the_expert_is_shown(arm: str) -> None:
     policy, given, asked = tiny_lawam(subgoal=arm), batch(3), query(3)
     sight = policy.see(given.inputs)
-    shown = SUBGOALS[arm].training(policy, sight, given)
+    shown = SUBGOALS[arm](policy, sight, given)
     expected = {
         "predicted": sight.subgoal,
         "none": sight.now,
@@ -91,10 +94,26 @@ def test_chunks_do_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(policy.act(one)[0], together[row], atol=1e-5, rtol=1e-5)
 
 
-def test_the_passes_give_the_same_chunks() -> None:
+@pytest.mark.parametrize("passes", [*((name,) for name in PASSES), tuple(PASSES)])
+@pytest.mark.parametrize("arm", SUBGOALS)
+def test_passes_give_the_same_chunks(passes: tuple[str, ...], arm: str) -> None:
+    policy = tiny_lawam(subgoal=arm).eval()
+    plain, fast = (policy.actor(each)(query(3)) for each in ((), passes))
+    assert (fast - plain).abs().max() <= 1e-5 * plain.abs().max()
+
+
+def test_acting_with_all_passes_lets_go_of_what_it_copied() -> None:
     policy = tiny_lawam().eval()
-    plain, fast = (policy.actor(passes) for passes in ((), policy.passes))
-    torch.testing.assert_close(fast(query(3)), plain(query(3)), atol=2e-5, rtol=1e-5)
+    answer = policy.actor(policy.passes)
+    chunk = answer(query(2))
+    layer, block = policy.prior.text.layers[0], policy.prior.visual.blocks[0]
+    copied = [weakref.ref(x) for x in (layer.self_attn.q_proj.weight, block.attn.qkv.weight)]
+    shared = [weakref.ref(x) for x in (layer.mlp.up_proj.weight, block.mlp.linear_fc1.weight)]
+    del policy, layer, block
+    gc.collect()
+    assert not any(weight() is not None for weight in copied)
+    assert all(weight() is not None for weight in shared)
+    assert torch.equal(answer(query(2)), chunk)
 
 
 def test_padded_actions_change_no_loss() -> None:

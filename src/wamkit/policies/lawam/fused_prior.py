@@ -26,7 +26,7 @@ QUERIES = ("latent_at", "action_at")
 
 
 class FusedPrior:
-    """`Prior.forward`, for weights that do not change any more, views of height x width and prompts of at most `length`.
+    """`Prior.forward`, for weights that do not change any more. length: the most tokens that a prompt has.
 
     The prior is left as it is: weights that make queries and keys are copied, a seventh of all, and all others are
     shared with it. Nothing here refers to the originals of what was copied.
@@ -143,10 +143,9 @@ class FusedTextLayer:
         self.heads, self.kv_heads, _ = (len(weight) // self.head_dim for weight in weights)
         asking = [in_pairs(w, n) for w, n in zip(weights, (self.heads, self.kv_heads), strict=False)]
         self.weight = torch.cat([*asking, weights[2]])
-        scales = [in_pairs(norm.weight, 1) for norm in (attention.q_norm, attention.k_norm)]
-        counts = torch.tensor([self.heads, self.kv_heads], device=self.weight.device)
-        # of all heads of queries and keys [n e], in float32, as rotation has to be
-        self.scale = torch.stack(scales).float().repeat_interleave(counts, dim=0)
+        norms = (attention.q_norm, self.heads), (attention.k_norm, self.kv_heads)
+        scales = [in_pairs(norm.weight, 1).expand(heads, -1) for norm, heads in norms]
+        self.scale = torch.cat(scales).float()  # n e; in float32, as rotation has to be
         self.eps = attention.q_norm.variance_epsilon
         self.norm1, self.norm2 = Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm)
         self.out, self.gate, self.up, self.down = (

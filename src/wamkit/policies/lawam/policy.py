@@ -22,9 +22,9 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
-from wamkit.flow import noise_rows
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
-from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, Condition, ExpertSize, action_loss
+from wamkit.policies.lawam.acting import PASSES, Acting, Sight
+from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, ExpertSize, action_loss
 from wamkit.policies.lawam.begin import FromRun, FromStage1
 from wamkit.policies.lawam.encoder import (
     LaWAMEncoder,
@@ -33,8 +33,7 @@ from wamkit.policies.lawam.encoder import (
 )
 from wamkit.policies.lawam.features import DINOv3Config, FeaturesConfig
 from wamkit.policies.lawam.latent_action import LatentSize
-from wamkit.policies.lawam.networks import PASSES, Networks, Sight
-from wamkit.policies.lawam.physical_time import TimeCode, tokens_of, valid_tokens
+from wamkit.policies.lawam.physical_time import TimeCode, tokens_of
 from wamkit.policies.lawam.prior import (
     FromQwen,
     FromScratch,
@@ -48,7 +47,6 @@ from wamkit.policies.lawam.query_pool import HEADS, QueryPool
 from wamkit.policies.lawam.robot_linear import RobotRows
 from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel
-from wamkit.spans import Span
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
 
@@ -257,10 +255,14 @@ class LaWAM(PolicyModule):
         }
         return {name: losses[name] for name in self.loss_weights}
 
-    @torch.no_grad()
+    @property
+    def acting(self) -> Acting:
+        """How it answers, by its networks as they are trained."""
+        return Acting.of(self)
+
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One chunk per row, physical units. What lies past a robot's own chunk is of no use."""
-        return self.answer(query, self.networks)
+        return self.acting.answer(query)
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -269,46 +271,14 @@ class LaWAM(PolicyModule):
 
     def actor(self, passes: Collection[str]) -> Actor:
         """`act` with these passes."""
-        networks = self.networks
+        acting = self.acting
         for name in passes:
-            networks = PASSES[name](self, networks)
-        return lambda query: self.answer(query, networks)
-
-    @property
-    def networks(self) -> Networks:
-        """Its own, as they are trained."""
-        return Networks.of(self)
-
-    @torch.no_grad()
-    def answer(self, query: Query, networks: Networks) -> Float[Tensor, "b k a"]:
-        """`act` with these networks."""
-        with Span("blocks"):
-            sight = networks.see(query.inputs)
-            subgoal = SUBGOALS[self.config.subgoal].acting(self, sight, query)
-        condition = self.condition(sight, subgoal, query.hz, query.embodiment, networks.tokens)
-        # Of the whole padded chunk, however much of it is sampled, so that all samplers begin with the same.
-        size = self.config.expert
-        noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
-        with Span("expert"):
-            unit = networks.sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
-        unit = CLIPPED[self.config.clip_actions](unit.float())
-        return self.normalizer.to_physical("action", unit, query.embodiment)
+            acting = PASSES[name](self, acting)
+        return acting.answer
 
     def see(self, inputs: Tree) -> Sight:
         """What it makes of an observation."""
-        return self.networks.see(inputs)
-
-    def condition(
-        self,
-        sight: Sight,
-        subgoal: Float[Tensor, "b s d"],
-        hz: Float[Tensor, " b"],
-        embodiment: Int[Tensor, " b"],
-        tokens: int,
-    ) -> Condition:
-        """What the expert makes chunks of `tokens` actions from, padding included."""
-        valid = valid_tokens(self.data.chunk_seconds, hz, tokens)
-        return Condition(sight.hidden, sight.valid, sight.now, subgoal, hz, valid, self.robots(embodiment))
+        return self.acting.see(inputs)
 
     def action_loss(self, sight: Sight, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
         """Flow matching of the chunk, averaged over `repeats` draws of (noise, time) per sample (spec 2.7).
@@ -317,10 +287,12 @@ class LaWAM(PolicyModule):
         """
         config, expert = self.config, self.expert
         hidden = LATENT_CONTEXT[config.stop_latent_context_grad](sight.hidden, batch.inputs["latent_at"])
-        subgoal = SUBGOALS[config.subgoal].training(self, sight, batch)
+        subgoal = SUBGOALS[config.subgoal](self, sight, batch)
         subgoal = GRADIENT[config.stop_subgoal_grad](subgoal)
         sight = replace(sight, hidden=hidden.float(), now=sight.now.float())
-        condition = self.condition(sight, subgoal.float(), batch.hz, batch.embodiment, self.data.horizon)
+        condition = self.acting.condition(
+            sight, subgoal.float(), batch.hz, batch.embodiment, self.data.horizon
+        )
         unit = self.normalizer.to_unit("action", batch.actions, batch.embodiment)
         more = (0, config.expert.action_dim - self.data.action_dim)  # up to the dimensions of the tables
         target, valid = F.pad(unit, more), F.pad(batch.valid, more)
@@ -359,34 +331,18 @@ def expect_chunk(size: ExpertSize, data: DataSpec) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Subgoal:
-    """An ablation's subgoal [b s d], as the expert is trained on it and as it acts on it."""
-
-    training: Callable[[LaWAM, Sight, Batch], Tensor]
-    acting: Callable[[LaWAM, Sight, Query], Tensor]
-
-
 def _of_another_sample(policy: LaWAM, sight: Sight, batch: Batch) -> Tensor:
-    return policy.world(sight.now, sight.code.roll(1, dims=0))
+    shown: Tensor = policy.world(sight.now, sight.code.roll(1, dims=0))
+    return shown
 
 
-def _of_a_random_code(policy: LaWAM, sight: Sight, query: Query) -> Tensor:
-    # A query alone has no other samples; latent actions are regularized to standard normal numbers.
-    return policy.world(sight.now, noise_rows(sight.code.shape[1:], query.generators, sight.code.device))
-
-
-# Spec 6.4. "none": the present twice. "oracle": trained on the true horizon, which acting does not know.
-SUBGOALS: Mapping[SubgoalArm, Subgoal] = {
-    "predicted": Subgoal(
-        lambda policy, sight, batch: sight.subgoal, lambda policy, sight, query: sight.subgoal
-    ),
-    "none": Subgoal(lambda policy, sight, batch: sight.now, lambda policy, sight, query: sight.now),
-    "oracle": Subgoal(
-        lambda policy, sight, batch: batch.inputs["features"][:, 1],
-        lambda policy, sight, query: sight.subgoal,
-    ),
-    "shuffled": Subgoal(_of_another_sample, _of_a_random_code),
+# An ablation's subgoal [b s d], as the expert is trained on it; acting: SHOWN of acting.py. Spec 6.4. "none": the
+# present twice. "oracle": the true horizon.
+SUBGOALS: Mapping[SubgoalArm, Callable[[LaWAM, Sight, Batch], Tensor]] = {
+    "predicted": lambda policy, sight, batch: sight.subgoal,
+    "none": lambda policy, sight, batch: sight.now,
+    "oracle": lambda policy, sight, batch: batch.inputs["features"][:, 1],
+    "shuffled": _of_another_sample,
 }
 
 # Whether gradients of the action loss stop, at the subgoal and at tokens up to the last latent query (spec 2.3).
@@ -396,7 +352,6 @@ LATENT_CONTEXT: Mapping[bool, Callable[[Tensor, Tensor], Tensor]] = {
     False: lambda hidden, latent_at: hidden,
 }
 
-CLIPPED: Mapping[bool, Callable[[Tensor], Tensor]] = {True: lambda x: x.clamp(-1, 1), False: lambda x: x}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Rows of the parameter table (spec 0).

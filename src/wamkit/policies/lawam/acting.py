@@ -1,0 +1,153 @@
+"""How LaWAM answers a query: by its networks as they are trained, or as passes make them: the same answer, sooner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from wamkit.data.normalize import Normalizer
+from wamkit.flow import noise_rows
+from wamkit.policies.lawam.action_expert import Condition
+from wamkit.policies.lawam.fused import FusedExpert
+from wamkit.policies.lawam.fused_prior import FusedPrior
+from wamkit.policies.lawam.fused_world import FusedWorld
+from wamkit.policies.lawam.physical_time import valid_tokens
+from wamkit.policies.lawam.prior import rows_at
+from wamkit.policies.lawam.robot_linear import RobotRows
+from wamkit.spans import Span
+from wamkit.tree import Tree
+from wamkit.types import DataSpec, Query
+
+if TYPE_CHECKING:
+    from wamkit.policies.lawam.policy import LaWAM, LaWAMConfig
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the policy makes of an observation, before it acts.
+
+    hidden: of the prior's tokens, of which `valid` exist. now: features of the present, u. code: the latent action, ẑ.
+    subgoal: the predicted features of the horizon, û_T.
+    """
+
+    hidden: Float[Tensor, "b l dv"]
+    valid: Bool[Tensor, "b l"]
+    now: Float[Tensor, "b s d"]
+    code: Float[Tensor, "b e"]
+    subgoal: Float[Tensor, "b s d"]
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What a policy acts with; it refers to no other weights.
+
+    prior: inputs -> hidden states. pool: those of the latent queries -> latent action. world: features, latent action
+    -> features at the horizon. sample: noise, condition -> a chunk of `tokens` actions in unit range.
+    """
+
+    config: LaWAMConfig
+    data: DataSpec
+    normalizer: Normalizer
+    robots: RobotRows
+    prior: Callable[[Tree], Tensor]
+    pool: Callable[[Tensor], Tensor]
+    world: Callable[[Tensor, Tensor], Tensor]
+    sample: Callable[[Tensor, Condition], Tensor]
+    tokens: int
+
+    @classmethod
+    def of(cls, policy: LaWAM) -> Acting:
+        """Networks as they are trained, with chunks of all tokens that the expert may have."""
+        config, sample = policy.config, policy.expert.sample
+        return cls(
+            config,
+            policy.data,
+            policy.normalizer,
+            policy.robots,
+            policy.prior,
+            policy.pool,
+            policy.world,
+            lambda noise, condition: sample(noise, condition, config.sample_steps, config.guidance),
+            config.expert.tokens,
+        )
+
+    @torch.no_grad()
+    def answer(self, query: Query) -> Float[Tensor, "b k a"]:
+        """One chunk per row, physical units. What lies past a robot's own chunk is of no use."""
+        with Span("blocks"):
+            sight = self.see(query.inputs)
+            subgoal = SHOWN[self.config.subgoal](self, sight, query)
+        condition = self.condition(sight, subgoal, query.hz, query.embodiment, self.tokens)
+        # Of the whole padded chunk, however much of it is sampled, so that all samplers begin with the same.
+        size = self.config.expert
+        noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
+        with Span("expert"):
+            unit = self.sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
+        unit = CLIPPED[self.config.clip_actions](unit.float())
+        return self.normalizer.to_physical("action", unit, query.embodiment)
+
+    def see(self, inputs: Tree) -> Sight:
+        """Prior, latent action and subgoal."""
+        hidden, now = self.prior(inputs), inputs["features"][:, 0]
+        code = self.pool(rows_at(hidden, inputs["latent_at"]))
+        valid = torch.arange(hidden.shape[1], device=hidden.device) < inputs["length"][:, None]
+        return Sight(hidden, valid, now, code, self.world(now, code))
+
+    def condition(
+        self,
+        sight: Sight,
+        subgoal: Float[Tensor, "b s d"],
+        hz: Float[Tensor, " b"],
+        embodiment: Int[Tensor, " b"],
+        tokens: int,
+    ) -> Condition:
+        """What the expert makes chunks of `tokens` actions from, padding included."""
+        valid = valid_tokens(self.data.chunk_seconds, hz, tokens)
+        return Condition(sight.hidden, sight.valid, sight.now, subgoal, hz, valid, self.robots(embodiment))
+
+
+def _fused_prior(policy: LaWAM, acting: Acting) -> Acting:
+    data, length = policy.data, policy.config.prompt.length
+    return replace(acting, prior=FusedPrior(policy.prior, data.view_height, data.view_width, length))
+
+
+def _fused_world(policy: LaWAM, acting: Acting) -> Acting:
+    return replace(acting, world=FusedWorld(policy.world))
+
+
+def _fused_expert(policy: LaWAM, acting: Acting) -> Acting:
+    fused = FusedExpert(policy.expert, policy.config.sample_steps, policy.config.guidance)
+    return replace(acting, sample=fused.sample, tokens=policy.data.horizon)
+
+
+# Each network without computing anything twice; none of them needs another.
+PASSES: Mapping[str, Callable[[LaWAM, Acting], Acting]] = {
+    "fused_prior": _fused_prior,
+    "fused_world": _fused_world,
+    "fused_expert": _fused_expert,
+}
+
+
+def _predicted(acting: Acting, sight: Sight, query: Query) -> Tensor:
+    return sight.subgoal
+
+
+def _of_a_random_code(acting: Acting, sight: Sight, query: Query) -> Tensor:
+    # A query alone has no other samples; latent actions are regularized to standard normal numbers.
+    return acting.world(sight.now, noise_rows(sight.code.shape[1:], query.generators, sight.code.device))
+
+
+# What an ablation's expert is shown as the subgoal when it acts (SUBGOALS of policy.py); the true one is not known.
+SHOWN: Mapping[str, Callable[[Acting, Sight, Query], Tensor]] = {
+    "predicted": _predicted,
+    "none": lambda acting, sight, query: sight.now,
+    "oracle": _predicted,
+    "shuffled": _of_a_random_code,
+}
+
+CLIPPED: Mapping[bool, Callable[[Tensor], Tensor]] = {True: lambda x: x.clamp(-1, 1), False: lambda x: x}
