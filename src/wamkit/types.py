@@ -331,6 +331,9 @@ class Encoder(ActingEncoder, Protocol):
     def passes(self) -> tuple[str, ...]:
         """See above."""
 
+    def store_text(self, instructions: Sequence[str]) -> None:
+        """Compute the context of each once for all, and let go of the network that does, where it can be read again."""
+
     def acting(self, passes: Collection[str], precision: torch.dtype | None = None) -> ActingEncoder:
         """One that encodes single frames with these passes, where this one is; itself without any.
 

@@ -28,7 +28,7 @@ from tests.train.tiny import TASKS, TinyPolicy, fresh
 from wamkit.data.cache import Cache, fill
 from wamkit.data.claims import Claim, claimed_jobs
 from wamkit.data.loader import batches
-from wamkit.data.samples import Encoded, read_all
+from wamkit.data.samples import Encoded, read_ahead, read_all
 from wamkit.data.shards import Table
 from wamkit.io.files import sha256
 from wamkit.io.tensors import read_tensors
@@ -68,6 +68,18 @@ def test_a_cached_batch_is_bit_equal_to_a_fresh_one(made: Cache) -> None:
     ):
         for one, two in islice(zip(cached, now, strict=True), 20):
             assert same(one, two)
+
+
+def test_batches_that_are_read_ahead_are_the_same(made: Cache) -> None:
+    """In order, also the last, smaller one; what cannot be read is reported where it is due."""
+    batches_of = [range(0, 7), range(7, 14), range(14, 21), range(21, 23), [3]]
+    for source in (made, fresh(SAMPLES)):
+        found = list(read_ahead(source, batches_of))
+        assert all(same(one, read_all(source, own)) for one, own in zip(found, batches_of, strict=True))
+    reading = read_ahead(made, [range(3), [2 * SAMPLES]])
+    assert len(next(reading).ids) == 3
+    with pytest.raises(IndexError):
+        next(reading)
 
 
 def test_a_context_is_stored_once_per_shard_and_instruction(made: Cache) -> None:

@@ -247,6 +247,15 @@ def test_what_an_encoder_leaves_behind(text):
     assert text.stored.encoder() == text.fingerprint
 
 
+def test_storing_lets_go_of_the_network(folder, text, tmp_path):
+    other = umt5(folder, tmp_path / "stored")
+    other.store(["a robot", "a view", "a robot"], torch.device("cpu"))
+    assert "model" not in vars(other)
+    assert torch.equal(other.encode(["a view", "a robot"]), text.encode(["a view", "a robot"]))
+    other.store(["a robot"], torch.device("cpu"))
+    assert "model" not in vars(other) and other.fingerprint == text.fingerprint
+
+
 PICK = "4d62d857ed8a387ad3e034d231123ee981a29e7de390e59d95521dc30421c42c"
 
 

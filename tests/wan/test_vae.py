@@ -167,3 +167,14 @@ def test_wrong_or_broken_files_are_explained(official, tiny_size, tmp_path):
     file.write_bytes(file.read_bytes()[:20_000])
     with pytest.raises(BadInput, match="not a complete torch file"):
         WanVAE.load(file, tiny_size)
+
+
+def test_memory_does_not_grow_with_the_batch(vae, golden, monkeypatch):
+    """A batch that is too large at once goes through in parts."""
+    video = torch.cat([golden["inputs/video"], golden["inputs/video"].flip(-1), golden["inputs/video"]])
+    whole, parts = vae.encode(video), []
+    encode = vae.module._encode
+    monkeypatch.setattr(vae.module, "_encode", lambda x: parts.append(len(x)) or encode(x))
+    monkeypatch.setattr("wamkit.wan.vae.PIXELS_AT_ONCE", 2 * 4 * video.shape[3] * video.shape[4])
+    assert relative(vae.encode(video), whole) < 2e-6
+    assert parts == [2, 1]

@@ -23,7 +23,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.claims import Claim, claimed_jobs
 from wamkit.data.order import Order
-from wamkit.data.samples import Encoded, Samples, read_all
+from wamkit.data.samples import Encoded, Samples, read_ahead
 from wamkit.data.shards import Content, Manifest, Shard, samples_of, shards_of
 from wamkit.io.files import NO_SPACE, create_file, disk_full
 from wamkit.io.progress import Advance, bar
@@ -110,11 +110,14 @@ def _write_shard(
         if not shard.manifest.exists():
             shard.clear(names)
             content = Content()
-            for first in range(0, shard.count, batch_size):
-                count = min(batch_size, shard.count - first)
-                content.add(read_all(source, range(shard.first + first, shard.first + first + count)))
+            end = shard.first + shard.count
+            places = [
+                range(first, min(first + batch_size, end)) for first in range(shard.first, end, batch_size)
+            ]
+            for samples in read_ahead(source, places):
+                content.add(samples)
                 claim.refresh()
-                advance(count)
+                advance(len(samples.ids))
             # The claim is lost where this process slept so long that it seemed dead. If that happens only now, both
             # rename whole files into place; if theirs differ in a last bit, the manifest's checksum tells.
             if written := claim.held():

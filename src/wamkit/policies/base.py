@@ -153,6 +153,9 @@ class FrozenEncoder:
         """Nothing: the policy is not told what to do."""
         return {}
 
+    def store_text(self, instructions: Sequence[str]) -> None:
+        """No-op: no network encodes text."""
+
     def to(self, device: torch.device) -> FrozenEncoder:
         """On `device`, in place."""
         self.device = device

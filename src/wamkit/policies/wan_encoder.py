@@ -88,14 +88,17 @@ class WanEncoder(FrozenEncoder):
     def frames(self, prepared: Tree) -> Tree:
         """Views uint8 [b t h w 3] -> "present" [b c 1 h w] and "future" [b c f h/pool w/pool] (f = 0 for t = 1)."""
         with Span("images"):
-            views = {view: frames.to(self.device) for view, frames in prepared.items()}
-            canvas = tile(views, self.data, self.preprocessing)
+            canvas = tile(carried(prepared, self.device), self.data, self.preprocessing)
         latents = self.codec.encode(canvas)
         return {"present": latents[:, :, :1], "future": pooled(latents[:, :, 1:], self.pool)}
 
     def text(self, instructions: Sequence[str]) -> Tree:
         """As `Contexts`."""
         return self._contexts(instructions)
+
+    def store_text(self, instructions: Sequence[str]) -> None:
+        """As the text encoder's `store`, on the encoder's device."""
+        self._text.store(instructions, self.device)
 
     @property
     def passes(self) -> tuple[str, ...]:

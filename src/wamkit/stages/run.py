@@ -194,8 +194,15 @@ def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.d
     encoder = build_encoder(run)
     _expect_cacheable(run, encoder)
     encoder.to(device)
+    _store_text(sources, encoder)
     for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
         fill(_fresh(clips, encoder), folder, fingerprint(encoder, clips))
+
+
+def _store_text(sources: Sequence[Clips], encoder: Encoder) -> None:
+    """Contexts of every instruction first, so that no text encoder stays beside what follows."""
+    told = [task for clips in sources for episode in clips.dataset.episodes for task in episode.tasks]
+    encoder.store_text([task for task in dict.fromkeys(told) if task.strip()])
 
 
 def _fresh(clips: Clips, encoder: Encoder, augmentation: Augmentation = UNCHANGED) -> Fresh:
@@ -286,6 +293,8 @@ def train(
     samples = training_samples(run, sources, encoder, cache_path)
     home = device if cache_path == NO_FILE else torch.device("cpu")
     encoder.to(home)
+    if cache_path == NO_FILE:
+        _store_text(sources, encoder)
     if augments(run, encoder):
         say(f"run {run.recipe} augments its images: they are encoded anew in every step")
     policy = build_policy(run, normalizer)

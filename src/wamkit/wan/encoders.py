@@ -119,6 +119,10 @@ class TextEncoder(Protocol):
     def encode(self, instructions: Sequence[str]) -> Float[Tensor, "b l d"]:
         """One context per instruction."""
 
+    def store(self, instructions: Sequence[str], device: torch.device) -> None:
+        """Have these at hand from now on without a network; where one is needed for that, it works on `device`, if it
+        fits, and is let go of."""
+
 
 def temporal(config: CodecConfig) -> int:
     """Frames per latent after the first."""

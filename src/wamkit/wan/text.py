@@ -42,6 +42,9 @@ class HashedText:
         """Context rows on the CPU. Raises BadInput where an instruction is empty or has too many words."""
         return torch.stack([self._rows(instruction) for instruction in instructions])
 
+    def store(self, instructions: Sequence[str], device: torch.device) -> None:
+        """No-op: there is no network."""
+
     def _rows(self, instruction: str) -> Float[Tensor, "l d"]:
         words = words_of(instruction)
         if not 0 < len(words) < self.length:

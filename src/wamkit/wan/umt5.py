@@ -23,6 +23,7 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.io.files import replace_file
+from wamkit.io.progress import bar
 from wamkit.io.tensors import digest, load_strict, read_tensors
 
 PROMPT = "A video recorded from a robot's point of view executing the following instruction: {task}"
@@ -110,13 +111,35 @@ class UMT5Text:
 
         Raises BadInput as `prompt` does, and where `stored` cannot be written or has rows of another encoder.
         """
-        for instruction in dict.fromkeys(instructions):
-            if not self.stored.has(instruction):
-                self.stored.claim(self._fingerprint)
-                # One at a time: what is stored must not depend on who was encoded beside it.
-                states, mask = self.states([instruction])
-                self.stored.write(instruction, states[0], mask[0])
+        for instruction in self._new(instructions):
+            self._store(instruction)
         return self.stored.encode(instructions)
+
+    def store(self, instructions: Sequence[str], device: torch.device) -> None:
+        """Encode what is not stored yet, on `device` where the encoder fits, and let go of it.
+
+        Raises BadInput as `encode`.
+        """
+        new = self._new(instructions)
+        if not new:
+            return
+        size = sum(parameter.nbytes for parameter in self.model.parameters())
+        if device.type != "cuda" or 1.1 * size < torch.cuda.mem_get_info(device)[0]:
+            self.model.to(device)
+        with bar("prompts", len(new), f"encoded on {self.model.device}") as advance:
+            for instruction in new:
+                self._store(instruction)
+                advance()
+        del self.model  # what is cached: the next use reads it again
+
+    def _new(self, instructions: Sequence[str]) -> list[str]:
+        return [text for text in dict.fromkeys(instructions) if not self.stored.has(text)]
+
+    def _store(self, instruction: str) -> None:
+        self.stored.claim(self._fingerprint)
+        # One at a time: what is stored must not depend on who was encoded beside it.
+        states, mask = self.states([instruction])
+        self.stored.write(instruction, states[0], mask[0])
 
     @torch.no_grad()
     def states(self, instructions: Sequence[str]) -> tuple[Float[Tensor, "b l d"], Bool[Tensor, "b l"]]:
@@ -161,6 +184,9 @@ class StoredText:
     def has(self, instruction: str) -> bool:
         """Whether its rows are here."""
         return self.file(instruction).is_file()
+
+    def store(self, instructions: Sequence[str], device: torch.device) -> None:
+        """No-op: what is here is stored, and nothing else can be."""
 
     def encode(self, instructions: Sequence[str]) -> Float[Tensor, "b l d"]:
         """Stored rows on the CPU, those past the prompt zeroed. BadInput for a missing or foreign file."""

@@ -24,6 +24,8 @@ from wamkit.io.tensors import digest, load_strict, read_tensors
 from wamkit.nn.tables import Tables
 from wamkit.wan.still import StillVAE
 
+PIXELS_AT_ONCE = 2**22
+"""Of all frames that go through the encoder together: 8 GB in float32."""
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -215,8 +217,12 @@ class WanVAE(nn.Module):
                 f"clip of {frames} frames of {height}x{width}: the Wan VAE needs 1, 5, 9, ... frames "
                 f"and sides that are multiples of {self.spatial}; change frame_times or the view size"
             )
-        posterior = self.module.encode(video.to(self.module.dtype), return_dict=False)[0]
-        return self.statistics.normalise(posterior.mean).to(self.module.dtype)
+        clips = max(PIXELS_AT_ONCE // (self.temporal * height * width), 1)
+        means = [
+            self.module.encode(part, return_dict=False)[0].mean
+            for part in video.to(self.module.dtype).split(clips)
+        ]
+        return self.statistics.normalise(torch.cat(means)).to(self.module.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
