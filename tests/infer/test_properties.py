@@ -32,10 +32,11 @@ POLICIES: dict[str, Callable[[], Any]] = {
     },
     "lawam": tiny_lawam.tiny_lawam,
 }
-PRESETS: tuple[PresetName, ...] = ("plain", "exact")
+PRESETS: tuple[PresetName, ...] = ("plain", "exact", "small")
 
 
 def engine_of(name: str, preset: PresetName, **changes: Any) -> Engine[Any]:
+    """In float32, whatever the preset's own precision is, so that rounding is small."""
     policy = POLICIES[name]()
     return Engine(tiny_policy.encoder_of(policy), policy.eval(), CPU, preset, **changes)
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
-from wamkit.infer.presets import PRESETS, PresetName
+from wamkit.infer.presets import PRESETS, Preset, PresetName
+from wamkit.infer.quantise import expect_eight_bits, quantised
 from wamkit.infer.sealing import seal, weightless
 from wamkit.infer.threads import fastest, threads
 from wamkit.spans import Span
-from wamkit.types import WHOLE, ActingEncoder, Clip, DataSpec, Encoder, Policy, Query, encode
+from wamkit.types import WHOLE, ActingEncoder, Actor, Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
 
@@ -49,7 +50,7 @@ class Engine(ClientPolicy, Generic[P]):
         way = PRESETS[preset]
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
-        self._answer = policy.actor(way.chosen(policy.passes))
+        self._answer = _actor(policy, way, device)
         seal(policy)
         available = torch.get_num_threads()
         self.threads = fastest(policy, available) if device.type == "cpu" else available
@@ -145,6 +146,17 @@ class Engine(ClientPolicy, Generic[P]):
             )
         if spec.proprio_dim:
             _check_proprio(observation.proprio, spec.proprio_dim)
+
+
+def _actor(policy: Policy, preset: Preset, device: torch.device) -> Actor:
+    match preset.weights:
+        case "stored":
+            return policy.actor(preset.chosen(policy.passes))
+        case "int8":
+            return quantised(policy, "int8").act
+        case "float8":
+            expect_eight_bits(device)
+            return quantised(policy, "float8").act
 
 
 def _check_proprio(proprio: np.ndarray, dim: int) -> None:

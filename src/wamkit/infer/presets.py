@@ -1,7 +1,7 @@
 """Presets of an engine: in what precision it acts, and what is done to encoder and policy so that they act sooner.
 
 What can be done is a policy's own matter (`Policy.passes`, `Encoder.passes`). Every pass equals the plain computation
-in real arithmetic; only `fast` and `small` also change the arithmetic, by precision and quantisation.
+in real arithmetic; only `fast`, `small` and `float8` also change the arithmetic, by precision and quantisation.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Literal
 
 import torch
 
-PresetName = Literal["plain", "exact", "fast", "small"]
+PresetName = Literal["plain", "exact", "fast", "small", "float8"]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """passes: all of encoder and policy are done, or none. precision: of the weights; None: as the run says.
+    """passes: all of the encoder and, unless it is quantised, of the policy are done, or none.
 
-    graphs: queries are replayed as CUDA graphs, where there is CUDA. quantised: weights of large products are stored
-    in eight bits.
+    precision: of the weights; None: as the run says. graphs: queries are replayed as CUDA graphs, where there is CUDA.
+    weights: of the policy's large products; in eight bits, of which passes would make copies in more.
     """
 
     passes: bool
     precision: torch.dtype | None = None
     graphs: bool = False
-    quantised: bool = False
+    weights: Literal["stored", "int8", "float8"] = "stored"
 
     def chosen(self, passes: tuple[str, ...]) -> tuple[str, ...]:
         """Of the passes that there are."""
@@ -37,5 +37,6 @@ PRESETS: Mapping[PresetName, Preset] = {
     "plain": Preset(passes=False),
     "exact": Preset(passes=True),
     "fast": Preset(passes=True, precision=torch.bfloat16, graphs=True),
-    "small": Preset(passes=True, precision=torch.bfloat16, quantised=True),
+    "small": Preset(passes=True, precision=torch.bfloat16, weights="int8"),
+    "float8": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="float8"),
 }
