@@ -86,6 +86,17 @@ def test_acting_needs_no_stage_1(tmp_path: Path) -> None:
         _ = encoder.fingerprint
 
 
+@pytest.mark.parametrize("passes", [("device_images",), ("bare_prompts",), ("device_images", "bare_prompts")])
+def test_an_acting_encoder_gives_the_same_but_for_padding(tmp_path: Path, passes: tuple[str, ...]) -> None:
+    encoder, told = loaded(tmp_path / "gone"), ("open it", "close it at once please")
+    clip = Clip(views(1, batch=2), torch.zeros(2, 3), told, ("arm",) * 2)
+    whole, acting = encode(encoder, clip), encode(encoder.acting(passes), clip)
+    longest = int(whole["length"].max()) if "bare_prompts" in passes else 40
+    assert acting.keys() == whole.keys()
+    for name, x in (whole | {"tokens": whole["tokens"][:, :longest]}).items():
+        assert torch.equal(acting[name], x), name
+
+
 def test_a_prompt_is_tokenised_once(stage1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = HashedPrompt.encode

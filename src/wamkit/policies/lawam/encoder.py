@@ -7,26 +7,28 @@ its weights nor the directory of stage 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from wamkit_client.types import BadInput
 
+from wamkit.data.device_canvas import carried
 from wamkit.io.files import sha256
 from wamkit.io.weights import WEIGHTS
-from wamkit.policies.base import EncoderFacts, FrozenEncoder
+from wamkit.policies.base import EncoderFacts, FrozenEncoder, unchanged
 from wamkit.policies.lawam.features import Features, FeaturesConfig
 from wamkit.policies.lawam.images import squeezed
 from wamkit.policies.lawam.latent_action import LatentSize, Teacher
 from wamkit.policies.lawam.prior import FromQwen, FromScratch
 from wamkit.policies.lawam.prompt import Prompt, PromptConfig, example
 from wamkit.policies.lawam.stage1 import read_teacher
+from wamkit.spans import Span
 from wamkit.tree import Tree, tree_cat, tree_map
-from wamkit.types import DataSpec
+from wamkit.types import ActingEncoder, DataSpec
 from wamkit.wan.prompts import PROMPTS
 from wamkit.wan.prompts import Prompt as Shown
 
@@ -87,8 +89,7 @@ class LaWAMEncoder(FrozenEncoder):
 
     def __init__(self, features: Features, prompt: Prompt, teacher: StoredTeacher, data: DataSpec) -> None:
         self.features, self.teacher, self.data = features, teacher, data
-        self._prompt = prompt
-        self._prompts: dict[str, Tree] = {}
+        self._prompts = Prompts(prompt)
 
     @classmethod
     def load(
@@ -111,7 +112,7 @@ class LaWAMEncoder(FrozenEncoder):
         size = f"{self.data.view_height}x{self.data.view_width}"
         return {
             "features": self.features.fingerprint,
-            "prompt": self._prompt.fingerprint,
+            "prompt": self._prompts.fingerprint,
             "images": f"{', '.join(self.data.views)} at {size}",
             "teacher": self.teacher.fingerprint,
         }
@@ -129,24 +130,103 @@ class LaWAMEncoder(FrozenEncoder):
         return {"code": self.teacher.module.to(self.device)(pair)}
 
     def text(self, instructions: Sequence[str]) -> Tree:
-        """What `Prompt.encode` says of them; each distinct one is tokenised once."""
-        for text in dict.fromkeys(instructions):
-            if text not in self._prompts:
-                self._prompts[text] = self._on_device(self._prompt.encode([text]))
-        rows = tree_cat([self._prompts[text] for text in instructions])
-        for oldest in list(self._prompts)[:-KEPT_PROMPTS]:
-            del self._prompts[oldest]
-        return rows
+        """As `Prompts`."""
+        return self._prompts(instructions)
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """device_images: views are cut and squeezed where the features are. bare_prompts: without padding."""
+        return "device_images", "bare_prompts"
+
+    def acting(self, passes: Collection[str], precision: torch.dtype | None = None) -> ActingEncoder:
+        """With these passes; features stay in their own precision."""
+        if not passes:
+            return self
+        prepare: Callable[[Tree, torch.Generator], Tree] = Squeeze(self.data)
+        squeeze: Callable[[Tree], Tree] = _as_it_is
+        text = self._prompts.bare if "bare_prompts" in passes else self._prompts
+        if "device_images" in passes:
+            prepare, squeeze = unchanged, partial(_squeezed_on, self.device, Squeeze(self.data))
+        return PresentEncoder(self.features, prepare, squeeze, text, self.device)
 
     def to(self, device: torch.device) -> LaWAMEncoder:
         """On `device`, in place."""
         super().to(device)
         self.features.to(device)
-        self._prompts = {text: self._on_device(rows) for text, rows in self._prompts.items()}
+        self._prompts.to(device)
         return self
 
-    def _on_device(self, rows: Tree) -> Tree:
-        return tree_map(lambda x: x.to(self.device), rows)
+
+@dataclass(frozen=True)
+class PresentEncoder:
+    """A LaWAMEncoder that sees one frame, without a teacher. squeeze: what `prepare` left to be done on the device."""
+
+    features: Features
+    prepare: Callable[[Tree, torch.Generator], Tree]
+    squeeze: Callable[[Tree], Tree]
+    text: Callable[[Sequence[str]], Tree]
+    device: torch.device
+
+    @torch.no_grad()
+    def frames(self, prepared: Tree) -> Tree:
+        """-> "images" uint8 [b v h w 3] and "features" [b 1 s d] of the main view."""
+        with Span("images"):
+            images = self.squeeze(prepared)["images"].to(self.device)
+        return {"images": images, "features": self.features(images[:, 0])[:, None]}
+
+
+def _as_it_is(prepared: Tree) -> Tree:
+    return prepared
+
+
+def _squeezed_on(device: torch.device, squeeze: Squeeze, views: Tree) -> Tree:
+    return squeeze(carried(views, device), torch.Generator())
+
+
+class Prompts:
+    """Instructions -> what `Prompt.encode` says of them, on the device; each distinct one is tokenised once.
+
+    The last KEPT_PROMPTS stay on the device.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt, self._device = prompt, torch.device("cpu")
+        self._kept: dict[
+            str, tuple[Tree, int]
+        ] = {}  # rows and their length, which need not be asked of the device
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the prompt."""
+        return self._prompt.fingerprint
+
+    def __call__(self, instructions: Sequence[str]) -> Tree:
+        """With the padding of all prompts."""
+        return tree_cat([rows for rows, _ in self._of(instructions)])
+
+    def bare(self, instructions: Sequence[str]) -> Tree:
+        """Tokens up to the longest of these prompts; no token sees what is behind it."""
+        found = self._of(instructions)
+        rows = tree_cat([rows for rows, _ in found])
+        return rows | {"tokens": rows["tokens"][:, : max(length for _, length in found)]}
+
+    def to(self, device: torch.device) -> None:
+        """Move what is kept, and keep it there from now on."""
+        self._device = device
+        self._kept = {text: (self._moved(rows), length) for text, (rows, length) in self._kept.items()}
+
+    def _of(self, instructions: Sequence[str]) -> list[tuple[Tree, int]]:
+        for text in dict.fromkeys(instructions):
+            if text not in self._kept:
+                rows = self._prompt.encode([text])
+                self._kept[text] = self._moved(rows), int(rows["length"])
+        found = [self._kept[text] for text in instructions]
+        for oldest in list(self._kept)[:-KEPT_PROMPTS]:
+            del self._kept[oldest]
+        return found
+
+    def _moved(self, rows: Tree) -> Tree:
+        return tree_map(lambda x: x.to(self._device), rows)
 
 
 def example_inputs(
