@@ -16,7 +16,8 @@ from wamkit.policies.light_wam.policy import LightWAM, LightWAMConfig, LoRATunin
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.tree import Tree
 from wamkit.types import DataSpec
-from wamkit.wan.dit import PRESENT, Adapters, WanSize
+from wamkit.wan.block import Stream
+from wamkit.wan.dit import PRESENT, Adapters, Pass, WanDiT, WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
 
 TIMES = flow.Shift(train=5.0, sample=5.0).times("float32")  # of every schedule in the files
@@ -116,7 +117,7 @@ def _action_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tens
     _rotation(golden, "action", stream.rope)
     x = stream.tokens
     for i, (block, adapter) in enumerate(zip(dit.blocks, dit.adapters, strict=True)):
-        x = block(x, stream, FIRST_FRAME_CAUSAL)
+        x = block(x, block.cross_attn.context(stream.context), stream, FIRST_FRAME_CAUSAL)
         golden.check(f"action_branch/block{i}_out", x)
         x = adapter(x)
         if i in policy.config.adapters.layers:
@@ -125,7 +126,11 @@ def _action_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tens
 
     mask = golden.tensors["masked_context/mask"].bool()
     stream = dit.embed(inputs["present"], now, context, (PRESENT,), context_mask=mask)
-    golden.check("masked_context/final_tokens", dit.run(stream, FIRST_FRAME_CAUSAL, (), dit.size.layers)[0])
+    golden.check("masked_context/final_tokens", _tokens(dit, stream))
+
+
+def _tokens(dit: WanDiT, stream: Stream) -> Tensor:
+    return dit.run([Pass(stream, FIRST_FRAME_CAUSAL, (), dit.size.layers)])[0].tokens
 
 
 def _video_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tensor) -> None:
@@ -141,7 +146,7 @@ def _video_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tenso
     _rotation(golden, "video", stream.rope)
     seen = visibility_matrix(FIRST_FRAME_CAUSAL, stream.sizes)
     golden.check("video_branch/self_attn_mask", seen.to(torch.uint8))
-    tokens, _ = policy.dit.run(stream, FIRST_FRAME_CAUSAL, (), policy.dit.size.layers)
+    tokens = _tokens(policy.dit, stream)
     golden.check("video_branch/final_tokens", tokens)
     golden.check("video_branch/pred_velocity", policy.dit.head(tokens, stream))
 

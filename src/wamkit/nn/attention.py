@@ -7,7 +7,7 @@ earlier call whose keys and values were cached.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,8 +52,13 @@ def attend(
 
 
 def _dense(q: Float[Tensor, "b n s e"], seen: list[KV]) -> Float[Tensor, "b n s e"]:
-    k, v = seen[0] if len(seen) == 1 else (torch.cat(parts, dim=2) for parts in zip(*seen, strict=True))
+    k, v = map(join_groups, zip(*seen, strict=True))
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def join_groups(parts: Sequence[Float[Tensor, "b n _ e"]]) -> Float[Tensor, "b n s e"]:
+    """The inverse of `cut`; one group is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=2)
 
 
 def only(visibility: Visibility, groups: Container[str]) -> Visibility:

@@ -11,9 +11,10 @@ import math
 from typing import TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from wamkit.nn.products import GIVEN, Factors, products
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -30,7 +31,7 @@ class LoRALinear(nn.Linear):
         nn.init.zeros_(self.lora_up.weight)
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
-        return F.linear(x, self.weight, self.bias) + self.scale * self.lora_up(self.lora_down(x))
+        return products(GIVEN, (x,), (factors(self),))[0]
 
     def merged(self) -> nn.Linear:
         """A plain frozen Linear of weight W + (alpha / rank) Up Down: summed in float32, then cast to W's dtype.
@@ -44,6 +45,13 @@ class LoRALinear(nn.Linear):
             weight = (self.weight.float() + self.scale * delta).to(self.weight.dtype)
         plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), self.bias
         return plain
+
+
+def factors(layer: nn.Linear) -> Factors:
+    """What a layer multiplies with and adds, as `products` takes it."""
+    if isinstance(layer, LoRALinear):
+        return layer.weight, layer.bias, layer.lora_down.weight, layer.scale * layer.lora_up.weight
+    return layer.weight, layer.bias
 
 
 def add_lora(model: nn.Module, names: tuple[str, ...], rank: int, alpha: float) -> None:

@@ -17,7 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wamkit.bounds import AT_LEAST_1, EVEN, POSITIVE, Bound, check
-from wamkit.nn.attention import KV, Visibility, attend, cut, join_heads, split_heads
+from wamkit.nn.attention import KV, Visibility, attend, cut, join_groups, join_heads, split_heads
+from wamkit.nn.lora import factors
+from wamkit.nn.products import GELU, GIVEN, normed, products
+from wamkit.nn.rms import rms_normed
 from wamkit.nn.rope import rotate
 from wamkit.nn.sinusoid import Sinusoid
 
@@ -88,7 +91,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).to(x.dtype) * self.weight
+        return rms_normed(x, self.eps) * self.weight
 
 
 class Attention(nn.Module):
@@ -105,14 +108,11 @@ class Attention(nn.Module):
         self.norm_q = RMSNorm(inner, size.eps)
         self.norm_k = RMSNorm(inner, size.eps)
 
-    def queries(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b n s e"]:
-        """Normed queries, not yet rotated."""
-        return split_heads(self.norm_q(self.q(x)), self.heads)
-
-    def keys_values(self, x: Float[Tensor, "b s d"]) -> KV:
-        """Normed keys, not yet rotated, and values."""
-        key, value = self.norm_k(self.k(x)), self.v(x)
-        return KV(split_heads(key, self.heads), split_heads(value, self.heads))
+    def context(self, x: Float[Tensor, "b l d"]) -> KV:
+        """Keys and values of cross-attention. The keys are multiplied with the weights of both norms: so the queries,
+        which are not rotated, need not be, and one tensor less is kept of them."""
+        k, v = products(GIVEN, (x,), (factors(self.k), factors(self.v)))
+        return KV(split_heads(self.norm_k(k) * self.norm_q.weight, self.heads), split_heads(v, self.heads))
 
     def join(self, x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s d"]:
         """Put the heads together and project out."""
@@ -135,41 +135,56 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, size.width) / size.width**0.5)
 
     def forward(
-        self, x: Float[Tensor, "b s d"], stream: Stream, visibility: Visibility
+        self, x: Float[Tensor, "b s d"], context: KV, stream: Stream, visibility: Visibility
     ) -> Float[Tensor, "b s d"]:
+        """context: `self.cross_attn.context` of the stream's, which streams can share."""
         rows = self.rows(stream)
         q, kv = self.project(x, rows, stream)
-        return self.finish(x, attend(q, kv, visibility), rows, stream)
+        return self.finish(x, attend(q, kv, visibility), rows, context, stream)
 
     def rows(self, stream: Stream) -> Rows:
-        """(shift, scale, gate) of self-attention and of the MLP, each [. r d]."""
-        return (self.modulation + stream.modulation).unbind(-2)
+        """(shift, 1 + scale, gate) of self-attention and of the MLP, each [. r d]."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + stream.modulation).unbind(-2)
+        return shift1, 1 + scale1, gate1, shift2, 1 + scale2, gate2
 
     def project(
         self, x: Float[Tensor, "b s d"], rows: Rows, stream: Stream
     ) -> tuple[dict[str, Tensor], dict[str, KV]]:
         """Queries, and keys and values, of self-attention by group."""
-        u = modulate(self.norm1(x), rows[0], rows[1])
-        key, value = self.self_attn.keys_values(u)
-        q = cut(rotate(self.self_attn.queries(u), stream.rope), stream.sizes)
-        k, v = cut(rotate(key, stream.rope), stream.sizes), cut(value, stream.sizes)
-        return q, {group: KV(k[group], v[group]) for group in stream.sizes}
+        shift, scale, *_ = rows
+        attention = self.self_attn
+        layers = [factors(layer) for layer in (attention.q, attention.k, attention.v)]
+        q, k, v = products(normed(self.norm1.eps), (x, scale, shift), layers)
+        q, k = (
+            rotate(split_heads(norm(y), attention.heads), stream.rope)
+            for norm, y in ((attention.norm_q, q), (attention.norm_k, k))
+        )
+        by_group = [cut(y, stream.sizes) for y in (q, k, split_heads(v, attention.heads))]
+        return by_group[0], {group: KV(by_group[1][group], by_group[2][group]) for group in stream.sizes}
 
     def finish(
-        self, x: Float[Tensor, "b s d"], attended: Mapping[str, Tensor], rows: Rows, stream: Stream
+        self,
+        x: Float[Tensor, "b s d"],
+        attended: Mapping[str, Tensor],
+        rows: Rows,
+        context: KV,
+        stream: Stream,
     ) -> Float[Tensor, "b s d"]:
         """Everything after self-attention. attended: by group; those of other networks are ignored."""
         _, _, gate1, shift2, scale2, gate2 = rows
-        joined = torch.cat([attended[group] for group in stream.sizes], dim=2)
-        x = x + per_run(self.self_attn.join(joined), gate1)
+        joined = join_groups([attended[group] for group in stream.sizes])
+        x = add_gated(x, self.self_attn.join(joined), gate1)
 
-        q = self.cross_attn.queries(self.norm3(x))
-        k, v = self.cross_attn.keys_values(stream.context)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=stream.context_mask)
-        x = x + self.cross_attn.join(seen)
+        cross, affine = self.cross_attn, (self.norm3.weight[None, None], self.norm3.bias[None, None])
+        (q,) = products(normed(self.norm3.eps), (x, *affine), (factors(cross.q),))
+        q = split_heads(rms_normed(q, cross.norm_q.eps), cross.heads)
+        seen = F.scaled_dot_product_attention(q, context.k, context.v, attn_mask=stream.context_mask)
+        x = x + cross.join(seen)
 
-        u = modulate(self.norm2(x), shift2, scale2)
-        return x + per_run(self.ffn(u), gate2)
+        first, _, second = cast(Iterable[nn.Linear], self.ffn)
+        (hidden,) = products(normed(self.norm2.eps), (x, scale2, shift2), (factors(first),))
+        (out,) = products(GELU, (hidden,), (factors(second),))
+        return add_gated(x, out, gate2)
 
 
 @torch.no_grad()
@@ -203,9 +218,12 @@ def embed_times(
     return mlp(sinusoid(times * EMBEDDED_TIME_SCALE).to(dtype))
 
 
-def per_run(x: Float[Tensor, "b s d"], row: Float[Tensor, "_ r d"]) -> Float[Tensor, "b s d"]:
-    """Multiply the tokens of each run by that run's row."""
-    return (x.unflatten(1, (row.shape[1], -1)) * row[:, :, None]).flatten(1, 2)
+def add_gated(
+    x: Float[Tensor, "b s d"], y: Float[Tensor, "b s d"], gate: Float[Tensor, "_ r d"]
+) -> Float[Tensor, "b s d"]:
+    """x + gate y, run by run."""
+    runs = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, runs), y.unflatten(1, runs), gate[:, :, None]).flatten(1, 2)
 
 
 def modulate(

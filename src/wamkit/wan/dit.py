@@ -11,7 +11,9 @@ or losses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -93,6 +95,24 @@ def future(latents: Float[Tensor, "b c f h w"]) -> Frames:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """Tokens on their way through the first `blocks` blocks. taps: blocks after which their state is wanted."""
+
+    stream: Stream
+    visibility: Visibility
+    taps: tuple[int, ...]
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Tokens [b s d] after a pass; taps: adapted states [b s d] after the requested blocks, in that order."""
+
+    tokens: Tensor
+    taps: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class Output:
     """velocity [b c t h w]; taps: adapted states [b s d] after the requested blocks, in that order."""
 
@@ -159,8 +179,8 @@ class WanDiT(nn.Module):
         groups: what the t frames are, in order. times: flow time in [0, 1] of each group; leading dimension 1 or b.
         """
         stream = self.embed(latents, times, context, groups)
-        tokens, states = self.run(stream, visibility, taps, self.size.layers)
-        return Output(self.head(tokens, stream), states)
+        (done,) = self.run([Pass(stream, visibility, taps, self.size.layers)])
+        return Output(self.head(done.tokens, stream), done.taps)
 
     def features(
         self,
@@ -172,7 +192,8 @@ class WanDiT(nn.Module):
         taps: tuple[int, ...],
     ) -> tuple[Float[Tensor, "b s d"], ...]:
         """Only the taps of `forward`; blocks after the last tap are not run (exact)."""
-        return self.run(self.embed(latents, times, context, groups), visibility, taps, max(taps) + 1)[1]
+        stream = self.embed(latents, times, context, groups)
+        return self.run([Pass(stream, visibility, taps, max(taps) + 1)])[0].taps
 
     def embed(
         self,
@@ -183,6 +204,18 @@ class WanDiT(nn.Module):
         context_mask: Bool[Tensor, "b l"] | None = None,
     ) -> Stream:
         """Patches, times and context as the blocks take them. context_mask: True = may attend; None = all may."""
+        embedded = self.text_embedding(context.to(self.patch_embedding.weight.dtype))
+        return self.stream(latents, times, embedded, groups, context_mask)
+
+    def stream(
+        self,
+        latents: Float[Tensor, "b c t h w"],
+        times: Float[Tensor, "_ g"],
+        embedded: Float[Tensor, "b l d"],
+        groups: tuple[Frames, ...],
+        context_mask: Bool[Tensor, "b l"] | None = None,
+    ) -> Stream:
+        """`embed` with a context that is embedded already."""
         # Weights may be bfloat16 where latents and context are float32; times stay float32 up to the sinusoid.
         tokens = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))  # b d t h/2 w/2
         grid, dtype = tuple(tokens.shape[2:]), tokens.dtype
@@ -196,21 +229,28 @@ class WanDiT(nn.Module):
             # A row per frame, not per token: a frame's tokens share it, and blocks broadcast it over them.
             time=_per_frame(time, groups),
             modulation=_per_frame(modulation, groups),
-            context=self.text_embedding(context.to(dtype)),
+            context=embedded,
             context_mask=None if context_mask is None else context_mask[:, None, None, :],
             rope=self.rotary([frames.positions for frames in groups], *grid[1:]),
         )
 
-    def run(
-        self, stream: Stream, visibility: Visibility, taps: tuple[int, ...], stop: int
-    ) -> tuple[Float[Tensor, "b s d"], tuple[Tensor, ...]]:
-        """Blocks 0..stop-1 with their adapters; the final tokens and the adapted states after blocks `taps`."""
-        x, states = stream.tokens, {}
-        for i in range(stop):
-            # A tap is the adapted state, which is also what the next block gets: adapters are trained by both losses.
-            x = self.adapters[i](self.blocks[i](x, stream, visibility))
-            states[i] = x
-        return x, tuple(states[i] for i in taps)
+    def run(self, passes: Sequence[Pass]) -> list[Passed]:
+        """Blocks with their adapters. All passes have the context of the first: its keys and values are made once."""
+        tokens = [one.stream.tokens for one in passes]
+        states: list[dict[int, Tensor]] = [{} for _ in passes]
+        for i in range(max(one.blocks for one in passes)):
+            block = cast(Block, self.blocks[i])
+            context = block.cross_attn.context(passes[0].stream.context)
+            for number, one in enumerate(passes):
+                if i < one.blocks:
+                    x = block(tokens[number], context, one.stream, one.visibility)
+                    # A tap is the adapted state, which is also what the next block gets: adapters are trained by both
+                    # losses.
+                    tokens[number] = states[number][i] = self.adapters[i](x)
+        return [
+            Passed(x, tuple(state[i] for i in one.taps))
+            for x, state, one in zip(tokens, states, passes, strict=True)
+        ]
 
 
 def _per_frame(x: Float[Tensor, "_ g *rest"], groups: tuple[Frames, ...]) -> Float[Tensor, "_ t *rest"]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wamkit.nn.attention import KV
+from wamkit.nn.attention import KV, join_heads
+from wamkit.nn.lora import LoRALinear
 from wamkit.tree import tree_map
 from wamkit.types import Actor, Query
 from wamkit.wan.block import EMBEDDED_TIME_SCALE, Attention, Block, RMSNorm, TransformerSize
@@ -75,26 +76,40 @@ def run(block: Block, x: Tensor, given: Conditions, before: Sequence[KV]) -> tup
     shift1, scale1, gate1, shift2, scale2, gate2 = (block.modulation + given.modulation).unbind(-2)
     u = block.norm1(x) * (1 + scale1) + shift1
     attention = block.self_attn
-    q = rotate(rms(attention.norm_q, attention.q(u)), given.rotation, attention.heads)
+    q = rotate(rms(attention.norm_q, linear(attention.q, u)), given.rotation, attention.heads)
     own = KV(
-        rotate(rms(attention.norm_k, attention.k(u)), given.rotation, attention.heads),
-        heads(attention.v(u), attention.heads),
+        rotate(rms(attention.norm_k, linear(attention.k, u)), given.rotation, attention.heads),
+        heads(linear(attention.v, u), attention.heads),
     )
     k, v = (
         torch.cat([*rest, mine], dim=2) if rest else mine for mine, *rest in zip(own, *before, strict=True)
     )
-    x = x + attention.join(F.scaled_dot_product_attention(q, k, v, attn_mask=given.mask)) * gate1
+    x = x + out(attention, F.scaled_dot_product_attention(q, k, v, attn_mask=given.mask)) * gate1
     x = x + look_at_context(block.cross_attn, block.norm3(x), given)
     u = block.norm2(x) * (1 + scale2) + shift2
-    return x + block.ffn(u) * gate2, own
+    first, gelu, second = block.ffn
+    return x + linear(second, gelu(linear(first, u))) * gate2, own
 
 
 def look_at_context(attention: Attention, x: Tensor, given: Conditions) -> Tensor:
     """Cross-attention with its keys and values made anew."""
-    q = heads(rms(attention.norm_q, attention.q(x)), attention.heads)
-    k = heads(rms(attention.norm_k, attention.k(given.context)), attention.heads)
-    v = heads(attention.v(given.context), attention.heads)
-    return attention.join(F.scaled_dot_product_attention(q, k, v, attn_mask=given.context_mask))
+    q = heads(rms(attention.norm_q, linear(attention.q, x)), attention.heads)
+    k = heads(rms(attention.norm_k, linear(attention.k, given.context)), attention.heads)
+    v = heads(linear(attention.v, given.context), attention.heads)
+    return out(attention, F.scaled_dot_product_attention(q, k, v, attn_mask=given.context_mask))
+
+
+def out(attention: Attention, x: Tensor) -> Tensor:
+    """The heads [b n s e] together, projected."""
+    return linear(attention.o, join_heads(x))
+
+
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer; a low-rank addition by products of its own."""
+    if not isinstance(layer, LoRALinear):
+        return cast(Tensor, layer(x))
+    low: Tensor = layer.lora_up(layer.lora_down(x))
+    return F.linear(x, layer.weight, layer.bias) + layer.scale * low
 
 
 def rms(norm: RMSNorm, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def run_together(
             q, kv = q | own_q, kv | own_kv
         attended = attend(q, kv, visibility)
         tokens = [
-            block.finish(x, attended, row, stream)
+            block.finish(x, attended, row, block.cross_attn.context(stream.context), stream)
             for block, x, row, stream in zip(blocks, tokens, rows, streams, strict=True)
         ]
     return tokens
@@ -53,7 +53,8 @@ def prefill(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, cache
         q, kv = block.project(x, rows, stream)
         layers.append(before | kv)
         if number < len(blocks):
-            x = block.finish(x, attend(q, layers[-1], visibility), rows, stream)
+            context = block.cross_attn.context(stream.context)
+            x = block.finish(x, attend(q, layers[-1], visibility), rows, context, stream)
     return tuple(layers)
 
 

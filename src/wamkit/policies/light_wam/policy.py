@@ -40,7 +40,7 @@ from wamkit.spans import Span
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.checkpoint import load_wan
-from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
+from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, Pass, WanDiT, WanSize, future
 from wamkit.wan.encoders import (
     CodecConfig,
     TextConfig,
@@ -394,13 +394,22 @@ Objective = Callable[[LightWAM, Batch, Draws], dict[str, Tensor]]
 
 def cotrain(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
     """The published objective: one look at the present for the actions, one at the noised pooled clip."""
+    dit, present = policy.dit, batch.inputs["present"]
     context = policy.context(batch.inputs, batch.embodiment)
     clip = policy.draw_noise(batch.inputs, draws)
-    predicted = policy.predict(clip, context)
-    taps = policy.look(batch.inputs["present"], context)
+    future = dit.embed(clip.latents, clip.times, context, clip.groups)
+    now = dit.stream(present, torch.zeros(1, 1, device=present.device), future.context, (PRESENT,))
+    taps = policy.config.adapters.layers
+    imagined, seen = dit.run(
+        [
+            Pass(future, FIRST_FRAME_CAUSAL, (), dit.size.layers),
+            Pass(now, FIRST_FRAME_CAUSAL, taps, max(taps) + 1),
+        ]
+    )
+    velocity = dit.head(imagined.tokens, future)[:, :, 1:]
     return {
-        "video": policy.video_loss(predicted, clip, batch),
-        "action": policy.action_loss(taps, batch),
+        "video": policy.video_loss(velocity, clip, batch),
+        "action": policy.action_loss(seen.taps, batch),
     }
 
 
