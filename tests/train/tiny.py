@@ -99,6 +99,7 @@ class TinyPolicy(nn.Module):
 
     loss_weights = {"video": 0.5, "action": 2.0}  # noqa: RUF012
     parts = (("all", lambda name: True),)
+    separable = False  # it counts its calls
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()

@@ -171,7 +171,10 @@ class TrainedModule(nn.Module):
     """The base of a network that is trained: what most do alike.
 
     data: what it asks of a dataset. normalizer: its own; what it takes and returns is in physical units.
+    separable: see types.Trainable; a network whose losses are means over samples may say True.
     """
+
+    separable = False
 
     def __init__(self, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__()

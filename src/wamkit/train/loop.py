@@ -30,11 +30,19 @@ from wamkit.nn.frozen import store_frozen_linears
 from wamkit.train import checkpoint
 from wamkit.train.beside import Beside, nothing
 from wamkit.train.checkpoint import Progress, State
+from wamkit.train.halves import Learn, at_once, side_by_side
 from wamkit.train.held_out import FILE as HELD_OUT
 from wamkit.train.held_out import NOTHING, HeldOut
 from wamkit.train.held_out import sentence as held_out_sentence
 from wamkit.train.metrics import FILE, Metrics, Stopwatch, Window, sentence
-from wamkit.train.optim import MovingAverage, Schedule, Shape, clip_gradients, optimizer_groups
+from wamkit.train.optim import (
+    MovingAverage,
+    Schedule,
+    Shape,
+    clip_gradients,
+    optimizer_groups,
+    trained_parameters,
+)
 from wamkit.train.rows import Row, rows_until
 from wamkit.train.trackers import OpenTracker, TensorBoard
 from wamkit.types import Batch, Trainable
@@ -258,18 +266,23 @@ def optimize(
     for group in state.optimizer.param_groups:
         group["lr"] = group["lr_scale"] * config.rates.rate(step)
     state.optimizer.zero_grad()
-    seen: list[Tensor] = []  # per part: the total and the losses by name
-    size = config.part_size
-    for first in range(0, len(batch.ids), size):
-        part = batch.rows(torch.arange(first, first + size))
-        draws = Draws.of_step(config.seed, step, device, first, size, len(batch.ids))
+
+    def losses(rows: range) -> tuple[Tensor, Tensor]:
+        part = batch.rows(torch.tensor(rows))
+        draws = Draws.of_step(config.seed, step, device, rows.start, len(rows), len(batch.ids))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            losses = forward(part, draws)
-        if losses.keys() != weights.keys():
-            raise ValueError(f"losses: expected {sorted(weights)} (loss_weights), got {sorted(losses)}")
-        total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
-        (total / config.accumulation).backward()
-        seen.append(torch.stack([total, *(losses[name] for name in weights)]).detach())
+            found = forward(part, draws)
+        if found.keys() != weights.keys():
+            raise ValueError(f"losses: expected {sorted(weights)} (loss_weights), got {sorted(found)}")
+        total = torch.stack([weight * found[name] for name, weight in weights.items()]).sum()
+        return total, torch.stack([total, *(found[name] for name in weights)]).detach()
+
+    learn, size = how_to_learn(state.policy, config, device), config.part_size
+    trained = list(trained_parameters(state.module).values())
+    seen = [
+        learn(losses, range(first, first + size), trained, config.accumulation)
+        for first in range(0, len(batch.ids), size)
+    ]
     norm = clip_gradients(state.module, config.clip_norm)
     state.optimizer.step()
     state.average.update(step)
@@ -279,6 +292,18 @@ def optimize(
         **{f"loss/{name}": value for name, value in zip(weights, named, strict=True)},
         "grad_norm": norm,
     }
+
+
+def how_to_learn(policy: Trainable, config: TrainConfig, device: torch.device) -> Learn:
+    """Halves side by side on a CPU of several cores, where the policy's losses allow it and nothing is compiled."""
+    halves = (
+        device.type == "cpu"
+        and policy.separable
+        and torch.get_num_threads() > 1
+        and config.part_size % 2 == 0
+        and not config.compile  # torch compiles in one thread at a time
+    )
+    return side_by_side if halves else at_once
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,8 @@ class States:
 class FastWAM(PolicyModule):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
+    separable = True
+
     def __init__(self, config: FastWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__(data, normalizer)
         self.config = config

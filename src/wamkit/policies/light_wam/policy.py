@@ -220,6 +220,8 @@ class NoisyClip:
 class LightWAM(PolicyModule):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
+    separable = True
+
     def __init__(self, config: LightWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__(data, normalizer)
         self.config = config
