@@ -13,16 +13,11 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import multiprocessing
 import os
 import re
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +29,7 @@ from torch import Tensor, nn
 from wamkit_client.types import Observation
 
 from benchmarks.fast_wam_sampler import table
+from wamkit.bench.process import GIB, Cost, Steps, in_own_process
 from wamkit.config import Run, build_encoder, build_policy, load_engine, load_normalizer, to_json
 from wamkit.convert.released import from_official
 from wamkit.io.provenance import machine, revision, versions
@@ -49,87 +45,12 @@ from wamkit.wan.encoders import StoredTextConfig, WanVAEConfig
 from wamkit.wan.umt5 import StoredText
 from wamkit.wan.vae import VAE_SIZES, WanVAE
 
-GIB = 2**30
 CPU = torch.device("cpu")
 ROBOT, INSTRUCTION = "panda", "pick up the black bowl and place it on the plate"
 CAMERA = (256, 256)  # LIBERO's pictures
 CHECKPOINT, BASE, VAE, TEXT = "checkpoint.pt", "wan.safetensors", "vae.safetensors", "text"
 STATISTICS, RUN_DIR, LATENTS = "statistics.json", "run", "latents.safetensors"
 PAGE_BYTES = 4096
-
-
-# what a stage costs
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds by step, wall and of processor, and bytes: before the stage (Python, torch, imports) and at its peak."""
-
-    seconds: dict[str, float]
-    cpu_seconds: dict[str, float]
-    before: int
-    peak: int
-    peak_anonymous: int
-    peak_file: int
-
-
-class Steps:
-    """`with steps("load"): ...` takes the time of a step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.cpu_seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """See above."""
-        begin, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.seconds[name], self.cpu_seconds[name] = time.perf_counter() - begin, time.process_time() - cpu
-
-
-Stage = Callable[[Run, Path, Steps], None]
-
-
-def in_own_process(stage: Stage, run: Run, folder: Path) -> Cost:
-    """A stage in a fresh interpreter, whose peaks nobody else has raised."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(cost, stage, run, folder).result()
-
-
-def cost(stage: Stage, run: Run, folder: Path) -> Cost:
-    """A stage in this process; its peaks are right where nothing larger ran here before."""
-    before, peaks, over, steps = resident(), {"RssAnon": 0, "RssFile": 0}, threading.Event(), Steps()
-
-    def watch() -> None:
-        while not over.wait(0.02):
-            now = resident()
-            peaks.update({name: max(peak, now[name]) for name, peak in peaks.items()})
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        stage(run, folder, steps)
-    finally:
-        over.set()
-        watcher.join()
-    return Cost(
-        steps.seconds,
-        steps.cpu_seconds,
-        before=before["VmRSS"],
-        peak=resident()["VmHWM"],
-        peak_anonymous=peaks["RssAnon"],
-        peak_file=peaks["RssFile"],
-    )
-
-
-def resident() -> dict[str, int]:
-    """Bytes in memory now (VmRSS = RssAnon + RssFile + shared) and at most so far (VmHWM)."""
-    status = Path("/proc/self/status").read_text()
-    return {
-        name: 1024 * int(kb)
-        for name, kb in re.findall(r"^(VmHWM|VmRSS|RssAnon|RssFile):\s+(\d+) kB", status, re.M)
-    }
 
 
 # what lies on disk before: random weights under the published names
@@ -244,6 +165,7 @@ def act(run: Run, folder: Path, steps: Steps) -> None:
         encode_clip(engine.encoder, engine.clip([observation]))
 
 
+Stage = Callable[[Run, Path, Steps], None]
 STAGES: dict[str, Stage] = {"load": load, "convert": convert, "encode": encode, "train": train, "act": act}
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from benchmarks import full_size
-from benchmarks.full_size import GIB, STAGES, Steps, cost, in_own_process, prepare, with_files_in
+from benchmarks.full_size import STAGES, prepare, with_files_in
+from wamkit.bench.process import GIB, Steps, cost, in_own_process
 from wamkit.config import Run
 from wamkit.policies.light_wam.policy import LightWAMConfig
 from wamkit.policies.light_wam.state_fusion import StateFusionConfig

@@ -20,6 +20,7 @@ from wamkit_client.references import is_reference
 
 from wamkit.commands.analysing import Analyse
 from wamkit.commands.beginning import Init
+from wamkit.commands.benching import Bench
 from wamkit.commands.collecting import Collect
 from wamkit.commands.columns import PAIRS
 from wamkit.commands.comparing import Compare
@@ -44,6 +45,7 @@ Command = (
     | Annotated[Encode, subcommand("encode")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]
+    | Annotated[Bench, subcommand("bench")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Analyse, subcommand("analyse")]

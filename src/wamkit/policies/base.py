@@ -71,6 +71,20 @@ class PolicyConfig:
         """The frozen half with its weights, on the CPU. Raises BadInput naming a missing file."""
         raise NotImplementedError
 
+    def random_encoder(self, data: DataSpec, precision: torch.dtype) -> Encoder:
+        """An encoder of the same sizes that needs no files: random weights, hashed text. For measurements of speed.
+
+        precision: of the weights, where they may have another than float32.
+
+        Without memory under `torch.device("meta")`. Raises BadInput where a policy has none.
+        """
+        raise BadInput(f"{self.kind}: has no encoder with random weights; measure a run directory of it")
+
+    @property
+    def known_robots(self) -> tuple[str, ...]:
+        """Those that it has weights of their own for; (): it takes any robot of its normaliser."""
+        return ()
+
     def example_inputs(self, data: DataSpec, batch: int) -> Tree:
         """Zeros in the shapes of what the encoder returns for a training batch."""
         raise NotImplementedError

@@ -35,6 +35,7 @@ from wamkit.wan.encoders import (
     build_text,
 )
 from wamkit.wan.prompts import prompts_of, why_no_text, why_no_tokens
+from wamkit.wan.text import HashedText
 from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 KEPT_PROMPTS = 256
@@ -207,6 +208,13 @@ def load_codec(config: CodecConfig) -> Codec:
             return WanVAE.load(Path(path), VAE_SIZES[size])
         case BlockCodecConfig():
             return build_codec(config)
+
+
+def random_encoder(
+    precision: torch.dtype, codec: CodecConfig, text: TextConfig, text_dim: int, data: DataSpec, pool: int
+) -> WanEncoder:
+    """With random weights, and with hashed words in place of a text encoder's rows."""
+    return WanEncoder(build_codec(codec).to(precision), HashedText(text_dim, text.length), data, pool)
 
 
 def example_inputs(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wamkit.config import Run
-from wamkit.data.normalize import Stats
+from wamkit.data.normalize import Normalizer, Stats
 from wamkit.draws import Draws
 from wamkit.nn.frozen import store_frozen_linears
 from wamkit.recipes import earlier
@@ -55,11 +55,21 @@ class Memory:
 
 def meta_policy(run: Run) -> Trainable:
     """The policy of a run, without memory."""
-    fields = {"action": run.data.action_dim, "proprio": run.data.proprio_dim}
-    stats = {EMBODIMENT: {name: Stats.of(np.zeros((2, dim))) for name, dim in fields.items()}}
-    normalizer = run.normalization.fit(stats, {EMBODIMENT: run.actions})
     with torch.device("meta"):
-        return cast(Trainable, cast(nn.Module, run.policy.build(run.data, normalizer)).to("meta"))
+        policy = run.policy.build(run.data, stand_in_normalizer(run))
+    return cast(Trainable, cast(nn.Module, policy).to("meta"))
+
+
+def stand_in_normalizer(run: Run) -> Normalizer:
+    """That of a run without data, of one robot."""
+    fields = {"action": run.data.action_dim, "proprio": run.data.proprio_dim}
+    stats = {robot_of(run): {name: Stats.of(np.zeros((2, dim))) for name, dim in fields.items()}}
+    return run.normalization.fit(stats, {robot_of(run): run.actions})
+
+
+def robot_of(run: Run) -> str:
+    """Of a run without data."""
+    return (*run.policy.known_robots, EMBODIMENT)[0]
 
 
 def parts(run: Run, policy: Trainable) -> list[Part]:

@@ -33,7 +33,14 @@ from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE
 from wamkit.policies.fast_wam.sampling import DRAWS, Noise, NoiseProtocol, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
-from wamkit.policies.wan_encoder import WanEncoder, context, encoder_facts, example_inputs, proprio_encoder
+from wamkit.policies.wan_encoder import (
+    WanEncoder,
+    context,
+    encoder_facts,
+    example_inputs,
+    proprio_encoder,
+    random_encoder,
+)
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.block import Stream, TransformerSize, open_gates
@@ -143,6 +150,10 @@ class FastWAMConfig(PolicyConfig):
     def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> WanEncoder:
         """The frozen half; the future is supervised at full resolution. Raises BadInput naming a missing file."""
         return WanEncoder.load(self.codec, self.text, data, 1, preprocessing)
+
+    def random_encoder(self, data: DataSpec, precision: torch.dtype) -> WanEncoder:
+        """An encoder of the same sizes that needs no files, for measurements of speed."""
+        return random_encoder(precision, self.codec, self.text, self.size.text_dim, data, pool=1)
 
     def encoder_modules(self) -> dict[str, nn.Module]:
         """Its networks without their released weights, by row of the parameter table."""

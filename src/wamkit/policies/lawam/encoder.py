@@ -24,7 +24,7 @@ from wamkit.policies.lawam.features import Features, FeaturesConfig
 from wamkit.policies.lawam.images import squeezed
 from wamkit.policies.lawam.latent_action import LatentSize, Teacher
 from wamkit.policies.lawam.prior import FromQwen, FromScratch
-from wamkit.policies.lawam.prompt import Prompt, PromptConfig, example
+from wamkit.policies.lawam.prompt import HashedPromptConfig, Prompt, PromptConfig, example
 from wamkit.policies.lawam.stage1 import read_teacher
 from wamkit.spans import Span
 from wamkit.tree import Tree, tree_cat, tree_map
@@ -100,6 +100,20 @@ class LaWAMEncoder(FrozenEncoder):
         grid = features.grid(data.view_height, data.view_width)
         teacher = StoredTeacher(Path(world), features, latent, grid)
         return cls(features.load(), prompt.load(data), teacher, data)
+
+    @classmethod
+    def without_files(
+        cls,
+        features: FeaturesConfig,
+        latent: LatentSize,
+        prompt: HashedPromptConfig,
+        world: str,
+        data: DataSpec,
+    ) -> LaWAMEncoder:
+        """With features of random weights; for single frames, which need no teacher."""
+        grid = features.grid(data.view_height, data.view_width)
+        teacher = StoredTeacher(Path(world), features, latent, grid)
+        return cls(features.build(), prompt.load(data), teacher, data)
 
     @property
     def prepare(self) -> Squeeze:

@@ -42,7 +42,7 @@ from wamkit.policies.lawam.prior import (
     expect_prompt,
     stop_latent_context_grad,
 )
-from wamkit.policies.lawam.prompt import PromptConfig, QwenPromptConfig
+from wamkit.policies.lawam.prompt import HashedPromptConfig, PromptConfig, QwenPromptConfig
 from wamkit.policies.lawam.query_pool import HEADS, QueryPool
 from wamkit.policies.lawam.robot_linear import RobotRows
 from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world
@@ -125,6 +125,16 @@ class LaWAMConfig(PolicyConfig):
     def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> LaWAMEncoder:
         """The frozen half; images are prepared alike in training and in the published evaluations (spec 2.1)."""
         return LaWAMEncoder.load(self.features, self.latent, self.prompt, self.world, data)
+
+    @property
+    def known_robots(self) -> tuple[str, ...]:
+        """Those with a row in the expert's tables."""
+        return tuple(name for name, _ in self.robots)
+
+    def random_encoder(self, data: DataSpec, precision: torch.dtype) -> LaWAMEncoder:
+        """An encoder of the same sizes that needs no files, for measurements of speed."""
+        words = HashedPromptConfig(self.prompt.length, self.prompt.pixels, self.prompt.vocabulary)
+        return LaWAMEncoder.without_files(self.features, self.latent, words, self.world, data)
 
     def encoder_modules(self) -> dict[str, nn.Module]:
         """Its networks without weights, by row of the parameter table."""

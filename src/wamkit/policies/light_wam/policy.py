@@ -35,6 +35,7 @@ from wamkit.policies.wan_encoder import (
     example_inputs,
     pooled,
     proprio_encoder,
+    random_encoder,
 )
 from wamkit.spans import Span
 from wamkit.tree import Tree
@@ -142,6 +143,10 @@ class LightWAMConfig(PolicyConfig):
     def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> WanEncoder:
         """The frozen half. Raises BadInput naming a missing file."""
         return WanEncoder.load(self.codec, self.text, data, self.video_pool, preprocessing)
+
+    def random_encoder(self, data: DataSpec, precision: torch.dtype) -> WanEncoder:
+        """An encoder of the same sizes that needs no files, for measurements of speed."""
+        return random_encoder(precision, self.codec, self.text, self.size.text_dim, data, self.video_pool)
 
     def encoder_modules(self) -> dict[str, nn.Module]:
         """Its networks without their released weights, by row of the parameter table."""

@@ -1,0 +1,171 @@
+"""How long a query takes: views and proprio in host memory to a chunk in host memory, by part, beside what could be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from wamkit.bench.agreement import Agreement, agreement, answers, float32_chunks, needs_float32
+from wamkit.bench.counting import Work, work_by_span
+from wamkit.bench.limits import Hardware
+from wamkit.bench.process import Cost, Steps, in_own_process
+from wamkit.bench.subject import META, RING, Subject, asking, random_subject, subject_of
+from wamkit.bench.timing import Job, Ratio, Seconds, by_span, in_turns, ratio
+from wamkit.bench.twins import twin_of
+from wamkit.config import Run
+from wamkit.infer.engine import Engine
+from wamkit.infer.presets import PRESETS, PresetName
+
+SPAN_ROUNDS = 3
+TWIN = "official work"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """batches: observations per query. rounds: of every measurement. preset: how the policy acts. reference: beside its
+    twin. ladder: its passes one after the other."""
+
+    batches: Sequence[int]
+    rounds: int
+    preset: PresetName
+    reference: bool = False
+    ladder: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """seconds, spans: by way, of a query of `size` observations. ratios: of each slower way to the preset, of
+    seconds on the wall and of processor seconds, which other work on the machine changes less."""
+
+    size: int
+    seconds: Mapping[str, Seconds]
+    spans: Mapping[str, Mapping[str, float]]
+    ratios: Mapping[str, Ratio]
+    processor_ratios: Mapping[str, Ratio]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A pass, and how many times as fast a query is with it and all before it as with none, and as with these only."""
+
+    name: str
+    all_before: Ratio
+    alone: Ratio
+
+
+@dataclass(frozen=True)
+class Latency:
+    """work: counted by way and span, one observation. limit: seconds by span at the device's peaks, of the preset's
+    work. gate: None without a reference. memory: bytes, at most, on a GPU while it was asked; 0 on a processor."""
+
+    batches: Sequence[Batch]
+    work: Mapping[str, Mapping[str, Work]]
+    limit: Mapping[str, float]
+    gate: Agreement | None
+    ladder: Sequence[Rung]
+    memory: int
+
+
+def measure(subject: Subject, asked: Asked, hardware: Hardware) -> Latency:
+    """Raises BadInput where there is no twin; a gate that fails is in the result, without times."""
+    exact = float32_chunks(subject) if asked.reference and needs_float32(subject) else None
+    engines: dict[str, Engine[Any]] = {}
+    if asked.reference:
+        engines[TWIN] = subject.engine(actor=twin_of(subject))
+    engines[asked.preset] = Engine(subject.encoder, subject.policy, subject.device, asked.preset)
+    gate = None
+    if asked.reference:
+        slow, fast = ((name, answers(engine)) for name, engine in engines.items())
+        binding = PRESETS[asked.preset].weights == "stored"
+        gate = replace(agreement(subject, slow, fast, exact), binding=binding)
+        if not gate.passed:
+            return Latency((), {}, {}, gate, (), 0)
+    cuda = subject.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(subject.device)
+    batches = [_batch(subject, engines, size, asked) for size in asked.batches]
+    memory = torch.cuda.max_memory_allocated(subject.device) if cuda else 0
+    counted = count(subject.run, asked)
+    limit = {name: hardware.seconds(work, subject.precision) for name, work in counted[asked.preset].items()}
+    rungs = ladder(subject, asked.rounds) if asked.ladder else ()
+    return Latency(batches, counted, limit, gate, rungs, memory)
+
+
+def _batch(subject: Subject, engines: Mapping[str, Engine[Any]], size: int, asked: Asked) -> Batch:
+    jobs = {name: job(subject, engine, size) for name, engine in engines.items()}
+    seconds = in_turns(jobs, asked.rounds, subject.device, f"batch {size}")
+    spans = {name: by_span(do, SPAN_ROUNDS, subject.device) for name, do in jobs.items()}
+    fast = seconds[asked.preset]
+    others = {name: own for name, own in seconds.items() if name != asked.preset}
+    wall = {name: ratio(own.wall, fast.wall) for name, own in others.items()}
+    return Batch(size, seconds, spans, wall, {name: ratio(own.cpu, fast.cpu) for name, own in others.items()})
+
+
+def job(subject: Subject, engine: Engine[Any], size: int) -> Job:
+    """A query of `size` observations, other ones in every round."""
+    ring = subject.observations(max(RING, size))
+
+    def ask(number: int) -> None:
+        first = number * size
+        chunks = engine.act([ring[(first + i) % len(ring)] for i in range(size)])
+        assert all(np.isfinite(chunk.actions).all() for chunk in chunks)
+
+    return ask
+
+
+def ladder(subject: Subject, rounds: int) -> list[Rung]:
+    """Every pass of encoder and policy in turn. Three engines at a time are in memory: without any, with all before,
+    and with one more."""
+    base = subject.engine()
+    rungs: list[Rung] = []
+    before, actor = base, subject.policy.actor(())
+    passes: tuple[list[str], list[str]] = ([], [])
+    steps = [(0, name) for name in subject.encoder.passes] + [(1, name) for name in subject.policy.passes]
+    for side, name in steps:
+        passes[side].append(name)
+        actor = subject.policy.actor(tuple(passes[1])) if side else actor
+        after = subject.engine(tuple(passes[0]), actor)
+        engines = {"none": base, "before": before, "after": after}
+        jobs = {way: job(subject, engine, 1) for way, engine in engines.items()}
+        found = in_turns(jobs, rounds, subject.device, name)
+        after_wall = found["after"].wall
+        rungs.append(
+            Rung(name, ratio(found["none"].wall, after_wall), ratio(found["before"].wall, after_wall))
+        )
+        before = after
+    return rungs
+
+
+def count(run: Run, asked: Asked) -> dict[str, dict[str, Work]]:
+    """Of one observation, by way and span; without memory, at any size."""
+    subject = random_subject(run, META)
+    preset = PRESETS[asked.preset]
+    passes = preset.chosen(subject.encoder.passes)
+    own = preset.chosen(subject.policy.passes) if preset.weights == "stored" else ()
+    ways = {TWIN: (subject.encoder.acting(()), twin_of(subject))} if asked.reference else {}
+    ways[asked.preset] = (subject.encoder.acting(passes), subject.policy.actor(own))
+    counted = {}
+    for name, (encoder, actor) in ways.items():
+        ask = asking(subject, encoder, actor, 1)
+        ask()  # what is made at the first query of a shape
+        counted[name] = work_by_span(ask)
+    return counted
+
+
+def cold_start(what: str, run: Run, device: torch.device, preset: PresetName) -> Cost:
+    """From a new process to its first chunks."""
+    return in_own_process(_first_queries, what, run, device, preset)
+
+
+def _first_queries(what: str, run: Run, device: torch.device, preset: PresetName, steps: Steps) -> None:
+    with steps("load"):
+        subject = subject_of(what, run, device)
+        engine = Engine(subject.encoder, subject.policy, device, preset)
+    ask = job(subject, engine, 1)
+    for name in ("first query", "second query"):
+        with steps(name):
+            ask(0)

@@ -1,0 +1,125 @@
+"""Every measurement runs on small policies, writes what it found, and refuses what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from wamkit.bench import latency
+from wamkit.bench.agreement import Agreement
+from wamkit.bench.limits import gpu
+from wamkit.cli import main
+
+PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
+SMALL = ("metaworld3", "metaworld3_fast_wam", "metaworld3_lawam")
+
+
+def found(folder: Path, what: str) -> dict:
+    (path,) = folder.glob(f"{what}_*.json")
+    assert path.with_suffix(".md").is_file()
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", ["metaworld3", "metaworld3_fast_wam"])
+def test_latency_beside_the_twin(name: str, tmp_path: Path) -> None:
+    words = ["bench", "latency", name, "--reference", "--rounds", "2", "--batch", "1", "2"]
+    assert main([*words, "--limit", "H200", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    result = found(tmp_path, "latency")["found"]
+    assert result["gate"]["errors"]["exact"] <= result["gate"]["allowed"]
+    assert [batch["size"] for batch in result["batches"]] == [1, 2]
+    for batch in result["batches"]:
+        assert batch["spans"].keys() == {"official work", "exact"}
+        assert {"images", "codec", "blocks", "expert", "copy"} <= batch["spans"]["exact"].keys()
+    assert 0 < sum(result["limit"].values()) < 1e-3
+    (image,) = tmp_path.glob("*.svg")
+    assert "limit of H200" in image.read_text()
+
+
+def test_passes_of_a_run_directory_and_a_new_process(tmp_path: Path) -> None:
+    words = ["bench", "latency", str(PRETRAINED), "--passes", "--cold", "--rounds", "2"]
+    assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    result = found(tmp_path, "latency")
+    assert result["found"]["ladder"][0]["name"] in ("merged_lora", "still_codec")
+    assert {"load", "first query", "second query"} == result["cold"]["seconds"].keys()
+
+
+def test_nothing_is_timed_where_the_gate_fails(tmp_path: Path, monkeypatch) -> None:
+    failed = Agreement({"exact": 1.0}, 1e-5)
+    monkeypatch.setattr(latency, "agreement", lambda *given: failed)
+    assert main(["bench", "latency", "metaworld3", "--reference", "--out", str(tmp_path)]) == 1
+    assert found(tmp_path, "latency")["found"]["batches"] == []
+
+
+def test_the_gate_sees_another_chunk(tmp_path: Path, monkeypatch) -> None:
+    def wrong(subject):
+        return lambda query: subject.policy.act(query) * 1.01
+
+    monkeypatch.setattr(latency, "twin_of", wrong)
+    assert main(["bench", "latency", "metaworld3", "--reference", "--out", str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_training_step(name: str, tmp_path: Path) -> None:
+    words = ["bench", "train-step", name, "--batch", "2", "4", "--rounds", "1"]
+    assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    small, large = found(tmp_path, "train-step")["found"]
+    assert large["work"]["flops"] > 1.9 * small["work"]["flops"] > 0
+    assert large["kept"] > small["kept"] > 0
+
+
+def test_encoding(tmp_path: Path) -> None:
+    assert main(["bench", "encode", "metaworld3", "--rounds", "1", "--out", str(tmp_path)]) == 0
+    assert {rate["size"] for rate in found(tmp_path, "encode")["found"]} == {1, 4}
+
+
+@pytest.mark.parametrize("over", ["batch", "horizon", "resolution"])
+def test_growth(over: str, tmp_path: Path) -> None:
+    words = ["bench", "growth", "metaworld3", "--over", over, "--factors", "1", "2", "--rounds", "1"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    first, second = found(tmp_path, "growth")["found"]
+    assert second["flops"] > first["flops"]
+
+
+def test_the_official_code_is_timed_by_a_program_of_its_owner(tmp_path: Path, capsys) -> None:
+    program = tmp_path / "theirs"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, sys\nasked = json.load(open(sys.argv[1]))\n"
+        'print(json.dumps({"seconds": [0.5] * asked["rounds"]}))\n'
+    )
+    words = ["bench", "latency", "metaworld3", "--rounds", "2", "--out", str(tmp_path / "out")]
+    assert main([*words, "--official", str(program)]) == 2  # not executable
+    program.chmod(0o755)
+    assert main([*words, "--official", str(program)]) == 0
+    assert found(tmp_path / "out", "latency")["official"] == [0.5, 0.5]
+    program.write_text(f"#!{sys.executable}\nprint('hello')\n")
+    capsys.readouterr()
+    assert main([*words, "--official", str(program)]) == 2
+    assert "its last line is not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["latency", "nothing_like_it"], "unknown recipe"),
+        (["latency", "metaworld3", "--limit", "abacus"], "no peaks are known"),
+        (["latency", "metaworld3", "--rounds", "0"], "expected numbers from 1"),
+        (["latency", "metaworld3_fast_wam_joint", "--reference"], "no twin"),
+        (["growth", "metaworld3", "--factors", "2"], "at least two different"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(words, says: str, tmp_path: Path, capsys) -> None:
+    assert main(["bench", *words, "--out", str(tmp_path)]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_gpu_is_found_by_the_name_of_its_driver() -> None:
+    names = {
+        "NVIDIA H100 80GB HBM3": "H100",
+        "NVIDIA A100-SXM4-80GB": "A100",
+        "NVIDIA L40S": "L40S",
+        "NVIDIA L4": "L4",
+    }
+    assert {name: gpu(name).name for name in names} == names
