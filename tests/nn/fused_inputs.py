@@ -51,4 +51,9 @@ def runs(
     def linear_gelu(ops: Any) -> tuple[Tensor, ...]:
         return (ops.linear_gelu(x, weight, bias),)
 
-    return {f.__name__: f for f in (add_norm, place_heads, normalize, linear_gelu)}
+    image = torch.cat([x, torch.zeros_like(x), y])[:, :, None]  # zeros have no direction
+
+    def unit_silu(ops: Any) -> tuple[Tensor, ...]:
+        return (ops.unit_silu(image, rows[0]),)
+
+    return {f.__name__: f for f in (add_norm, place_heads, normalize, linear_gelu, unit_silu)}

@@ -1,4 +1,5 @@
-"""The CUDA kernels of nn/fused_ops.py, in Triton: one program per token, all its channels in registers, float32 inside.
+"""The CUDA kernels of nn/fused_ops.py, in Triton: one program per token or for a few pixels, with all their channels in
+registers, float32 inside.
 
 Imported only where a tensor lies on a CUDA device. Rows of x and y lie one behind the other; heads of `out` may lie
 anywhere, with channels side by side.
@@ -10,6 +11,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from wamkit.nn.fused_ops import SMALLEST_LENGTH
 
 
 def add_norm_(x: Tensor, y: Tensor, gate: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -44,6 +47,18 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See nn/fused_ops.py. The library's product, which ends with the tanh form of GELU on CUDA (only there)."""
     rows = torch._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True)
     return rows.unflatten(0, x.shape[:-1])
+
+
+def unit_silu(x: Tensor, scale: Tensor) -> Tensor:
+    """See nn/fused_ops.py."""
+    x = x.contiguous()
+    out, width = torch.empty_like(x), x.shape[-1]
+    count, block = x.numel() // width, triton.next_power_of_2(width)
+    rows = max(1, 2048 // block)  # of a program: pixels are many and narrow
+    _unit_silu[(triton.cdiv(count, rows),)](
+        x, scale, out, count, SMALLEST_LENGTH**2, WIDTH=width, BLOCK=block, ROWS=rows, num_warps=4
+    )
+    return out
 
 
 def _warps(block: int) -> int:
@@ -116,3 +131,17 @@ def _normalize(x, floor, width, stride, BLOCK: tl.constexpr):  # type: ignore[no
     least = tl.load(floor).to(tl.float32)
     length = tl.sqrt(tl.sum(row * row, 0) + least * least)
     tl.store(at, (row / length).to(x.dtype.element_ty), inside)
+
+
+@triton.jit
+def _unit_silu(  # type: ignore[no-untyped-def]
+    x, scale, out, count, least, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    channel = tl.arange(0, BLOCK)[None]
+    inside = (row < count) & (channel < WIDTH)
+    at = row * WIDTH + channel
+    mine = tl.load(x + at, inside, 0.0).to(tl.float32)
+    length = tl.sqrt(tl.maximum(tl.sum(mine * mine, 1), least))[:, None]
+    mine = mine / length * tl.load(scale + channel, channel < WIDTH, 0.0).to(tl.float32)
+    tl.store(out + at, (mine * tl.sigmoid(mine)).to(out.dtype.element_ty), inside)

@@ -1,5 +1,5 @@
-"""Elementwise parts of a transformer block for acting: each is one kernel on CUDA, and one operation wherever a device
-is given operations one by one.
+"""Elementwise parts of transformer blocks and of the video codec for acting: each is one kernel on CUDA, and one
+operation wherever a device is given operations one by one.
 
 On the processor they are composed of torch's own operations and called as they are: finding a registered operation
 costs as much there as the arithmetic of a small policy. Everywhere else they are operations `wamkit::...`, which can be
@@ -68,6 +68,12 @@ def linear_gelu(
     return do(x, weight, bias)
 
 
+def unit_silu(x: Float[Tensor, "*rows d"], scale: Float[Tensor, " d"]) -> Float[Tensor, "*rows d"]:
+    """SiLU of `x / |x|` along the last axis, times scale; of zeros, zeros."""
+    do = composed_unit_silu if x.is_cpu else torch.ops.wamkit.unit_silu
+    return do(x, scale)
+
+
 # of torch's own operations
 
 
@@ -101,6 +107,15 @@ def composed_linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.gelu(F.linear(x, weight, bias), approximate="tanh")
 
 
+def composed_unit_silu(x: Tensor, scale: Tensor) -> Tensor:
+    """See `unit_silu`."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(SMALLEST_LENGTH)
+    return F.silu((x / length).mul_(scale), inplace=True)
+
+
+SMALLEST_LENGTH = 1e-12
+
+
 # registered; without a kernel of its own a device runs what is composed
 
 LIBRARY = torch.library.Library("wamkit", "DEF")
@@ -115,6 +130,7 @@ OPERATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     ),
     "normalize_": ("(Tensor(a!) x, Tensor floor) -> ()", composed_normalize_),
     "linear_gelu": ("(Tensor x, Tensor weight, Tensor bias) -> Tensor", composed_linear_gelu),
+    "unit_silu": ("(Tensor x, Tensor scale) -> Tensor", composed_unit_silu),
 }
 
 

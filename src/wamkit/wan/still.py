@@ -3,8 +3,7 @@
 Before the first frame of a clip a causal convolution sees zeros, so that only its last temporal tap meets the frame,
 and nothing is reduced in time. What is linear is merged: the patches of 2.2 with the first layer, attention's scale and
 output projection with its inputs, the last layer with the projection to posterior means and the normalisation of
-latents. Products of weights are made in float64 and rounded once. Equal to `WanVAE.encode` in real arithmetic, except
-that a pixel of zeros has no norm here, and the smallest positive one there.
+latents. Products of weights are made in float64 and rounded once. Equal to `WanVAE.encode` in real arithmetic.
 
 Channels lie last in memory (torch.channels_last), which convolutions of images are fastest in.
 """
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALLEST_NORM = 1e-12  # that of the module's own norms
+from wamkit.nn.fused_ops import unit_silu
 
 
 class StillVAE(nn.Module):
@@ -54,17 +53,11 @@ class NormSiLU(nn.Module):
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
-        self.scale = _frozen(norm.gamma.flatten()[:, None, None].double() * norm.scale, norm.gamma)
+        self.scale = _frozen(norm.gamma.flatten().double() * norm.scale, norm.gamma)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """See above."""
-        return F.silu(_unit(x, dim=1).mul_(self.scale), inplace=True)
-
-
-def _unit(x: Tensor, dim: int) -> Tensor:
-    """`x` divided by its norm along `dim`."""
-    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min_(SMALLEST_NORM)
-    return x / norm
+        return unit_silu(x.permute(0, 2, 3, 1), self.scale).permute(0, 3, 1, 2)
 
 
 class Residual(nn.Module):
@@ -98,7 +91,8 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """See above."""
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
-        q, k, v = F.linear(_unit(tokens, dim=-1), self.weight, self.bias)[:, None].chunk(3, dim=-1)
+        unit = F.normalize(tokens, dim=-1)
+        q, k, v = F.linear(unit, self.weight, self.bias)[:, None].chunk(3, dim=-1)
         seen = F.scaled_dot_product_attention(q, k, v)[:, 0]
         return x + seen.transpose(1, 2).view_as(x)
 
