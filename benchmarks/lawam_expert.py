@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.fast_wam_sampler import count, in_turns, table
-from wamkit.flow import integrate
+from wamkit.bench.reference.lawam import sample as official
 from wamkit.io.provenance import machine, revision, versions
-from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, Condition, ExpertSize
+from wamkit.policies.lawam.action_expert import ActionExpert, Condition, ExpertSize
 from wamkit.policies.lawam.features import DINOv3Config
 from wamkit.policies.lawam.fused import FusedExpert
 from wamkit.policies.lawam.latent_action import LatentSize
@@ -86,13 +86,6 @@ def asked(expert: ActionExpert, protocol: Protocol, batch: int = 1) -> tuple[Ten
 def without_padding(condition: Condition, protocol: Protocol) -> Condition:
     """Of as many tokens as the chunk has actions."""
     return replace(condition, valid=condition.valid[:, : protocol.actions])
-
-
-@torch.no_grad()
-def official(expert: ActionExpert, noise: Tensor, condition: Condition, steps: int) -> Tensor:
-    """The official work (spec 2.7, 8): every step has all padded tokens, and projects both contexts again."""
-    kept = condition.valid[..., None]
-    return integrate(noise * kept, lambda x, t: expert(x, t, condition) * kept, TIMES.grid(steps))
 
 
 def ways(expert: ActionExpert, protocol: Protocol) -> dict[str, Callable[[], Tensor]]:
@@ -156,7 +149,7 @@ PAGE = """# LaWAM's action expert beside the official work
 
 {cpu}, {threads} of {cores} cores; torch {torch}; revision {revision}; {date}. `{command}`
 
-"Official work" is our twin of it (benchmarks/lawam_expert.py), not the official program: 50 tokens whatever the chunk
+"Official work" is our twin of it (bench/reference/lawam.py), not the official program: 50 tokens whatever the chunk
 has, and keys and values of both contexts in every step. "Plain" makes the contexts once per query. "Fast" is
 policies/lawam/fused.py. All three give the same chunks in float32 (tests/policies/test_lawam_fused.py).
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from tests.policies import tiny_fast_wam
+from tests.policies import tiny_fast_wam, tiny_lawam
 from tests.policies.tiny_policy import query_of, seeded, tiny_config, tiny_policy
 from wamkit.bench.counting import work
-from wamkit.bench.reference import fast_wam, light_wam
+from wamkit.bench.reference import fast_wam, lawam, light_wam
 from wamkit.nn.lora import add_lora
 from wamkit.policies.light_wam.policy import LORA_LAYERS, LoRATuning
 from wamkit.types import Actor
@@ -47,3 +49,27 @@ def test_the_blocks_of_light_wam_do_the_work_that_was_counted() -> None:
     counted = work(lambda: light_wam.look(network, present, context))
     assert abs(counted.operations / (26 + 30 * 114 + 18) - 1) < 0.02
     assert abs(counted.flops / 1389.7e9 - 1) < 0.005
+
+
+@pytest.mark.parametrize("changes", [{}, {"subgoal": "shuffled"}, {"guidance": 2.0}])
+def test_the_twin_of_lawam_gives_the_chunks_of_the_plain_policy(changes: dict[str, Any]) -> None:
+    policy = tiny_lawam.tiny_lawam(**changes).eval()
+    plain = policy.act(tiny_lawam.query(3))
+    answered = lawam.twin(policy)(tiny_lawam.query(3))
+    assert (answered - plain).abs().max() <= 1e-5 * plain.abs().max()
+
+
+def test_lawam_acts_with_half_of_the_official_operations() -> None:
+    """At full depth; how many there are does not depend on width. On the processor a norm of the prior's text layers is
+    seven operations, on CUDA one."""
+    prior = replace(tiny_lawam.PRIOR, layers=16, vision_blocks=24, vision_taps=(5, 11, 17))
+    policy = tiny_lawam.tiny_lawam(
+        prior=prior,
+        latent=replace(tiny_lawam.LATENT, world_layers=12),
+        expert=replace(tiny_lawam.CONFIG.expert, layers=16),
+        sample_steps=10,
+    ).eval()
+    query, ways = tiny_lawam.query(1), (lawam.twin(policy), policy.actor(policy.passes))
+    official, ours = (work(lambda way=way: way(query)).operations for way in ways)
+    assert ours <= 0.52 * official
+    assert ours <= 2650

@@ -17,11 +17,11 @@ from benchmarks.lawam_expert import (
     count,
     expert_on,
     multiply_adds,
-    official,
     without_padding,
 )
 from tests.policies.test_lawam_expert import SIZE, condition, noise, rows, tiny_expert
 from wamkit.bench.counting import Operations
+from wamkit.bench.reference.lawam import sample as official
 from wamkit.policies.lawam.action_expert import ActionExpert, Condition, ExpertSize
 from wamkit.policies.lawam.fused import FusedExpert
 from wamkit.policies.lawam.physical_time import CLOCKS
