@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import TypeVar, cast
 
 import torch
@@ -40,9 +41,7 @@ class LoRALinear(nn.Linear):
         """
         with torch.device("meta"):  # draws no random numbers
             plain = nn.Linear(self.in_features, self.out_features)
-        with torch.no_grad():
-            delta = self.lora_up.weight.float() @ self.lora_down.weight.float()
-            weight = (self.weight.float() + self.scale * delta).to(self.weight.dtype)
+        weight = total_weight(self, torch.float32).to(self.weight.dtype)
         plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), self.bias
         return plain
 
@@ -52,6 +51,15 @@ def factors(layer: nn.Linear) -> Factors:
     if isinstance(layer, LoRALinear):
         return layer.weight, layer.bias, layer.lora_down.weight, layer.scale * layer.lora_up.weight
     return layer.weight, layer.bias
+
+
+@torch.no_grad()
+def total_weight(layer: nn.Linear, dtype: torch.dtype) -> Float[Tensor, "o i"]:
+    """The weight of a layer with its low-rank addition, if it has one, summed in `dtype`."""
+    weight = layer.weight.to(dtype)
+    if isinstance(layer, LoRALinear):
+        weight = weight + layer.scale * (layer.lora_up.weight.to(dtype) @ layer.lora_down.weight.to(dtype))
+    return weight
 
 
 def add_lora(model: nn.Module, names: tuple[str, ...], rank: int, alpha: float) -> None:
@@ -70,7 +78,14 @@ def merge_lora(model: M) -> M:
 
     All tensors but the merged weights are shared with `model`: to be made once the model lies where it is used.
     """
-    # What deepcopy finds in its memo it does not copy: tensors stand for themselves, LoRA layers for their merged form.
+    return copy_with(
+        model, {layer: layer.merged() for layer in model.modules() if isinstance(layer, LoRALinear)}
+    )
+
+
+def copy_with(model: M, replaced: Mapping[nn.Module, nn.Module]) -> M:
+    """A copy of `model` that has other modules in place of some and shares all other tensors with it."""
+    # What deepcopy finds in its memo it does not copy: tensors stand for themselves.
     memo: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    memo |= {id(layer): layer.merged() for layer in model.modules() if isinstance(layer, LoRALinear)}
+    memo |= {id(old): new for old, new in replaced.items()}
     return copy.deepcopy(model, memo)

@@ -234,3 +234,13 @@ class PolicyModule(TrainedModule):
     def actor(self, passes: Collection[str]) -> Actor:
         """`act`."""
         return self.act
+
+
+def expect_passes(passes: Collection[str], needs: Mapping[str, Sequence[str]]) -> None:
+    """BadInput for a pass that there is not, or without those that it builds on. needs: these, by pass."""
+    for name in passes:
+        if name not in needs:
+            raise BadInput(f"passes: {name!r} is none of {', '.join(needs)}")
+        missing = [need for need in needs[name] if need not in passes]
+        if missing:
+            raise BadInput(f"passes: {name} builds on {', '.join(missing)}; give that too, or omit {name}")

@@ -277,13 +277,27 @@ def encoder_facts(
 class ProprioEncoder(nn.Linear):
     """Unit-range proprio [b p] -> one token beside the text rows [b 1 text]."""
 
+    tokens = 1
+
     def forward(self, proprio: Float[Tensor, "b p"]) -> Float[Tensor, "b 1 text"]:
         """See above."""
         return super().forward(proprio.to(self.weight.dtype))[:, None]
 
+    @torch.no_grad()
+    def followed_by(self, layer: nn.Linear) -> ProprioEncoder:
+        """This and a layer behind it as one; in float64, rounded once."""
+        with torch.device("meta"):
+            made = ProprioEncoder(self.in_features, layer.out_features)
+        outer = layer.weight.double()
+        weight, bias = outer @ self.weight.double(), layer.bias.double() + outer @ self.bias.double()
+        made.weight, made.bias = (nn.Parameter(x.to(layer.weight.dtype), False) for x in (weight, bias))
+        return made
+
 
 class NoProprio(nn.Module):
     """Of a policy without proprio: no token, [b 0 text]."""
+
+    tokens = 0
 
     def __init__(self, text_dim: int) -> None:
         super().__init__()
@@ -293,8 +307,15 @@ class NoProprio(nn.Module):
         """See above."""
         return proprio.new_zeros(len(proprio), 0, self.text_dim)
 
+    def followed_by(self, layer: nn.Linear) -> NoProprio:
+        """Still none."""
+        return NoProprio(layer.out_features)
 
-def proprio_encoder(proprio_dim: int, text_dim: int) -> nn.Module:
+
+Proprio = ProprioEncoder | NoProprio
+
+
+def proprio_encoder(proprio_dim: int, text_dim: int) -> Proprio:
     """The one that fits; proprio_dim 0: the robot's own state is not used."""
     return ProprioEncoder(proprio_dim, text_dim) if proprio_dim else NoProprio(text_dim)
 

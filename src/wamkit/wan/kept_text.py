@@ -36,16 +36,15 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Context:
-    """Keys and values of a batch, with room for those of `tokens` tokens, which come first."""
+class Kept:
+    """Keys and values of a batch, with room for those of other tokens, which come first. bias: see `Seen`."""
 
     kv: Float[Tensor, "blocks 2 b n s e"]
     bias: Float[Tensor, "b 1 1 s"]
-    tokens: int
 
     def beside(self, kv: Float[Tensor, "blocks 2 b n tokens e"]) -> tuple[Seen, ...]:
         """By block, with these tokens in place of those of the last query."""
-        self.kv[..., : self.tokens, :].copy_(kv)
+        self.kv[..., : kv.shape[4], :].copy_(kv)
         return seen(self.kv, self.bias)
 
 
@@ -58,9 +57,9 @@ class KeptText:
     def __init__(self, context: FusedContext, tokens: int, capacity: int = INSTRUCTIONS) -> None:
         self.context, self.tokens, self.capacity = context, tokens, capacity
         self._told: dict[str, Told] = {}
-        self._last: tuple[tuple[str, ...], Context] | None = None
+        self._last: tuple[tuple[str, ...], Kept] | None = None
 
-    def of(self, text: Float[Tensor, "b l text"], instructions: Sequence[str]) -> Context:
+    def of(self, text: Float[Tensor, "b l text"], instructions: Sequence[str]) -> Kept:
         """The rows of `text`, which say these instructions; (): unknown ones, of which nothing is kept."""
         names = tuple(instructions)
         if not names:
@@ -85,7 +84,7 @@ class KeptText:
         kv = torch.cat([kv, kv[..., -1:, :].expand(-1, -1, -1, len(weights) - 1, -1)], dim=3)
         return Told(kv, torch.cat([weights.new_zeros(len(words) - 1), weights]))
 
-    def _together(self, told: Sequence[Told]) -> Context:
+    def _together(self, told: Sequence[Told]) -> Kept:
         """Of a batch: rows that an instruction does not have are seen by nobody."""
         blocks, two, heads, _, channels = told[0].kv.shape
         rows = self.tokens + max(len(each.bias) for each in told)
@@ -96,7 +95,7 @@ class KeptText:
         for row, each in enumerate(told):
             place = slice(self.tokens, self.tokens + len(each.bias))
             kv[:, :, row, :, place], bias[row, ..., place] = each.kv, each.bias
-        return Context(kv, bias, self.tokens)
+        return Kept(kv, bias)
 
 
 def distinct(rows: Float[Tensor, "l text"]) -> tuple[Float[Tensor, "s text"], int]:

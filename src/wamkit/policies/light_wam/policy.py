@@ -25,8 +25,9 @@ from wamkit.flow import FlowTimes, Shift, TimePrecision, integrate, noise_like
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
-from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule
+from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
 from wamkit.policies.light_wam.folded_expert import FoldedExpert
+from wamkit.policies.light_wam.fused import NEEDS, FusedActor, States, answer, fused_look
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
 from wamkit.policies.wan_encoder import (
     WanEncoder,
@@ -37,7 +38,6 @@ from wamkit.policies.wan_encoder import (
     proprio_encoder,
     random_encoder,
 )
-from wamkit.spans import Span
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.checkpoint import load_wan
@@ -50,9 +50,6 @@ from wamkit.wan.encoders import (
     build_codec,
     check_text_width,
 )
-
-Expert = Callable[[tuple[Tensor, ...], int], Tensor]
-"""Adapted states [b s d] of the taps and a number of steps -> a chunk of so many steps in unit range."""
 
 LORA_LAYERS = (
     *(f"{attention}.{layer}" for attention in ("self_attn", "cross_attn") for layer in "qkvo"),
@@ -273,36 +270,38 @@ class LightWAM(PolicyModule):
         """Unweighted losses by name."""
         return OBJECTIVES[self.config.objective](self, batch, draws)
 
+    @torch.no_grad()
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One chunk per row, physical units, of the steps that are used. Deterministic: the generators are not used."""
-        return self.answer(query, self.expert)
+        return answer(query, self.states, self.expert, self.normalizer, self.data.horizon)
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """LoRA merged into the weights it is added to; the expert's pooling folded (folded_expert.py)."""
-        return ("merged_lora", "folded_expert")
+        """See fused.py and folded_expert.py."""
+        return tuple(NEEDS)
 
     def actor(self, passes: Collection[str]) -> Actor:
-        """`act` with these passes, on a copy.
+        """`act` with these passes; itself without any.
 
-        The copy shares all tensors but those that are merged or folded. In float32 chunks agree to about 1e-6 of their
-        size; in bfloat16 merged weights are rounded once and not twice, which moves chunks by as much as bfloat16
-        itself does.
+        Tensors that no pass changes are shared. In float32 chunks agree to about 1e-6 of their size; in bfloat16
+        weights are folded before they are rounded, which moves chunks by as much as bfloat16 itself does.
+        Raises BadInput where a pass misses one that it builds on.
         """
+        expect_passes(passes, NEEDS)
+        if not passes:
+            return self.act
+        normalizer, horizon = self.normalizer, self.data.horizon
+        expert = FoldedExpert(self.expert, horizon) if "folded_expert" in passes else self.expert
+        if "fused_blocks" in passes:
+            taps = self.config.adapters.layers
+            look = fused_look(self.dit, self.proprio_encoder, normalizer, taps, passes)
+            return FusedActor(look, expert, normalizer, horizon)
         policy = merge_lora(self) if "merged_lora" in passes else self
-        if "folded_expert" not in passes:
-            return policy.act
-        expert = FoldedExpert(policy.expert, self.data.horizon)
-        return lambda query: policy.answer(query, expert)
+        return torch.no_grad()(lambda query: answer(query, policy.states, expert, normalizer, horizon))
 
-    @torch.no_grad()
-    def answer(self, query: Query, expert: Expert) -> Float[Tensor, "b k a"]:
-        """`act` with an expert of its own."""
-        with Span("blocks"):
-            states = self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
-        with Span("expert"):
-            unit = expert(states, min(query.steps, self.data.horizon))
-        return self.normalizer.to_physical("action", unit.float(), query.embodiment)
+    def states(self, query: Query) -> States:
+        """What is seen of an observation."""
+        return self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""
