@@ -5,7 +5,7 @@ An observation is a clip of length one: it goes through the same encoder that tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -17,6 +17,7 @@ from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
+from wamkit.infer.graphs import GraphedActor, GraphedEncoder, Recorder, bucket, cuda_graph, expect_staged
 from wamkit.infer.presets import PRESETS, Preset, PresetName
 from wamkit.infer.quantise import expect_eight_bits, quantised
 from wamkit.infer.sealing import seal, weightless
@@ -51,6 +52,9 @@ class Engine(ClientPolicy, Generic[P]):
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
         self._answer = _actor(policy, way, device)
+        self._size: Callable[[int], int] = int  # of a batch: that of what is asked
+        if way.graphs and device.type == "cuda":
+            self._replay(cuda_graph)
         seal(policy)
         available = torch.get_num_threads()
         self.threads = fastest(policy, available) if device.type == "cpu" else available
@@ -67,7 +71,14 @@ class Engine(ClientPolicy, Generic[P]):
         with threads(self.threads):
             return self._act(observations)
 
-    def _act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
+    def _replay(self, record: Recorder) -> None:
+        """From now on work of the device is recorded and replayed."""
+        self._acting_encoder = GraphedEncoder(self._acting_encoder, self.device, record)
+        self._answer = GraphedActor(expect_staged(self._answer), self.device, record)
+        self._size = bucket
+
+    def _act(self, asked: Sequence[Observation]) -> list[ActionChunk]:
+        observations = [*asked, *[asked[-1]] * (self._size(len(asked)) - len(asked))]
         robot = self.spec(observations[0].embodiment)
         generators = [torch.Generator().manual_seed(o.noise_seed) for o in observations]
         with Span("images"):
@@ -78,7 +89,7 @@ class Engine(ClientPolicy, Generic[P]):
         query = replace(query, prefix=prefix.to(self.device), delay=observations[0].delay, steps=self.steps)
         actions = self._answer(query)[:, : robot.horizon, : robot.action_dim]
         with Span("copy"):
-            chunks = actions.float().cpu().numpy()
+            chunks = actions[: len(asked)].float().cpu().numpy()
         return [ActionChunk(chunk) for chunk in chunks]
 
     def spec(self, robot: str) -> DataSpec:

@@ -38,5 +38,5 @@ PRESETS: Mapping[PresetName, Preset] = {
     "exact": Preset(passes=True),
     "fast": Preset(passes=True, precision=torch.bfloat16, graphs=True),
     "small": Preset(passes=True, precision=torch.bfloat16, weights="int8"),
-    "float8": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="float8"),
+    "float8": Preset(passes=True, precision=torch.bfloat16, weights="float8"),
 }

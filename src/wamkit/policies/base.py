@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +34,24 @@ from wamkit.wan.prompts import Prompt
 
 FORESIGHT = ("subgoal", "latent")
 """Sections of a run's page (report/run_page.py) for policies that predict a subgoal by a latent action."""
+
+
+@runtime_checkable
+class StagedActor(Protocol):
+    """An Actor that says which of its work is the device's alone, so that it may be recorded (infer/graphs.py)."""
+
+    def __call__(self, query: Query) -> Tensor:
+        """`compute` of `prepare`."""
+
+    def prepare(self, query: Query) -> Query:
+        """With all that needs the host done, its results among `inputs` as tensors on the device, batched or not: noise
+        is drawn, the instruction is looked up."""
+
+    def compute(self, query: Query) -> Tensor:
+        """Chunks of a prepared query, by the same operations for all of the same shapes; nothing is read on the host.
+
+        Neither generators nor instructions are used.
+        """
 
 
 @dataclass(frozen=True)

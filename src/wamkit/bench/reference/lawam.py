@@ -37,7 +37,7 @@ def twin(policy: LaWAM) -> Actor:
     @torch.inference_mode()
     def answer(query: Query) -> Tensor:
         tokens = query.inputs["tokens"][:, : int(query.inputs["length"])]  # one prompt is not padded
-        return official.answer(replace(query, inputs=query.inputs | {"tokens": tokens}))
+        return official(replace(query, inputs=query.inputs | {"tokens": tokens}))
 
     return one_by_one(answer)
 

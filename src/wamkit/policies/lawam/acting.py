@@ -76,18 +76,30 @@ class Acting:
             config.expert.tokens,
         )
 
-    @torch.no_grad()
-    def answer(self, query: Query) -> Float[Tensor, "b k a"]:
+    def __call__(self, query: Query) -> Float[Tensor, "b k a"]:
         """One chunk per row, physical units. What lies past a robot's own chunk is of no use."""
+        return self.compute(self.prepare(query))
+
+    def prepare(self, query: Query) -> Query:
+        """With what is drawn: a latent action, where the expert is shown that of nothing; noise [b k a].
+
+        Noise of the whole padded chunk, however much of it is sampled, so that all samplers begin with the same.
+        """
+        size, drawn = self.config.expert, DRAWN[self.config.subgoal](self, query)
+        noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
+        return replace(query, inputs=query.inputs | drawn | {"noise": noise})
+
+    @torch.no_grad()
+    def compute(self, query: Query) -> Float[Tensor, "b k a"]:
+        """The answer to a prepared query."""
         with Span("blocks"):
             sight = self.see(query.inputs)
-            subgoal = SHOWN[self.config.subgoal](self, sight, query)
+            subgoal = SHOWN[self.config.subgoal](self, sight, query.inputs)
         condition = self.condition(sight, subgoal, query.hz, query.embodiment, self.tokens)
-        # Of the whole padded chunk, however much of it is sampled, so that all samplers begin with the same.
-        size = self.config.expert
-        noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
         with Span("expert"):
-            unit = self.sample(noise, condition)[:, : self.data.horizon, : self.data.action_dim]
+            unit = self.sample(query.inputs["noise"], condition)[
+                :, : self.data.horizon, : self.data.action_dim
+            ]
         unit = CLIPPED[self.config.clip_actions](unit.float())
         return self.normalizer.to_physical("action", unit, query.embodiment)
 
@@ -133,21 +145,28 @@ PASSES: Mapping[str, Callable[[LaWAM, Acting], Acting]] = {
 }
 
 
-def _predicted(acting: Acting, sight: Sight, query: Query) -> Tensor:
-    return sight.subgoal
+def _nothing(acting: Acting, query: Query) -> Tree:
+    return {}
 
 
-def _of_a_random_code(acting: Acting, sight: Sight, query: Query) -> Tensor:
+def _a_random_code(acting: Acting, query: Query) -> Tree:
     # A query alone has no other samples; latent actions are regularized to standard normal numbers.
-    return acting.world(sight.now, noise_rows(sight.code.shape[1:], query.generators, sight.code.device))
+    code = (acting.config.latent.code,)
+    return {"random_code": noise_rows(code, query.generators, query.hz.device)}
 
+
+# What is drawn for the subgoals below.
+DRAWN: Mapping[str, Callable[[Acting, Query], Tree]] = {
+    **dict.fromkeys(("predicted", "none", "oracle"), _nothing),
+    "shuffled": _a_random_code,
+}
 
 # What an ablation's expert is shown as the subgoal when it acts (SUBGOALS of policy.py); the true one is not known.
-SHOWN: Mapping[str, Callable[[Acting, Sight, Query], Tensor]] = {
-    "predicted": _predicted,
-    "none": lambda acting, sight, query: sight.now,
-    "oracle": _predicted,
-    "shuffled": _of_a_random_code,
+SHOWN: Mapping[str, Callable[[Acting, Sight, Tree], Tensor]] = {
+    "predicted": lambda acting, sight, inputs: sight.subgoal,
+    "none": lambda acting, sight, inputs: sight.now,
+    "oracle": lambda acting, sight, inputs: sight.subgoal,
+    "shuffled": lambda acting, sight, inputs: acting.world(sight.now, inputs["random_code"]),
 }
 
 CLIPPED: Mapping[bool, Callable[[Tensor], Tensor]] = {True: lambda x: x.clamp(-1, 1), False: lambda x: x}

@@ -272,7 +272,7 @@ class LaWAM(PolicyModule):
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One chunk per row, physical units. What lies past a robot's own chunk is of no use."""
-        return self.acting.answer(query)
+        return self.acting(query)
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -284,7 +284,7 @@ class LaWAM(PolicyModule):
         acting = self.acting
         for name in passes:
             acting = PASSES[name](self, acting)
-        return acting.answer
+        return acting
 
     def see(self, inputs: Tree) -> Sight:
         """What it makes of an observation."""
