@@ -148,10 +148,11 @@ def _work(found: Latency) -> str:
 def _gate(found: Latency) -> str:
     if not found.gate:
         return ""
+    wanted = "is allowed" if found.gate.binding else "is wanted of weights that are not quantised"
     errors = ", ".join(f"{name} {error:.1e}" for name, error in found.gate.errors.items())
     return (
         f"## Agreement\n\nError of the chunks, root mean square over that of the chunks: {errors}; at most "
-        f'{found.gate.allowed:.1e} is allowed. "{TWIN}" is our twin of it (src/wamkit/bench/reference), not the '
+        f'{found.gate.allowed:.1e} {wanted}. "{TWIN}" is our twin of it (src/wamkit/bench/reference), not the '
         "official program."
     )
 
