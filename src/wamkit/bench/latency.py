@@ -11,6 +11,7 @@ import torch
 
 from wamkit.bench.agreement import Agreement, agreement, answers, float32_chunks, needs_float32
 from wamkit.bench.counting import Work, work_by_span
+from wamkit.bench.kernels import Kernel, kernels_of
 from wamkit.bench.limits import Hardware
 from wamkit.bench.process import Cost, Steps, in_own_process
 from wamkit.bench.subject import META, RING, Subject, asking, random_subject, subject_of
@@ -60,13 +61,15 @@ class Rung:
 @dataclass(frozen=True)
 class Latency:
     """work: counted by way and span, one observation. limit: seconds by span at the device's peaks, of the preset's
-    work. gate: None without a reference. memory: bytes, at most, on a GPU while it was asked; 0 on a processor."""
+    work. gate: None without a reference. kernels: of a GPU, by way, of one observation. memory: bytes, at most, on a
+    GPU while it was asked; 0 on a processor."""
 
     batches: Sequence[Batch]
     work: Mapping[str, Mapping[str, Work]]
     limit: Mapping[str, float]
     gate: Agreement | None
     ladder: Sequence[Rung]
+    kernels: Mapping[str, Sequence[Kernel]]
     memory: int
 
 
@@ -83,7 +86,7 @@ def measure(subject: Subject, asked: Asked, hardware: Hardware) -> Latency:
         binding = PRESETS[asked.preset].weights == "stored"
         gate = replace(agreement(subject, slow, fast, exact), binding=binding)
         if not gate.passed:
-            return Latency((), {}, {}, gate, (), 0)
+            return Latency((), {}, {}, gate, (), {}, 0)
     cuda = subject.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(subject.device)
@@ -92,7 +95,8 @@ def measure(subject: Subject, asked: Asked, hardware: Hardware) -> Latency:
     counted = count(subject.run, asked)
     limit = {name: hardware.seconds(work, subject.precision) for name, work in counted[asked.preset].items()}
     rungs = ladder(subject, asked.rounds) if asked.ladder else ()
-    return Latency(batches, counted, limit, gate, rungs, memory)
+    busy = {name: kernels_of(job(subject, engine, 1), subject.device) for name, engine in engines.items()}
+    return Latency(batches, counted, limit, gate, rungs, busy, memory)
 
 
 def _batch(subject: Subject, engines: Mapping[str, Engine[Any]], size: int, asked: Asked) -> Batch:

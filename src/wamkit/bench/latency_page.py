@@ -13,6 +13,7 @@ from wamkit.bench.process import GIB, Cost
 from wamkit.bench.results import shown, table
 from wamkit.spans import PARTS
 
+MOST_KERNELS = 20
 GATE_FAILED = """The gate failed, so nothing was timed: the two ways do not give the same chunks.
 
 {gate}
@@ -61,7 +62,11 @@ def page(
     gate = _gate(found)
     if found.gate and not found.gate.passed:
         return f"# {title}\n\n{shown(facts)}\n\n" + GATE_FAILED.format(gate=gate)
-    more = [part for part in (gate, _official(found, official), _ladder(found), _cold(found, cold)) if part]
+    more = [
+        part
+        for part in (gate, _official(found, official), _kernels(found), _ladder(found), _cold(found, cold))
+        if part
+    ]
     return PAGE.format(
         title=title,
         facts=shown(facts),
@@ -165,6 +170,22 @@ def _official(found: Latency, seconds: Sequence[float]) -> str:
         f"## The official code\n\nMeasured by the program that was named: {1e3 * median(seconds):.2f} ms, the median "
         f"of {len(seconds)} queries, {median(seconds) / own:.2f} times ours. It was not measured in turns with it."
     )
+
+
+def _kernels(found: Latency) -> str:
+    """Of a GPU: how long it is busy, and with what."""
+    pages = []
+    for name, kernels in found.kernels.items():
+        if kernels:
+            busy, started = sum(kernel.seconds for kernel in kernels), sum(kernel.count for kernel in kernels)
+            rows = [
+                [of.name[:80], f"{of.count:.1f}", f"{1e3 * of.seconds:.3f}"] for of in kernels[:MOST_KERNELS]
+            ]
+            pages.append(
+                f"{name}: {started:.0f} kernels and copies, busy for {1e3 * busy:.2f} ms.\n\n"
+                + table(("kernel", "times per query", "ms per query"), rows)
+            )
+    return "\n\n".join(["## Kernels of one observation", *pages]) if pages else ""
 
 
 def _ladder(found: Latency) -> str:
