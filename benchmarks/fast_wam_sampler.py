@@ -33,6 +33,7 @@ from wamkit.data.statistics import Stats
 from wamkit.flow import Grid, Shift
 from wamkit.infer.engine import Engine
 from wamkit.io.provenance import machine, revision, versions
+from wamkit.nn.wavefront import walked
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
@@ -104,7 +105,8 @@ def _ours(networks: Networks) -> dict[str, int]:
     sampler, asked = FusedSampler(networks, STEPS), libero(networks, batch=1)
     kept = sampler.begin(*asked)  # positions are laid out at the first query of a shape
     whole = count(lambda: sampler.sample(*asked))
-    return {"query": whole, "action steps": count(lambda: sampler.chunk(asked[2].action, kept))}
+    steps = count(lambda: [walked(sampler.act(asked[2].action, step, kept)) for step in range(STEPS)])
+    return {"query": whole, "action steps": steps}
 
 
 @torch.inference_mode()

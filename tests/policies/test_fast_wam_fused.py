@@ -1,4 +1,4 @@
-"""The fast sampler gives the plain sampler's chunks, and hands the device a third of the official operations."""
+"""The fast sampler gives the plain sampler's chunks, and hands the device a fifth of the official operations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import gc
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from wamkit.bench.counting import Operations
 from wamkit.bench.reference import fast_wam as official_sampler
 from wamkit.infer.engine import Engine
 from wamkit.nn.rope import GridRotary, LineRotary
+from wamkit.nn.wavefront import Walk, in_turns, walked
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise, Sample, sample
@@ -146,6 +149,18 @@ def test_made_again_after_training_it_knows_the_new_weights() -> None:
     assert_same(FusedSampler(policy, 3).sample(present, context, noise), plain)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_networks_that_take_turns_give_what_they_give_one_after_the_other(name: str) -> None:
+    def one_after_the_other(ahead: Walk[Any], behind: Walk[Any], layers: int) -> tuple[Any, Any]:
+        return walked(ahead), walked(behind)
+
+    policy = tiny_policy(tiny_config(variant=name))
+    asked = query(policy, 2)
+    mine, other = (FusedSampler(policy, 3, way).sample(*asked) for way in (in_turns, one_after_the_other))
+    assert torch.equal(mine.action, other.action)
+    assert torch.equal(mine.future, other.future)
+
+
 def test_bfloat16_stays_close() -> None:
     policy = tiny_policy(tiny_config(variant="joint"))
     present, context, noise = query(policy, 2)
@@ -185,16 +200,15 @@ def test_a_visibility_that_is_no_slice_is_refused() -> None:
         lay_out(sees, 2, 2, 3, 4, GridRotary(20), LineRotary(20))
 
 
-# operations; how many there are depends on depth and dtype, not on width, so most are counted on a narrow network
+# operations; how many there are depends on depth, dtype and kind of device, not on width: most are of a narrow network
 
 DEPTH = SIZES["5B"].layers
 NARROW = replace(SIZES["5B"], width=48, ffn=32, heads=2, head_dim=20, text_dim=16, time_dim=16)
 
 
-@pytest.fixture(scope="module")
-def narrow() -> Networks:
+def narrow(device: str) -> Networks:
     config = FastWAMConfig(size=NARROW, action_width=24, action_ffn=32)
-    return Networks.build(config, DEPTH, torch.device("cpu"), torch.bfloat16)
+    return Networks.build(config, DEPTH, torch.device(device), torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -205,7 +219,10 @@ class Counted:
     steps: Operations
 
 
-def official(networks: Networks, steps: int) -> Counted:
+@cache
+def official() -> Counted:
+    """Ten steps; counted on the processor, which is handed the same and sooner done than "meta"."""
+    networks, steps = narrow("cpu"), 10
     present, context, noise = libero(networks, batch=1)
     cache = official_sampler.prefill(networks.dit, present, context)
     with Operations() as query:
@@ -216,18 +233,20 @@ def official(networks: Networks, steps: int) -> Counted:
 
 
 def ours(networks: Networks, name: str, steps: int) -> Counted:
+    """On the meta device, as on CUDA."""
     networks = replace(networks, acting=VARIANTS[name])
     sampler, asked = FusedSampler(networks, steps), libero(networks, batch=1)
     kept = sampler.begin(*asked)  # positions are laid out at the first query of a shape
     with Operations() as query:
         sampler.sample(*asked)
     with torch.inference_mode(), Operations() as chunk:
-        sampler.chunk(asked[2].action, kept)
+        for step in range(steps):
+            walked(sampler.act(asked[2].action, step, kept))
     return Counted(query, chunk)
 
 
-def test_the_twin_does_the_official_work(narrow: Networks) -> None:
-    assert official(narrow, 10).steps.total() == pytest.approx(COUNTED_OFFICIALLY, rel=0.02)
+def test_the_twin_does_the_official_work() -> None:
+    assert official().steps.total() == pytest.approx(COUNTED_OFFICIALLY, rel=0.02)
     policy = tiny_policy(tiny_config())
     present, context, noise = query(policy, 2)
     with torch.no_grad():
@@ -235,25 +254,26 @@ def test_the_twin_does_the_official_work(narrow: Networks) -> None:
     assert_same(official_sampler.sample(policy, present, context, noise, 10), plain)
 
 
-@pytest.mark.parametrize("name", ["fast", "no_video"])
-def test_a_third_of_the_official_operations(narrow: Networks, name: str) -> None:
-    mine = ours(narrow, name, 10)
-    assert 3 * mine.steps.total() <= COUNTED_OFFICIALLY
-    assert 3 * mine.query.total() <= official(narrow, 10).query.total()
-    assert mine.steps.total() == 10 * (24 * DEPTH + 5)
+def test_a_fifth_of_the_official_operations() -> None:
+    mine = ours(narrow("meta"), "fast", 10)
+    assert 5 * mine.steps.total() <= COUNTED_OFFICIALLY
+    assert 5 * mine.query.total() <= official().query.total()
+    assert mine.query.total() <= 5000
+    assert mine.steps.total() == 10 * (13 * DEPTH + 6)
 
 
-def test_full_size_has_the_same_operations(narrow: Networks) -> None:
+def test_full_size_has_the_same_operations() -> None:
     meta = Networks.build(FastWAMConfig(), DEPTH, torch.device("meta"), torch.bfloat16)
-    assert ours(meta, "fast", 1).query.counts == ours(narrow, "fast", 1).query.counts
+    assert ours(meta, "fast", 1).query.counts == ours(narrow("meta"), "fast", 1).query.counts
 
 
-@pytest.mark.parametrize(("name", "steps", "encoded"), [("fast", 10, 1), ("joint", 20, 1), ("idm", 20, 2)])
-def test_nothing_is_masked_joined_or_computed_in_vain(
-    narrow: Networks, name: str, steps: int, encoded: int
-) -> None:
-    counts = ours(narrow, name, 10).query.counts
+@pytest.mark.parametrize(
+    ("name", "steps", "encoded"), [("fast", 2, 1), ("no_video", 2, 1), ("joint", 4, 1), ("idm", 4, 2)]
+)
+def test_nothing_is_masked_joined_or_computed_in_vain(name: str, steps: int, encoded: int) -> None:
+    counts = ours(narrow("meta"), name, 2).query.counts
     assert not {"boolean mask", "cat.default"} & counts.keys()
     finished = steps * DEPTH + encoded * (DEPTH - 1)  # of clean frames the last block's output is not needed
     assert counts["attention"] == 2 * finished
-    assert counts["gelu.default"] == finished + 2  # and once for the context of each network
+    assert counts["linear_gelu.default"] == finished
+    assert counts["gelu.default"] == 2  # once for the context of each network

@@ -3,19 +3,18 @@
 Computed once, since it depends on the weights alone: the modulation of every block at each of the network's times. All
 samples of a batch share these times, so a modulation row is one vector, and a norm with its modulation is one layer
 norm that has that row as its weights. Stacked once: weights that are applied to the same input.
-What is left of a pass is 24 operations a block. One product makes queries, keys and values; they are normed, rotated
-and written together into one buffer per block, each group behind those that it looks at. So whatever a group sees is
-one slice of one buffer: nothing is concatenated or masked.
+What is left of a pass is 13 operations a block, or 24 on a processor (nn/fused_ops.py). One product makes queries,
+keys and values; they are normed, rotated and written together into one buffer per block, each group behind those that
+it looks at. So whatever a group sees is one slice of one buffer: nothing is concatenated or masked.
 
 It knows nothing about latents, actions or samplers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -24,6 +23,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from wamkit.nn.attention import Visibility, join_heads, split_heads
+from wamkit.nn.fused_ops import add_norm_, linear_gelu, normalize_, place_heads_
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.nn.sinusoid import Sinusoid
 from wamkit.nn.stack import stack
@@ -41,12 +41,28 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True)
+class Place:
+    """A group in the buffer of one block. qkv: its own; q [b n s e]: its queries; k, v: all that it sees."""
+
+    qkv: Float[Tensor, "b 3 s n e"]
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    rotary: Complex[Tensor, "s 3 1 half"]
+
+
+@dataclass(frozen=True)
 class Slot:
     """Where a group lies in the buffers, and how its q, k and v are rotated. It sees all up to its own end."""
 
     start: int
     end: int
     rotary: Complex[Tensor, "s 3 1 half"]
+
+    def of(self, buffer: Float[Tensor, "b 3 rows n e"]) -> Place:
+        """The group in a buffer."""
+        q, k, v = buffer[:, :, : self.end].transpose(2, 3).unbind(1)
+        return Place(buffer[:, :, self.start : self.end], q[:, :, self.start :], k, v, self.rotary)
 
 
 Layout = Mapping[str, Slot]
@@ -66,74 +82,107 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class QueryState:
-    """What is kept during a query. buffers: per block q, k, v [b 3 rows n e] of all groups, each in its slot.
+    """What is kept during a query, per group and block: its place in the block's buffer, and the text as it sees it.
 
-    context: per group and block, the text as that group's network sees it.
+    A buffer has q, k, v [b 3 rows n e] of all groups, each in its slot.
     """
 
-    layout: Layout
-    buffers: tuple[Tensor, ...]
+    places: Mapping[str, tuple[Place, ...]]
     context: Mapping[str, tuple[Seen, ...]]
 
 
 class FusedBlock:
-    """A block as acting needs it. modulation: what the network adds to the block's own, by time.
+    """A block as acting needs it.
 
-    rows: by time (shift, 1 + scale, gate) of self-attention and of the MLP, [d] each.
+    A layer norm follows every sum and is made with it. So a block begins with its input normed already, and ends with
+    the first norm of the next one.
+    rows: by time (shift, 1 + scale, gate) of self-attention and of the MLP, and (shift, 1 + scale) of the next block's
+    self-attention, [d] each (see `rows_by_time`).
     """
 
-    def __init__(self, block: Block, modulation: Float[Tensor, "r 6 d"]) -> None:
+    def __init__(self, block: Block, rows: Float[Tensor, "r 8 d"]) -> None:
         attention, cross = block.self_attn, block.cross_attn
         self.eps, self.heads = block.norm1.eps, attention.heads
         self.weight, self.bias = stack((attention.q, attention.k, attention.v))
         # the layers that are used as they are, one by one: a reference to the block would keep its q, k and v
         self.out, self.cross_q, self.cross_out = attention.o, cross.q, cross.o
-        self.cross_norm, self.ffn = block.norm3, block.ffn
+        self.cross_norm = block.norm3
+        self.wide, self.narrow = cast(nn.Linear, block.ffn[0]), cast(nn.Linear, block.ffn[2])
         # normalize_ divides by the length, an RMS norm by the length / sqrt(width); v is not normed
-        q, k = (norm.weight.to(modulation.dtype) for norm in (attention.norm_q, attention.norm_k))
+        q, k = (norm.weight.to(rows.dtype) for norm in (attention.norm_q, attention.norm_k))
         self.norm = torch.stack([len(q) ** 0.5 * q, len(k) ** 0.5 * k, torch.ones_like(q)])
-        self.floor = modulation.new_tensor((len(q) * attention.norm_q.eps) ** 0.5)
-        rows = block.modulation + modulation
-        rows[:, [1, 4]] += 1  # scales
+        self.floor = rows.new_tensor((len(q) * attention.norm_q.eps) ** 0.5)
         self.rows: tuple[Rows, ...] = tuple(row.unbind() for row in rows.to(self.weight.dtype).unbind())
+        self.ungated = torch.ones_like(self.rows[0][0])
 
-    def project(self, x: Float[Tensor, "b s d"], time: int, slot: Slot, buffer: Tensor) -> None:
-        """Queries, keys and values of self-attention, written to the slot."""
+    def enter(self, x: Float[Tensor, "b s d"], time: int) -> Float[Tensor, "b s d"]:
+        """Normed, as the block begins with."""
         shift, scale, *_ = self.rows[time]
-        u = F.layer_norm(x, shift.shape, scale, shift, self.eps)
-        qkv = F.linear(u, self.weight, self.bias).unflatten(-1, (3, -1))
-        normalize_(qkv[..., :2, :], self.floor)
-        # v is multiplied and rotated too, by ones: one operation for all three costs less than two for q and k. The
-        # product with `norm` is float32, as rotation has to be; writing to the buffer rounds.
-        pairs = (qkv * self.norm).unflatten(-1, (self.heads, -1, 2))
-        torch.view_as_complex(pairs).mul_(slot.rotary)
-        buffer[:, :, slot.start : slot.end].copy_(pairs.flatten(-2).transpose(1, 2))
+        return F.layer_norm(x, shift.shape, scale, shift, self.eps)
+
+    def project(self, u: Float[Tensor, "b s d"], place: Place) -> None:
+        """Queries, keys and values of self-attention, written to their place."""
+        qkv = F.linear(u, self.weight, self.bias)
+        place_heads_(place.qkv, qkv, self.norm, self.floor, place.rotary)
 
     def finish(
-        self, x: Float[Tensor, "b s d"], time: int, slot: Slot, buffer: Tensor, context: Seen
+        self, x: Float[Tensor, "b s d"], time: int, place: Place, context: Seen
     ) -> Float[Tensor, "b s d"]:
-        """Self-attention over all up to the slot's end, and everything after it."""
-        _, _, gate1, shift2, scale2, gate2 = self.rows[time]
-        q, k, v = buffer[:, :, : slot.end].transpose(2, 3).unbind(1)
-        attended = F.scaled_dot_product_attention(q[:, :, slot.start :], k, v)
-        x = torch.addcmul(x, gate1, self.out(join_heads(attended)))
+        """Self-attention and everything after it: x becomes the block's output. Returns that, normed for the next."""
+        _, _, gate1, shift2, scale2, gate2, shift, scale = self.rows[time]
+        attended = self.out(join_heads(F.scaled_dot_product_attention(place.q, place.k, place.v)))
+        cross = self.cross_norm
+        u = add_norm_(x, attended, gate1, cross.weight, cross.bias, self.eps)
 
-        q = split_heads(normalize_(self.cross_q(self.cross_norm(x)), self.floor), self.heads)
+        q = split_heads(normalize_(self.cross_q(u), self.floor), self.heads)
         seen = F.scaled_dot_product_attention(q, context.k, context.v, context.bias)
-        x.add_(self.cross_out(join_heads(seen)))
+        u = add_norm_(x, self.cross_out(join_heads(seen)), self.ungated, scale2, shift2, self.eps)
 
-        u = F.layer_norm(x, shift2.shape, scale2, shift2, self.eps)
-        return torch.addcmul(x, gate2, self.ffn(u))
+        hidden = linear_gelu(u, self.wide.weight, self.wide.bias)
+        return add_norm_(x, self.narrow(hidden), gate2, scale, shift, self.eps)
+
+
+def blockwise(
+    x: Float[Tensor, "b s d"], layers: Sequence[tuple[FusedBlock, Place, Seen]], time: int
+) -> Iterator[None]:
+    """Blocks on the tokens of a group, which x becomes: it is written over.
+
+    Stops wherever keys and values of a block lie in their place. What is not asked for is not computed.
+    """
+    u = layers[0][0].enter(x, time)
+    for block, place, context in layers:
+        block.project(u, place)
+        yield
+        u = block.finish(x, time, place, context)
 
 
 def run_blocks(
-    x: Float[Tensor, "b s d"], layers: Iterable[tuple[FusedBlock, Tensor, Seen]], time: int, slot: Slot
+    x: Float[Tensor, "b s d"], layers: Sequence[tuple[FusedBlock, Place, Seen]], time: int
 ) -> Float[Tensor, "b s d"]:
-    """Blocks on the tokens of a group, each with its buffer and what its cross-attention looks at."""
-    for block, buffer, context in layers:
-        block.project(x, time, slot, buffer)
-        x = block.finish(x, time, slot, buffer, context)
+    """`blockwise` without a stop; returns x, which is written over."""
+    for _ in blockwise(x, layers, time):
+        pass
     return x
+
+
+def fuse(blocks: Sequence[Block], modulation: Float[Tensor, "r 6 d"]) -> list[FusedBlock]:
+    """Blocks that follow each other. modulation: what the network adds to their own, by time."""
+    rows = rows_by_time(blocks, modulation)
+    return [FusedBlock(block, own) for block, own in zip(blocks, rows, strict=True)]
+
+
+def rows_by_time(blocks: Sequence[Block], modulation: Float[Tensor, "r 6 d"]) -> list[Float[Tensor, "r 8 d"]]:
+    """The rows of every block: its own with the network's `modulation`, and those of the norm that follows it.
+
+    No block follows the last; its output is normed without modulation, and nobody looks at that.
+    """
+    rows = [block.modulation + modulation for block in blocks]
+    for each in rows:
+        each[:, [1, 4]] += 1  # scales
+    plain = torch.zeros_like(modulation[:, :2])
+    plain[:, 1] = 1
+    following = [*(each[:, :2] for each in rows[1:]), plain]
+    return [torch.cat(pair, dim=1) for pair in zip(rows, following, strict=True)]
 
 
 class FusedContext:
@@ -172,23 +221,15 @@ class FusedNetwork:
     def __init__(self, network: Network, times: Float[Tensor, " r"]) -> None:
         self.time, modulation = modulation_at(network, times)
         blocks = list(cast(Iterable[Block], network.blocks))
-        self.blocks = [FusedBlock(block, modulation) for block in blocks]
+        self.blocks = fuse(blocks, modulation)
         self.context = FusedContext(network.text_embedding, blocks)
 
-    def run(
+    def blockwise(
         self, x: Float[Tensor, "b s d"], group: str, time: int, state: QueryState
-    ) -> Float[Tensor, "b s d"]:
-        """All blocks on the tokens of a group at the flow time of that number."""
-        return self._run(x, group, time, state, len(self.blocks))
-
-    def prefill(self, x: Float[Tensor, "b s d"], group: str, time: int, state: QueryState) -> None:
-        """Write keys and values of a group to its slot. The last block's output is not computed."""
-        x = self._run(x, group, time, state, len(self.blocks) - 1)
-        self.blocks[-1].project(x, time, state.layout[group], state.buffers[-1])
-
-    def _run(self, x: Tensor, group: str, time: int, state: QueryState, stop: int) -> Tensor:
-        layers = zip(self.blocks, state.buffers, state.context[group], strict=True)
-        return run_blocks(x, islice(layers, stop), time, state.layout[group])
+    ) -> Iterator[None]:
+        """All blocks on the tokens of a group at the flow time of that number (see `blockwise`)."""
+        layers = zip(self.blocks, state.places[group], state.context[group], strict=True)
+        return blockwise(x, list(layers), time)
 
 
 def modulation_at(
@@ -233,12 +274,3 @@ def slot_at(start: int, table: Float[Tensor, "s half 2"]) -> Slot:
     rotary = torch.view_as_complex(table)
     rotaries = torch.stack([rotary, rotary, torch.ones_like(rotary)], dim=1)[:, :, None]  # s 3 1 e/2
     return Slot(start, start + len(rotary), rotaries)
-
-
-def normalize_(x: Float[Tensor, "..."], floor: Float[Tensor, ""]) -> Float[Tensor, "..."]:
-    """x / hypot(|x|, floor) along the last axis, in place; the length is taken in floor's dtype.
-
-    A root-mean-square norm is sqrt(width) times this with floor sqrt(width eps), times its weight.
-    """
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=floor.dtype)
-    return x.div_(torch.hypot(length, floor))

@@ -9,12 +9,14 @@ It knows nothing about units, observations or where noise comes from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wamkit.nn.wavefront import Together, Walk, in_span, in_turns, walked
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
 from wamkit.spans import Span
 from wamkit.wan.dit import PATCH, fold
@@ -30,10 +32,12 @@ class FusedSampler:
     others are shared with it. While both exist, the copies are a third of the weights (Fast-WAM in bfloat16: 12 GB and
     4 GB beside them). Nothing here refers to the originals of what was copied, so they go with the policy.
     To be made again when weights change, or move to another device or dtype.
+    together: how the two networks take turns where actions look at frames that are just being computed.
     """
 
     @torch.no_grad()
-    def __init__(self, policy: Networks, steps: int) -> None:
+    def __init__(self, policy: Networks, steps: int, together: Together = in_turns) -> None:
+        self.together = together
         self.sees, self.imagines = policy.acting.sees, policy.acting.imagines
         dit, action = policy.dit, policy.action
         self.size, self.dtype = dit.size, action.head.weight.dtype
@@ -56,9 +60,7 @@ class FusedSampler:
         """A chunk for every row, sampled as the policy's variant says."""
         with Span("text"):
             state = self.begin(present, context, noise)
-        with Span("blocks"):
-            self.encode("present", present, state)
-        return SAMPLERS[self.imagines](self, noise, state)
+        return SAMPLERS[self.imagines](self, present, noise, state)
 
     @torch.inference_mode()
     def begin(self, present: Tensor, context: Tensor, noise: Noise) -> QueryState:
@@ -70,62 +72,74 @@ class FusedSampler:
         rows = max(slot.end for slot in layout.values())
         each = (size.layers, len(present), 3, rows, size.heads, size.head_dim)
         buffers = torch.empty(each, dtype=self.dtype, device=present.device).unbind()
+        places = {group: tuple(slot.of(buffer) for buffer in buffers) for group, slot in layout.items()}
         seen = dict.fromkeys(layout, self.video.context(context)) | {"action": self.action.context(context)}
-        return QueryState(layout, buffers, seen)
+        return QueryState(places, seen)
 
-    def encode(self, group: str, latents: Float[Tensor, "b c f h w"], state: QueryState) -> None:
-        """Write keys and values of clean frames to their slot."""
-        self.video.prefill(self._tokens(latents), group, CLEAN, state)
+    # Walks: they stop in every block where keys and values of the group lie in their slot.
 
+    @in_span("blocks")
+    def encode(self, group: str, latents: Float[Tensor, "b c f h w"], state: QueryState) -> Walk[None]:
+        """Clean frames. The last block's output is not computed: nothing looks at it."""
+        blocks = self.video.blockwise(self._tokens(latents), group, CLEAN, state)
+        yield from islice(blocks, self.size.layers)
+
+    @in_span("blocks")
     def imagine(
         self, x: Float[Tensor, "b c f h w"], step: int, state: QueryState
-    ) -> Float[Tensor, "b c f h w"]:
+    ) -> Walk[Float[Tensor, "b c f h w"]]:
         """One step of the future. Its slot keeps the keys and values from before the step."""
-        tokens = self.video.run(self._tokens(x), "future", step, state)
+        tokens = self._tokens(x)
+        yield from self.video.blockwise(tokens, "future", step, state)
         shift, scale = self.head_rows[step]
         patches = self.video_head(F.layer_norm(tokens, shift.shape, scale, shift, self.size.eps))
         velocity = fold(patches, (x.shape[2], *grid(x)))
         return torch.add(x, velocity.float(), alpha=self.video_strides[step])
 
-    def act(self, x: Float[Tensor, "b k a"], step: int, state: QueryState) -> Float[Tensor, "b k a"]:
+    @in_span("expert")
+    def act(self, x: Float[Tensor, "b k a"], step: int, state: QueryState) -> Walk[Float[Tensor, "b k a"]]:
         """One step of the chunk."""
-        tokens = self.action.run(self.action_encoder(x.to(self.dtype)), "action", step, state)
+        tokens = self.action_encoder(x.to(self.dtype))
+        yield from self.action.blockwise(tokens, "action", step, state)
         return torch.add(x, self.action_head(tokens).float(), alpha=self.action_strides[step])
 
-    def chunk(self, x: Float[Tensor, "b k a"], state: QueryState) -> Float[Tensor, "b k a"]:
-        """All steps of the chunk."""
-        for step in range(len(self.action_strides)):
-            x = self.act(x, step, state)
+    def chunk(self, seen: Walk[None], x: Float[Tensor, "b k a"], state: QueryState) -> Float[Tensor, "b k a"]:
+        """All steps of the chunk. The first looks at `seen`, which is still to be walked."""
+        _, x = self.together(seen, self.act(x, 0, state), self.size.layers)
+        for step in range(1, len(self.action_strides)):
+            x = walked(self.act(x, step, state))
         return x
 
     def _tokens(self, latents: Tensor) -> Tensor:
         return self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
 
 
-def _nothing(sampler: FusedSampler, noise: Noise, state: QueryState) -> Sample:
-    with Span("expert"):
-        return Sample(sampler.chunk(noise.action, state), noise.video)
+def _nothing(sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState) -> Sample:
+    seen = sampler.encode("present", present, state)
+    return Sample(sampler.chunk(seen, noise.action, state), noise.video)
 
 
-def _first(sampler: FusedSampler, noise: Noise, state: QueryState) -> Sample:
+def _first(sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState) -> Sample:
+    walked(sampler.encode("present", present, state))
     future = noise.video
     for step in range(len(sampler.video_strides)):
-        future = sampler.imagine(future, step, state)
-    sampler.encode("given", future, state)
-    return Sample(sampler.chunk(noise.action, state), future)
+        future = walked(sampler.imagine(future, step, state))
+    given = sampler.encode("given", future, state)
+    return Sample(sampler.chunk(given, noise.action, state), future)
 
 
-def _alongside(sampler: FusedSampler, noise: Noise, state: QueryState) -> Sample:
+def _alongside(sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState) -> Sample:
+    walked(sampler.encode("present", present, state))
     x, future = noise.action, noise.video
     for step in range(len(sampler.video_strides)):
-        # The actions of this step look at the future as it was before this step, which is what its slot still holds.
-        future = sampler.imagine(future, step, state)
-        x = sampler.act(x, step, state)
+        # The actions of a step look at the future as it was before the step, which is what its slot still holds.
+        walks = sampler.imagine(future, step, state), sampler.act(x, step, state)
+        future, x = sampler.together(*walks, sampler.size.layers)
     return Sample(x, future)
 
 
 # by Variant.imagines
-SAMPLERS: Mapping[str, Callable[[FusedSampler, Noise, QueryState], Sample]] = {
+SAMPLERS: Mapping[str, Callable[[FusedSampler, Tensor, Noise, QueryState], Sample]] = {
     "nothing": _nothing,
     "alongside": _alongside,
     "first": _first,

@@ -27,7 +27,7 @@ from wamkit.types import Query
 from wamkit.wan.block import Block
 from wamkit.wan.dit import PATCH, PRESENT, WanDiT
 from wamkit.wan.folded_time import fold_adapter, fold_time
-from wamkit.wan.fused import FusedBlock, FusedContext, Seen, Slot, modulation_at, run_blocks, slot_at
+from wamkit.wan.fused import FusedContext, Seen, Slot, fuse, modulation_at, run_blocks, slot_at
 from wamkit.wan.kept_text import Kept, KeptText
 
 States = tuple[Tensor, ...]
@@ -188,7 +188,7 @@ class FusedLook:
     @torch.no_grad()
     def __init__(self, dit: WanDiT, stack: Stack, context: Context) -> None:
         self.context, self.adapters = context, stack.adapters
-        self.blocks = [FusedBlock(block, stack.modulation) for block in stack.blocks]
+        self.blocks = fuse(stack.blocks, stack.modulation)
         self.rotary, self.size = dit.rotary, dit.size
         self.patch, self.bias = dit.patch_embedding.weight.flatten(1), dit.patch_embedding.bias
         self._slots: dict[tuple[int, int], Slot] = {}  # by grid of a canvas; a policy has one
@@ -201,12 +201,14 @@ class FusedLook:
         """See `Look`."""
         x, slot = self.tokens(query.inputs["present"])
         text, size = self.context.seen(query), self.size
-        buffer = x.new_empty(len(x), 3, x.shape[1], size.heads, size.head_dim)  # every block writes over it
+        # every block writes over it
+        place = slot.of(x.new_empty(len(x), 3, x.shape[1], size.heads, size.head_dim))
         found, start = [], 0
         for tap, adapter in self.adapters.items():
             part = slice(start, tap + 1)
-            x = adapter(run_blocks(x, zip(self.blocks[part], repeat(buffer), text[part]), 0, slot))
-            found.append(x)
+            layers = list(zip(self.blocks[part], repeat(place), text[part], strict=False))
+            found.append(adapter(run_blocks(x, layers, 0)))
+            x = found[-1].clone()  # blocks write over their tokens
             start = tap + 1
         return tuple(found)
 
