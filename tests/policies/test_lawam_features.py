@@ -12,7 +12,9 @@ from torch import Tensor
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from wamkit_client.types import BadInput
 
+from wamkit.bench.counting import Operations
 from wamkit.policies.lawam.features import PLACE, BlockFeaturesConfig, DINOv3Config, DINOv3Size
+from wamkit.policies.lawam.fused_features import fused
 from wamkit.wan.codec import BlockCodec
 
 SIZE = DINOv3Size(width=16, blocks=3, heads=2, ffn=32, patch=4, registers=2)
@@ -137,3 +139,37 @@ def test_merged_blocks_are_one_token_each() -> None:
     expected = corner.T - corner.T.mean(1, keepdim=True)
     assert one.grid(32, 16) == (4, 2)
     assert torch.cosine_similarity(ratio, expected).min() > 1 - 1e-6
+
+
+@torch.inference_mode()
+def test_fused_dinov3_is_the_same_in_half_the_operations(tmp_path: Path) -> None:
+    tiny_dinov3(tmp_path)
+    features, images = DINOv3Config(str(tmp_path), SIZE).load(), views(3, 16, 24)
+    made = fused(features, 16, 24, None)
+    torch.testing.assert_close(
+        made(images), features(images), rtol=0, atol=1e-5 * float(features(images).max())
+    )
+    exact = features.double()(images)
+    torch.testing.assert_close(fused(features, 16, 24, None)(images).double(), exact, rtol=0, atol=1e-5)
+    half = fused(features, 16, 24, torch.bfloat16)(images)  # transformers' own takes no bfloat16 here
+    assert half.dtype == torch.float32 and 0 < float((half - exact).square().mean()) ** 0.5 < 0.03
+
+
+@torch.inference_mode()
+def test_fused_dinov3_at_full_size() -> None:
+    with torch.device("meta"):
+        features = DINOv3Config().build()
+        features.pixel_scale.to("meta")
+    images = torch.zeros(1, 256, 256, 3, dtype=torch.uint8, device="meta")
+    made, counts = fused(features.to("meta"), 256, 256, None), []
+    for one in (features, made):
+        with Operations() as counted:
+            assert one(images).shape == (1, 256, 768)
+        counts.append(counted.total())
+    assert counts[1] <= 150 < counts[0]
+
+
+@pytest.mark.parametrize("merge", [1, 2])
+def test_fused_block_features_are_the_same(merge: int) -> None:
+    features, images = BlockFeaturesConfig(27, merge).load(), views(3, 16, 32)
+    torch.testing.assert_close(fused(features, 16, 32, None)(images), features(images), rtol=0, atol=1e-5)

@@ -21,6 +21,7 @@ from wamkit.io.files import sha256
 from wamkit.io.weights import WEIGHTS
 from wamkit.policies.base import EncoderFacts, FrozenEncoder, unchanged
 from wamkit.policies.lawam.features import Features, FeaturesConfig
+from wamkit.policies.lawam.fused_features import Fused, fused
 from wamkit.policies.lawam.images import squeezed
 from wamkit.policies.lawam.latent_action import LatentSize, Teacher
 from wamkit.policies.lawam.prior import FromQwen, FromScratch
@@ -149,11 +150,12 @@ class LaWAMEncoder(FrozenEncoder):
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """device_images: views are cut and squeezed where the features are. bare_prompts: without padding."""
-        return "device_images", "bare_prompts"
+        """device_images: views are cut and squeezed where the features are. bare_prompts: without padding.
+        fused_features: see fused_features.py."""
+        return "device_images", "bare_prompts", "fused_features"
 
     def acting(self, passes: Collection[str], precision: torch.dtype | None = None) -> ActingEncoder:
-        """With these passes; features stay in their own precision."""
+        """With these passes. precision: of the fused features."""
         if not passes:
             return self
         prepare: Callable[[Tree, torch.Generator], Tree] = Squeeze(self.data)
@@ -161,7 +163,10 @@ class LaWAMEncoder(FrozenEncoder):
         text = self._prompts.bare if "bare_prompts" in passes else self._prompts
         if "device_images" in passes:
             prepare, squeeze = unchanged, partial(_squeezed_on, self.device, Squeeze(self.data))
-        return PresentEncoder(self.features, prepare, squeeze, text, self.device)
+        features: Fused = self.features
+        if "fused_features" in passes:
+            features = fused(self.features, self.data.view_height, self.data.view_width, precision)
+        return PresentEncoder(features, prepare, squeeze, text, self.device)
 
     def to(self, device: torch.device) -> LaWAMEncoder:
         """On `device`, in place."""
@@ -175,7 +180,7 @@ class LaWAMEncoder(FrozenEncoder):
 class PresentEncoder:
     """A LaWAMEncoder that sees one frame, without a teacher. squeeze: what `prepare` left to be done on the device."""
 
-    features: Features
+    features: Fused
     prepare: Callable[[Tree, torch.Generator], Tree]
     squeeze: Callable[[Tree], Tree]
     text: Callable[[Sequence[str]], Tree]

@@ -190,17 +190,21 @@ class DINOv3Features(nn.Module):
     @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "n _ _ 3"]) -> Float[Tensor, "n s d"]:
         """See above."""
-        from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
-
         scale: Any = self.pixel_scale
         pixels = (images.permute(0, 3, 1, 2) / 255.0 - scale.mean) / scale.std
         hidden = self.model.embeddings(pixels)
         positions = self.model.rope_embeddings(pixels)
-        blocks = [module for module in self.model.modules() if isinstance(module, DINOv3ViTLayer)]
-        for block in blocks[:-1]:
+        for block in layers_of(self.model)[:-1]:
             hidden = block(hidden, position_embeddings=positions)
         patches = hidden[:, 1 + self.model.config.num_register_tokens :]
         return F.layer_norm(patches, patches.shape[-1:], eps=EPS)
+
+
+def layers_of(model: Any) -> list[nn.Module]:
+    """The blocks of a DINOv3 of any version of transformers, in order."""
+    from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
+
+    return [module for module in model.modules() if isinstance(module, DINOv3ViTLayer)]
 
 
 class BlockFeatures(Tables):
@@ -225,8 +229,8 @@ class BlockFeatures(Tables):
         blocks = pixels.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).permute(0, 1, 3, 5, 2, 4)
         kept = blocks.flatten(3) @ self.basis.T  # n rows columns coefficients
         cells = kept.unflatten(2, (-1, self.merge)).unflatten(1, (-1, self.merge)).transpose(2, 3).flatten(3)
-        places = _places(*cells.shape[1:3]).to(cells).expand(len(cells), -1, -1, -1)
-        tokens = torch.cat([cells, places], dim=-1).flatten(1, 2)
+        where = places(*cells.shape[1:3]).to(cells).expand(len(cells), -1, -1, -1)
+        tokens = torch.cat([cells, where], dim=-1).flatten(1, 2)
         return F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
 
 
@@ -235,7 +239,8 @@ PLACE = 12
 the rows and over the columns."""
 
 
-def _places(rows: int, columns: int) -> Float[Tensor, "{rows} {columns} 12"]:
+def places(rows: int, columns: int) -> Float[Tensor, "{rows} {columns} 12"]:
+    """Where each token is."""
     turns = torch.tensor([1.0, 2.0, 4.0]) * math.pi / 2
     down, across = (((torch.arange(n) + 0.5) / n * 2 - 1)[:, None] * turns for n in (rows, columns))
     codes = [torch.cat([axis.sin(), axis.cos()], dim=1) for axis in (down, across)]

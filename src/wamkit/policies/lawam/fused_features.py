@@ -1,0 +1,140 @@
+"""Frozen image features for acting, of views of one size: the numbers of features.py, sooner.
+
+Computed once: where tokens are, and the embedding of patches, which takes bytes as they are. Of DINOv3's blocks,
+queries, keys and values are stacked, and scales of what a block adds are part of its weights; the last block, which no
+token passes through, is not kept. Weights are copied, none are shared.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Complex, Float, UInt8
+from torch import Tensor
+
+from wamkit.nn.attention import join_heads
+from wamkit.policies.lawam.features import (
+    EPS,
+    BlockFeatures,
+    DINOv3Features,
+    Features,
+    layers_of,
+    places,
+)
+from wamkit.policies.lawam.fused_prior import in_pairs, rotation, turned
+from wamkit.policies.lawam.patches import bytes_in_cells
+from wamkit.wan.codec import BLOCK
+
+Fused = Callable[[UInt8[Tensor, "n H W 3"]], Float[Tensor, "n s d"]]
+
+
+def fused(features: Features, height: int, width: int, precision: torch.dtype | None) -> Fused:
+    """Of views of this size. precision: of the copied weights; None: theirs."""
+    return FUSED[type(features)](features, height, width, precision)
+
+
+class FusedBlockFeatures:
+    """`BlockFeatures`; its tables are exact in any precision."""
+
+    def __init__(
+        self, features: BlockFeatures, height: int, width: int, precision: torch.dtype | None
+    ) -> None:
+        self.merge, side = features.merge, BLOCK * features.merge
+        basis = features.basis.double().unflatten(1, (3, BLOCK, BLOCK)).permute(2, 3, 1, 0).flatten(0, 2)
+        # a byte p is the colour p / 127.5 - 1
+        self.weight, self.bias = (basis / 127.5).float(), -basis.sum(dim=0).float()
+        self.places = places(height // side, width // side).flatten(0, 1).to(self.weight)
+
+    def __call__(self, images: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n s d"]:
+        """Tokens of the images, row by row."""
+        blocks = bytes_in_cells(images, BLOCK, self.merge).to(self.weight.dtype)
+        kept = torch.addmm(self.bias, blocks.flatten(0, 1), self.weight)
+        where = self.places.expand(len(images), -1, -1)
+        tokens = torch.cat([kept.view(*where.shape[:2], -1), where], dim=-1)
+        return F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
+
+
+class FusedDINOv3:
+    """`DINOv3Features`; tokens are float32 in any precision."""
+
+    def __init__(
+        self, features: DINOv3Features, height: int, width: int, precision: torch.dtype | None
+    ) -> None:
+        model, scale = features.model, features.pixel_scale
+        embedding = model.embeddings.patch_embeddings
+        self.patch, dtype = embedding.kernel_size[0], precision or embedding.weight.dtype
+        mean, std = (x.to(embedding.weight.device, torch.float64) for x in (scale.mean, scale.std))
+        weight = embedding.weight.double() / std
+        bias = embedding.bias.double() - (weight * mean).sum(dim=(1, 2, 3))
+        self.weight = (weight / 255).permute(2, 3, 1, 0).flatten(0, 2).to(dtype)  # p d
+        self.bias = bias.to(dtype)
+        self.first = torch.cat([model.embeddings.cls_token, model.embeddings.register_tokens], dim=1).to(
+            dtype
+        )
+        sight = torch.empty(1, 3, height, width, device=weight.device)
+        cosines, sines = model.rope_embeddings(sight)
+        turns = rotation(torch.atan2(sines, cosines))
+        kept = turns.new_ones(self.first.shape[1], turns.shape[1])  # class and register tokens are nowhere
+        self.rotation = torch.cat([kept, turns])[:, None]
+        self.blocks = [FusedBlock(layer, dtype) for layer in layers_of(model)[:-1]]
+
+    def __call__(self, images: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n s d"]:
+        """Tokens of the images, row by row."""
+        cells = bytes_in_cells(images, self.patch, 1).to(self.weight.dtype)
+        seen = torch.addmm(self.bias, cells.flatten(0, 1), self.weight).unflatten(0, cells.shape[:2])
+        x = torch.cat([self.first.expand(len(images), -1, -1), seen], dim=1)
+        for block in self.blocks:
+            block.run(x, self.rotation)
+        tokens = x[:, self.first.shape[1] :].float()
+        return F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
+
+
+class FusedBlock:
+    """A block of DINOv3 as acting needs it."""
+
+    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+        attention = layer.attention
+        self.heads = attention.num_heads
+        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        weights = [projection.weight for projection in projections]
+        biases = [_bias(projection) for projection in projections]
+        orders = [lambda x: in_pairs(x, self.heads)] * 2 + [lambda x: x]
+        self.weight, self.bias = (
+            torch.cat([order(x) for order, x in zip(orders, each, strict=True)]).to(dtype)
+            for each in (weights, biases)
+        )
+        self.norm1, self.norm2 = (copy.deepcopy(norm).to(dtype) for norm in (layer.norm1, layer.norm2))
+        self.out, self.mlp = copy.deepcopy(attention.o_proj), copy.deepcopy(layer.mlp)
+        for linear, scale in (
+            (self.out, layer.layer_scale1.lambda1),
+            (self.mlp.down_proj, layer.layer_scale2.lambda1),
+        ):
+            for parameter in linear.parameters():  # weight [out in], bias [out]
+                wide = scale.double().reshape(-1, *[1] * (parameter.ndim - 1))
+                parameter.data = (parameter.double() * wide).to(parameter.dtype)
+        self.out.to(dtype)
+        self.mlp.to(dtype)
+
+    def run(self, x: Float[Tensor, "n s d"], rotation: Complex[Tensor, "s 1 half"]) -> None:
+        """Changes x."""
+        qkv = F.linear(self.norm1(x), self.weight, self.bias).unflatten(-1, (3 * self.heads, -1))
+        qk, v = qkv.tensor_split([2 * self.heads], dim=2)
+        q, k = turned(qk, rotation).to(v.dtype).chunk(2, dim=2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        x += self.out(join_heads(F.scaled_dot_product_attention(q, k, v)))
+        x += self.mlp(self.norm2(x))
+
+
+def _bias(linear: Any) -> Tensor:
+    """Zeros where it has none."""
+    return linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
+
+
+FUSED: Mapping[type, Callable[..., Fused]] = {
+    BlockFeatures: FusedBlockFeatures,
+    DINOv3Features: FusedDINOv3,
+}
