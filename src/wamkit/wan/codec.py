@@ -138,7 +138,8 @@ class StillBlocks(Tables):
 
     def __init__(self, codec: BlockCodec) -> None:
         basis = codec.present_basis.unflatten(1, (3, BLOCK, BLOCK)) / _column(codec.present_std)
-        super().__init__(weight=basis, bias=-codec.present_mean / codec.present_std)
+        weight = basis.contiguous(memory_format=torch.channels_last)
+        super().__init__(weight=weight, bias=-codec.present_mean / codec.present_std)
 
     def forward(self, frames: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
         """See above."""
