@@ -94,7 +94,7 @@ def plain(printed: str) -> str:
 
 def test_the_verdict_is_printed(capsys):
     assert main(["train", "libero_spatial", "--plan", "--memory", "80"]) == 0
-    assert "fits 80 GiB no, 232 of 80 GiB; with --train.accumulation 4: 65 GiB" in plain(
+    assert "fits 80 GiB no, 180 of 80 GiB; with --train.accumulation 4: 59 GiB" in plain(
         capsys.readouterr().out
     )
     assert main(["train", "metaworld3", "--plan", "--device", "cpu"]) == 0

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wamkit.nn.products import GIVEN, Factors, products
+from wamkit.nn.products import GIVEN, Factors, Input, compute_dtype, products
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -60,6 +60,14 @@ def total_weight(layer: nn.Linear, dtype: torch.dtype) -> Float[Tensor, "o i"]:
     if isinstance(layer, LoRALinear):
         weight = weight + layer.scale * (layer.lora_up.weight.to(dtype) @ layer.lora_down.weight.to(dtype))
     return weight
+
+
+def applied(made: Input, sources: Sequence[Tensor], layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """Every layer applied to the input that is made of `sources`; where gradients are wanted, by `products`."""
+    if torch.is_grad_enabled():
+        return products(made, sources, [factors(cast(nn.Linear, layer)) for layer in layers])
+    x, _ = made.make(compute_dtype(sources[0]), *sources)
+    return tuple(layer(x) for layer in layers)
 
 
 def add_lora(model: nn.Module, names: tuple[str, ...], rank: int, alpha: float) -> None:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from wamkit.bounds import AT_LEAST_1, EVEN, POSITIVE, Bound, check
 from wamkit.nn.attention import KV, Visibility, attend, cut, join_groups, join_heads, split_heads
-from wamkit.nn.lora import factors
-from wamkit.nn.products import GELU, GIVEN, normed, products
+from wamkit.nn.lora import applied
+from wamkit.nn.products import GELU, GIVEN, normed
 from wamkit.nn.rms import rms_normed
 from wamkit.nn.rope import rotate
 from wamkit.nn.sinusoid import Sinusoid
@@ -111,7 +111,7 @@ class Attention(nn.Module):
     def context(self, x: Float[Tensor, "b l d"]) -> KV:
         """Keys and values of cross-attention. The keys are multiplied with the weights of both norms: so the queries,
         which are not rotated, need not be, and one tensor less is kept of them."""
-        k, v = products(GIVEN, (x,), (factors(self.k), factors(self.v)))
+        k, v = applied(GIVEN, (x,), (self.k, self.v))
         return KV(split_heads(self.norm_k(k) * self.norm_q.weight, self.heads), split_heads(v, self.heads))
 
     def join(self, x: Float[Tensor, "b n s e"]) -> Float[Tensor, "b s d"]:
@@ -153,8 +153,8 @@ class Block(nn.Module):
         """Queries, and keys and values, of self-attention by group."""
         shift, scale, *_ = rows
         attention = self.self_attn
-        layers = [factors(layer) for layer in (attention.q, attention.k, attention.v)]
-        q, k, v = products(normed(self.norm1.eps), (x, scale, shift), layers)
+        layers = (attention.q, attention.k, attention.v)
+        q, k, v = applied(normed(self.norm1.eps), (x, scale, shift), layers)
         q, k = (
             rotate(split_heads(norm(y), attention.heads), stream.rope)
             for norm, y in ((attention.norm_q, q), (attention.norm_k, k))
@@ -176,14 +176,13 @@ class Block(nn.Module):
         x = add_gated(x, self.self_attn.join(joined), gate1)
 
         cross, affine = self.cross_attn, (self.norm3.weight[None, None], self.norm3.bias[None, None])
-        (q,) = products(normed(self.norm3.eps), (x, *affine), (factors(cross.q),))
+        (q,) = applied(normed(self.norm3.eps), (x, *affine), (cross.q,))
         q = split_heads(rms_normed(q, cross.norm_q.eps), cross.heads)
         seen = F.scaled_dot_product_attention(q, context.k, context.v, attn_mask=stream.context_mask)
         x = x + cross.join(seen)
 
-        first, _, second = cast(Iterable[nn.Linear], self.ffn)
-        (hidden,) = products(normed(self.norm2.eps), (x, scale2, shift2), (factors(first),))
-        (out,) = products(GELU, (hidden,), (factors(second),))
+        (hidden,) = applied(normed(self.norm2.eps), (x, scale2, shift2), (self.ffn[0],))
+        (out,) = applied(GELU, (hidden,), (self.ffn[2],))
         return add_gated(x, out, gate2)
 
 
