@@ -22,7 +22,7 @@ from tests.policies.tiny_policy import encoder_of
 from wamkit.infer.engine import Engine
 from wamkit.infer.graphs import KEPT, Recording, Replayed, Work, bucket
 
-NAMES = ("lawam",)
+NAMES = ("light_wam", "fast_wam, fast", "fast_wam, joint", "lawam")
 
 
 class Tape(TorchDispatchMode):
@@ -121,6 +121,6 @@ def test_recordings_are_bounded() -> None:
 
 def test_an_actor_that_needs_the_host_is_refused() -> None:
     policy = POLICIES["light_wam"]()
-    engine = Engine(encoder_of(policy), policy.eval(), CPU, "plain")
+    engine = Engine(encoder_of(policy), policy.eval(), CPU, "plain")  # whose actor is `act`
     with pytest.raises(BadInput, match="cannot be recorded as a CUDA graph; choose exact"):
         engine._replay(taped)

@@ -4,6 +4,7 @@ large a batch, or was asked before. By every way of acting of every policy."""
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -127,9 +128,12 @@ def test_a_policy_that_acts_neither_moves_nor_learns(name: str, preset: PresetNa
 def test_what_acting_does_not_use_may_go(name: str, preset: PresetName) -> None:
     engine = engine_of(name, preset)
     before = answers(engine, [1, 2])
+    weights = [weakref.ref(parameter) for parameter in engine.policy.parameters()]
     engine.release()
     assert all(parameter.is_meta for parameter in engine.policy.parameters())
     gc.collect()
+    left = sum(weight() is not None for weight in weights)
+    assert left == len(weights) if preset == "plain" else left < len(weights)
     assert np.array_equal(answers(engine, [1, 2]), before)
     with pytest.raises(BadInput, match="another"):
         engine.act([replace(observed(1, engine.policy.data.proprio_dim), embodiment="another")])

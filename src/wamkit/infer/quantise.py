@@ -2,7 +2,9 @@
 
 Each row of a weight matrix has a scale of its own, so that its largest number is the largest that eight bits hold.
 int8: weights alone; a product is of the numbers they stand for, in the precision of its input.
-float8: inputs too, each token by its own scale, for GPUs that multiply eight bits (Hopper, Ada and later).
+float8: inputs too, each token by its own scale, for GPUs that multiply eight bits (Hopper, Ada and later), where the
+network applies a layer. Where it reads the layer's weights, as the blocks of Wan networks do but for their output
+projections, it gets the numbers they stand for, as with int8.
 
 What it costs is measured, not promised: docs/serve.md has the error of actions beside that of bfloat16 alone. Products
 that are no Linear layer of the network (attention's stacked projections of nn.MultiheadAttention, convolutions, tables)
@@ -33,14 +35,18 @@ EIGHT_BITS_FROM = (8, 9)
 """The compute capability from which CUDA devices multiply float8."""
 
 
-class Quantised(nn.Module):
-    """A Linear layer whose weights are kept in eight bits. bits [out in]; scale, of each row [out]."""
+class Quantised(nn.Linear):
+    """A Linear layer whose weights are kept in eight bits. bits [out in]; scale, of each row [out].
+
+    Whoever reads `weight` gets what the bits stand for.
+    """
 
     bits: Tensor
     scale: Tensor
 
     def __init__(self, linear: nn.Linear, kind: torch.dtype, largest: float) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # not nn.Linear's, which makes weights
+        self.out_features, self.in_features = linear.weight.shape
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(dim=1).clamp(min=1e-12) / largest
         scaled = weight / scale[:, None]
@@ -49,8 +55,8 @@ class Quantised(nn.Module):
         self.bias = linear.bias
 
     @property
-    def weight(self) -> Float[Tensor, "o i"]:
-        """What the bits stand for, in the precision of the layer it was made of."""
+    def weight(self) -> Float[Tensor, "o i"]:  # type: ignore[override]
+        """In the precision of the layer it was made of."""
         return self.bits.to(self.scale.dtype) * self.scale[:, None]
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:

@@ -26,12 +26,13 @@ from wamkit.flow import FlowTimes, Grid, Noised, Shift, TimePrecision, noise_lik
 from wamkit.nn.attention import only
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule
+from wamkit.policies.fast_wam.acting import Drawing, SampledActor
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE
-from wamkit.policies.fast_wam.sampling import DRAWS, Noise, NoiseProtocol, Sample, frames, imagine, sample
+from wamkit.policies.fast_wam.sampling import Noise, NoiseProtocol, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
 from wamkit.policies.wan_encoder import (
     WanEncoder,
@@ -298,7 +299,7 @@ class FastWAM(PolicyModule):
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One sampled chunk per row, physical units; each row draws its noise from its own generator."""
-        return self._act(partial(sample, self, steps=self.config.sample_steps), query)
+        return self._sampled(partial(sample, self, steps=self.config.sample_steps))(query)
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -309,16 +310,10 @@ class FastWAM(PolicyModule):
         """`act` with these passes."""
         if "fused_blocks" not in passes:
             return self.act
-        return partial(self._act, FusedSampler(self, self.config.sample_steps).sample)
+        return self._sampled(FusedSampler(self, self.config.sample_steps).sample)
 
-    @torch.no_grad()
-    def _act(
-        self, sampler: Callable[[Tensor, Tensor, Noise], Sample], query: Query
-    ) -> Float[Tensor, "b k a"]:
-        present = query.inputs["present"]
-        noise = self.draw_noise(present, query.generators)
-        unit = sampler(present, self.context(query.inputs, query.embodiment), noise).action
-        return self.normalizer.to_physical("action", unit, query.embodiment)
+    def _sampled(self, sampler: Callable[[Tensor, Tensor, Noise], Sample]) -> SampledActor:
+        return SampledActor(sampler, self.draw_noise, self.normalizer, self.proprio_encoder)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""
@@ -351,13 +346,12 @@ class FastWAM(PolicyModule):
         tokens = run_together(parts, sees, empty_cache(self.dit.blocks))
         return States(video=tokens[0], action=tokens[1], stream=video)
 
-    def draw_noise(self, present: Float[Tensor, "b c 1 h w"], generators: Sequence[torch.Generator]) -> Noise:
-        """Where sampling begins: of the chunk and, for variants that imagine, of the future."""
-        _, c, _, h, w = present.shape
+    @property
+    def draw_noise(self) -> Drawing:
+        """Draws where sampling begins."""
         latents = (len(self.data.frame_times) - 1) // temporal(self.config.codec)
-        video = (c, 0 if self.acting.imagines == "nothing" else latents, h, w)
-        action = (self.data.horizon, self.data.action_dim)
-        return DRAWS[self.config.noise](action, video, generators, present.device)
+        imagined = 0 if self.acting.imagines == "nothing" else latents
+        return Drawing(self.config.noise, imagined, (self.data.horizon, self.data.action_dim))
 
     # for reports
 
