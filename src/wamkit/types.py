@@ -348,12 +348,11 @@ class Trainable(Protocol):
     """Enough for the training loop; an nn.Module.
 
     loss_weights: the losses that a call computes, and their weights in the total.
-    separable: whether each loss is a mean over samples, none of which has to do with another, and a call changes
-        nothing: then parts of a batch may go through it at the same time.
     parts: the rows of its parameter table.
     """
 
-    separable: bool
+    def separable(self, batch: Batch) -> bool:
+        """Whether its losses are means over samples that know nothing of each other: a batch may be halved."""
 
     @property
     def parts(self) -> PartTable:

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.policies.tiny_lawam import batch as lawam_batch
+from tests.policies.tiny_lawam import tiny_lawam
+from tests.policies.tiny_lawam_world import tiny_world
 from tests.policies.tiny_policy import batch_of, tiny_config, tiny_policy
-from tests.train.tiny import CONFIG, CPU
+from tests.train.tiny import CONFIG
 from wamkit.train.halves import at_once, side_by_side
 from wamkit.train.loop import TrainConfig, how_to_learn, initial_state, optimize
 
@@ -67,12 +70,29 @@ def test_parts_of_a_batch_may_have_halves_too() -> None:
 def test_where_there_are_halves() -> None:
     torch.set_num_threads(2)
     policy = tiny_policy(tiny_config())
-    assert how_to_learn(policy, CONFIG, CPU) is side_by_side
-    assert how_to_learn(policy, replace(CONFIG, accumulation=4), CPU) is at_once  # one sample has none
-    assert how_to_learn(policy, replace(CONFIG, compile=True), CPU) is at_once
-    assert how_to_learn(policy, CONFIG, torch.device("cuda")) is at_once
+    batch = batch_of(policy, 4)
+    assert how_to_learn(policy, batch, CONFIG) is side_by_side
+    assert how_to_learn(policy, batch, replace(CONFIG, accumulation=4)) is at_once  # one sample has none
+    assert how_to_learn(policy, batch, replace(CONFIG, compile=True)) is at_once
+    assert how_to_learn(policy, batch.to(torch.device("meta")), CONFIG) is at_once
     torch.set_num_threads(1)
-    assert how_to_learn(policy, CONFIG, CPU) is at_once
+    assert how_to_learn(policy, batch, CONFIG) is at_once
+
+
+def test_lawam_has_halves_where_its_samples_have_equally_many_targets() -> None:
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        policy, batch = tiny_lawam(), lawam_batch(4)
+        found.append(optimize(policy, batch, 0, initial_state(policy, CONFIG), CONFIG))
+    for name, value in found[0].items():
+        assert found[1][name].item() == pytest.approx(value.item(), rel=1e-5)
+    assert policy.separable(batch) and tiny_world().separable(batch)
+    assert not tiny_lawam(subgoal="shuffled").separable(batch)
+    other = replace(batch, embodiment=torch.tensor([0, 0, 1, 0]))
+    assert not policy.separable(other) and not tiny_world().separable(other)
+    batch.valid[1, -1] = False
+    assert not policy.separable(batch)
 
 
 def test_an_error_in_a_half_is_raised() -> None:

@@ -99,7 +99,6 @@ class TinyPolicy(nn.Module):
 
     loss_weights = {"video": 0.5, "action": 2.0}  # noqa: RUF012
     parts = (("all", lambda name: True),)
-    separable = False  # it counts its calls
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -112,6 +111,9 @@ class TinyPolicy(nn.Module):
             self.action_head = nn.Linear(36, 16)
         self.steps_seen: Tensor
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
+
+    def separable(self, batch: Batch) -> bool:
+        return False  # it counts its calls
 
     def embodiment(self, names: Sequence[str]) -> Tensor:
         return torch.tensor([("arm", "hand").index(name) for name in names])

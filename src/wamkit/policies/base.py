@@ -20,6 +20,7 @@ from wamkit.tree import Tree
 from wamkit.types import (
     ActingEncoder,
     Actor,
+    Batch,
     DataSpec,
     Encoder,
     Group,
@@ -203,14 +204,15 @@ class TrainedModule(nn.Module):
     """The base of a network that is trained: what most do alike.
 
     data: what it asks of a dataset. normalizer: its own; what it takes and returns is in physical units.
-    separable: see types.Trainable; a network whose losses are means over samples may say True.
     """
-
-    separable = False
 
     def __init__(self, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__()
         self.data, self.normalizer = data, normalizer
+
+    def separable(self, batch: Batch) -> bool:
+        """Whether its losses are means over samples (types.Trainable): it is not known to be so."""
+        return False
 
     @property
     def parts(self) -> PartTable:

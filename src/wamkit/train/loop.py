@@ -277,7 +277,7 @@ def optimize(
         total = torch.stack([weight * found[name] for name, weight in weights.items()]).sum()
         return total, torch.stack([total, *(found[name] for name in weights)]).detach()
 
-    learn, size = how_to_learn(state.policy, config, device), config.part_size
+    learn, size = how_to_learn(state.policy, batch, config), config.part_size
     trained = list(trained_parameters(state.module).values())
     seen = [
         learn(losses, range(first, first + size), trained, config.accumulation)
@@ -294,14 +294,14 @@ def optimize(
     }
 
 
-def how_to_learn(policy: Trainable, config: TrainConfig, device: torch.device) -> Learn:
+def how_to_learn(policy: Trainable, batch: Batch, config: TrainConfig) -> Learn:
     """Halves side by side on a CPU of several cores, where the policy's losses allow it and nothing is compiled."""
     halves = (
-        device.type == "cpu"
-        and policy.separable
+        batch.actions.device.type == "cpu"
         and torch.get_num_threads() > 1
         and config.part_size % 2 == 0
         and not config.compile  # torch compiles in one thread at a time
+        and policy.separable(batch)
     )
     return side_by_side if halves else at_once
 

@@ -223,8 +223,6 @@ class States:
 class FastWAM(PolicyModule):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
-    separable = True
-
     def __init__(self, config: FastWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__(data, normalizer)
         self.config = config
@@ -251,6 +249,10 @@ class FastWAM(PolicyModule):
         """Sections of a run's page that it has nothing for."""
         lacking = ("attention", *FORESIGHT)
         return lacking if self.variant.trains_video else ("future", *lacking)
+
+    def separable(self, batch: Batch) -> bool:
+        """Losses are means over samples."""
+        return True
 
     @property
     def parts(self) -> PartTable:

@@ -216,6 +216,11 @@ class LaWAM(PolicyModule):
         """Sections of a run's page that it has nothing for."""
         return ("future", "attention")
 
+    def separable(self, batch: Batch) -> bool:
+        """The action loss is a mean over all targets, of which samples must have equally many."""
+        alike = batch.valid.all() & (batch.embodiment == batch.embodiment[0]).all()
+        return self.config.subgoal != "shuffled" and bool(alike)
+
     @property
     def parts(self) -> PartTable:
         """The rows of its parameter table."""

@@ -160,6 +160,10 @@ class LaWAMWorld(TrainedModule):
         self.robots = RobotRows(config.robots, normalizer.embodiments, config.robot_rows)
         self.tables = Tables(state_valid=_state_valid(config, normalizer, self.robots))
 
+    def separable(self, batch: Batch) -> bool:
+        """The state loss is a mean over all dimensions, of which samples must have equally many."""
+        return bool((batch.embodiment == batch.embodiment[0]).all())
+
     @property
     def parts(self) -> PartTable:
         """The rows of its parameter table."""

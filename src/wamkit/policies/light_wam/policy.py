@@ -222,8 +222,6 @@ class NoisyClip:
 class LightWAM(PolicyModule):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
-    separable = True
-
     def __init__(self, config: LightWAMConfig, data: DataSpec, normalizer: Normalizer) -> None:
         super().__init__(data, normalizer)
         self.config = config
@@ -243,6 +241,10 @@ class LightWAM(PolicyModule):
     def unsupported_sections(self) -> tuple[str, ...]:
         """Sections of a run's page that it has nothing for."""
         return FORESIGHT if "video" in self.loss_weights else ("future", *FORESIGHT)
+
+    def separable(self, batch: Batch) -> bool:
+        """Losses are means over samples."""
+        return True
 
     @property
     def parts(self) -> PartTable:
