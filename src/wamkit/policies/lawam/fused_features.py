@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Complex, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from wamkit.nn.attention import join_heads
 from wamkit.policies.lawam.features import (
     EPS,
     BlockFeatures,
@@ -25,7 +24,7 @@ from wamkit.policies.lawam.features import (
     layers_of,
     places,
 )
-from wamkit.policies.lawam.fused_prior import in_pairs, rotation, turned
+from wamkit.policies.lawam.fused_vit import FusedViTBlock, rotation
 from wamkit.policies.lawam.patches import bytes_in_cells
 from wamkit.wan.codec import BLOCK
 
@@ -80,7 +79,7 @@ class FusedDINOv3:
         turns = rotation(torch.atan2(sines, cosines))
         kept = turns.new_ones(self.first.shape[1], turns.shape[1])  # class and register tokens are nowhere
         self.rotation = torch.cat([kept, turns])[:, None]
-        self.blocks = [FusedBlock(layer, dtype) for layer in layers_of(model)[:-1]]
+        self.blocks = [_block(layer, dtype) for layer in layers_of(model)[:-1]]
 
     def __call__(self, images: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n s d"]:
         """Tokens of the images, row by row."""
@@ -93,40 +92,24 @@ class FusedDINOv3:
         return F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
 
 
-class FusedBlock:
-    """A block of DINOv3 as acting needs it."""
-
-    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
-        attention = layer.attention
-        self.heads = attention.num_heads
-        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        weights = [projection.weight for projection in projections]
-        biases = [_bias(projection) for projection in projections]
-        orders = [lambda x: in_pairs(x, self.heads)] * 2 + [lambda x: x]
-        self.weight, self.bias = (
-            torch.cat([order(x) for order, x in zip(orders, each, strict=True)]).to(dtype)
-            for each in (weights, biases)
-        )
-        self.norm1, self.norm2 = (copy.deepcopy(norm).to(dtype) for norm in (layer.norm1, layer.norm2))
-        self.out, self.mlp = copy.deepcopy(attention.o_proj), copy.deepcopy(layer.mlp)
-        for linear, scale in (
-            (self.out, layer.layer_scale1.lambda1),
-            (self.mlp.down_proj, layer.layer_scale2.lambda1),
-        ):
-            for parameter in linear.parameters():  # weight [out in], bias [out]
-                wide = scale.double().reshape(-1, *[1] * (parameter.ndim - 1))
-                parameter.data = (parameter.double() * wide).to(parameter.dtype)
-        self.out.to(dtype)
-        self.mlp.to(dtype)
-
-    def run(self, x: Float[Tensor, "n s d"], rotation: Complex[Tensor, "s 1 half"]) -> None:
-        """Changes x."""
-        qkv = F.linear(self.norm1(x), self.weight, self.bias).unflatten(-1, (3 * self.heads, -1))
-        qk, v = qkv.tensor_split([2 * self.heads], dim=2)
-        q, k = turned(qk, rotation).to(v.dtype).chunk(2, dim=2)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        x += self.out(join_heads(F.scaled_dot_product_attention(q, k, v)))
-        x += self.mlp(self.norm2(x))
+def _block(layer: Any, dtype: torch.dtype) -> FusedViTBlock:
+    """A block of DINOv3 with copies of all its weights."""
+    attention = layer.attention
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    norm1, norm2 = (copy.deepcopy(norm).to(dtype) for norm in (layer.norm1, layer.norm2))
+    out, mlp = copy.deepcopy(attention.o_proj), copy.deepcopy(layer.mlp)
+    for linear, scale in ((out, layer.layer_scale1.lambda1), (mlp.down_proj, layer.layer_scale2.lambda1)):
+        for parameter in linear.parameters():  # weight [out in], bias [out]
+            wide = scale.double().reshape(-1, *[1] * (parameter.ndim - 1))
+            parameter.data = (parameter.double() * wide).to(parameter.dtype)
+    return FusedViTBlock(
+        attention.num_heads,
+        [projection.weight.to(dtype) for projection in projections],
+        [_bias(projection).to(dtype) for projection in projections],
+        (norm1, norm2),
+        out.to(dtype),
+        mlp.to(dtype),
+    )
 
 
 def _bias(linear: Any) -> Tensor:

@@ -2,8 +2,7 @@
 
 Computed once, since it depends on weights, the size of views and the length of prompts alone: position codes and
 rotations, and the embedding of patches, which takes bytes as they are, and both frames of a patch, which are equal, as
-one. Stacked once: queries, keys and values of a text layer. Channels of queries and keys that are rotated together lie
-side by side, which leaves the products of the two as they are: a rotation is one complex product.
+one. Queries, keys and values are made by one product, and rotated as fused_vit.py says.
 Nothing here waits for the device, and padding behind the prompts' ends is only computed where it is in the inputs.
 """
 
@@ -18,6 +17,7 @@ from jaxtyping import Complex, Float, Int, UInt8
 from torch import Tensor
 
 from wamkit.nn.attention import join_heads
+from wamkit.policies.lawam.fused_vit import FusedViTBlock, in_pairs, rotation, turned
 from wamkit.policies.lawam.patches import bytes_in_cells
 from wamkit.policies.lawam.prior import Prior, TextLayers, VisionTower
 from wamkit.tree import Tree
@@ -68,7 +68,7 @@ class FusedVision:
         positions = tower.positions(rows, columns)
         self.start = (embed.bias.double() - weight.sum(dim=1) + positions).to(dtype)  # s d
         self.rotation = rotation(tower.angles(rows, columns))[:, None]  # s 1 e/2
-        self.blocks = [FusedVisionBlock(block) for block in tower.blocks]
+        self.blocks = [_vision_block(block) for block in tower.blocks]
         self.taps = dict(zip(size.vision_taps, tower.deepstack_merger_list, strict=True))
         self.merger = tower.merger
 
@@ -84,27 +84,11 @@ class FusedVision:
         return [self.merger(x.flatten(0, 1)), *taps]
 
 
-class FusedVisionBlock:
-    """A block of the tower as acting needs it."""
-
-    def __init__(self, block: Any) -> None:
-        attention = block.attn
-        self.heads = attention.num_heads
-        q, k, v = attention.qkv.weight.chunk(3)
-        self.weight = torch.cat([in_pairs(q, self.heads), in_pairs(k, self.heads), v])
-        q, k, v = attention.qkv.bias.chunk(3)
-        self.bias = torch.cat([in_pairs(q, self.heads), in_pairs(k, self.heads), v])
-        # the layers that are used as they are, one by one: a reference to the block would keep its q, k and v
-        self.norm1, self.out, self.norm2, self.mlp = block.norm1, attention.proj, block.norm2, block.mlp
-
-    def run(self, x: Float[Tensor, "n s d"], rotation: Complex[Tensor, "s 1 half"]) -> None:
-        """Changes x."""
-        qkv = F.linear(self.norm1(x), self.weight, self.bias).unflatten(-1, (3 * self.heads, -1))
-        qk, v = qkv.tensor_split([2 * self.heads], dim=2)
-        q, k = turned(qk, rotation).to(v.dtype).chunk(2, dim=2)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        x += self.out(join_heads(F.scaled_dot_product_attention(q, k, v)))
-        x += self.mlp(self.norm2(x))
+def _vision_block(block: Any) -> FusedViTBlock:
+    attention = block.attn
+    weights, biases = attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3)
+    norms = block.norm1, block.norm2
+    return FusedViTBlock(attention.num_heads, weights, biases, norms, attention.proj, block.mlp)
 
 
 class FusedText:
@@ -180,21 +164,3 @@ class Norm:
 
     def __call__(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-
-
-def in_pairs(x: Float[Tensor, "nd *o"], heads: int) -> Float[Tensor, "nd *o"]:
-    """Of each head, number i next to number i + e / 2, with which it is rotated."""
-    return x.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
-
-
-def rotation(angles: Float[Tensor, "s e"]) -> Complex[Tensor, "s e//2"]:
-    """Of the pairs of `in_pairs`; angles: of prior.Rope, which has each of them twice."""
-    half = angles.chunk(2, dim=-1)[0]
-    return torch.polar(torch.ones_like(half), half)
-
-
-def turned(x: Float[Tensor, "b s n e"], rotation: Complex[Tensor, "s 1 half"]) -> Float[Tensor, "b s n e"]:
-    """Rotated, in float32; x may be overwritten."""
-    pairs = x.float().unflatten(-1, (-1, 2))
-    torch.view_as_complex(pairs).mul_(rotation)
-    return pairs.flatten(-2)
