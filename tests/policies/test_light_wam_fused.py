@@ -20,9 +20,11 @@ from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora
 from wamkit.nn.rope import LineRotary
 from wamkit.policies.light_wam.fused import NEEDS, FusedActor
-from wamkit.policies.light_wam.policy import LORA_LAYERS, FullTuning, LightWAM, LoRATuning
+from wamkit.policies.light_wam.policy import LORA_LAYERS, FullTuning, LightWAM, LightWAMConfig, LoRATuning
+from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.types import Query
 from wamkit.wan.block import Block, Stream, TransformerSize
+from wamkit.wan.dit import SIZES, Adapters
 from wamkit.wan.folded_time import fold_adapter, fold_time
 
 PASSES = tuple(NEEDS)
@@ -147,6 +149,30 @@ def test_what_was_copied_or_is_not_needed_goes_with_the_policy() -> None:
     kept = [tensor() for tensor in gone if tensor() is not None]
     assert len(kept) == 2  # biases of cross-attention's outputs, which do not change
     assert torch.equal(actor(query), before)
+
+
+def test_at_full_width_float32_is_equal_and_bfloat16_as_close_as_without_passes() -> None:
+    """One block on RoboTwin's 480 tokens and 128 text rows, of which 100 are padding; behind it a small expert."""
+    config = LightWAMConfig(
+        size=replace(SIZES["1.3B"], layers=1),
+        adapters=Adapters(layers=(0,), dim=256),
+        expert=StateFusionConfig(level_dim=64, trunk_dim=64),
+    )
+    torch.manual_seed(0)
+    policy = LightWAM(config, SPEC, tiny_normalizer()).requires_grad_(False)
+    for parameter in policy.parameters():
+        if parameter.ndim > 1 and not parameter.any():  # additions that are nothing before training
+            torch.nn.init.normal_(parameter, std=0.02)
+    context = torch.randn(1, 128, 4096)
+    context[:, 28:] = 0
+    inputs = {"present": torch.randn(1, 16, 1, 48, 40), "context": context, "proprio": torch.randn(1, 3)}
+    query = Query(inputs, torch.zeros(1, dtype=torch.int64), torch.ones(1), (), torch.zeros(1, 0, 2))
+    policy = policy.bfloat16().float()  # both precisions have the same weights
+    exact = policy.act(query)
+    assert error(policy.actor(PASSES[:3]), query, exact) < 1e-5
+    assert error(policy.actor(PASSES), query, exact) < 1e-5
+    rounded = policy.bfloat16()
+    assert error(rounded.actor(PASSES), query, exact) <= 1.5 * error(rounded.act, query, exact)
 
 
 # folding
