@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from wamkit.bench.counting import OUTSIDE, work, work_by_span
+from wamkit.nn.fused_ops import linear_gelu
 from wamkit.spans import Span
 
 
@@ -19,6 +20,12 @@ def test_products_masks_and_bytes() -> None:
     assert work(lambda: F.scaled_dot_product_attention(q, k, k)).operations == 1
     masked = work(lambda: F.scaled_dot_product_attention(q, k, k, attn_mask=mask))
     assert (masked.operations, masked.flops) == (4, 4 * 2 * 3 * 6 * 8)
+
+
+def test_a_product_of_our_own_is_counted_too() -> None:
+    x, weight, bias = (torch.empty(shape, device="meta") for shape in ((1, 3, 4), (5, 4), (5,)))
+    found = work(lambda: linear_gelu(x, weight, bias))
+    assert (found.operations, found.flops) == (1, 2 * 3 * 4 * 5)
 
 
 def test_a_part_is_its_innermost_span() -> None:

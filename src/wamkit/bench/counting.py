@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from wamkit.nn import fused_ops
 from wamkit.spans import watching
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
@@ -116,7 +117,7 @@ class Operations(TorchDispatchMode):
             return parts
         result = operation(*args, **kwargs)
         if not is_view(operation):
-            flops = flop_registry.get(operation.overloadpacket, no_product)(*args, **kwargs, out_val=result)
+            flops = FLOPS.get(operation.overloadpacket, no_product)(*args, **kwargs, out_val=result)
             self._add(operation.__name__, flops, size((args, kwargs, result)))
         return result
 
@@ -139,6 +140,14 @@ class Operations(TorchDispatchMode):
 def no_product(*args: Any, **kwargs: Any) -> int:
     """FLOP of what is no matrix product and no convolution."""
     return 0
+
+
+def linear_flops(x: Tensor, weight: Tensor, bias: Tensor, out_val: Tensor) -> int:
+    """FLOP of a linear layer, whatever it does to its result."""
+    return 2 * out_val.numel() * weight.shape[1]
+
+
+FLOPS = flop_registry | {getattr(torch.ops, fused_ops.LIBRARY.ns).linear_gelu: linear_flops}
 
 
 def is_view(operation: Any) -> bool:
