@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from wamkit.bench.counting import Work, work_by_span
 from wamkit.bench.kernels import Kernel, kernels_of
 from wamkit.bench.limits import Hardware
 from wamkit.bench.process import Cost, Steps, in_own_process
-from wamkit.bench.subject import META, RING, Subject, asking, random_subject, subject_of
+from wamkit.bench.subject import META, RING, Answering, Subject, asking, random_subject, subject_of
 from wamkit.bench.timing import Job, Ratio, Seconds, by_span, in_turns, ratio
 from wamkit.bench.twins import twin_of
 from wamkit.config import Run
@@ -78,7 +78,7 @@ def measure(subject: Subject, asked: Asked, hardware: Hardware) -> Latency:
     exact = float32_chunks(subject) if asked.reference and needs_float32(subject) else None
     engines: dict[str, Engine[Any]] = {}
     if asked.reference:
-        engines[TWIN] = subject.engine(actor=twin_of(subject))
+        engines[TWIN] = Answering(subject, *twin_of(subject))
     engines[asked.preset] = Engine(subject.encoder, subject.policy, subject.device, asked.preset)
     gate = None
     if asked.reference:
@@ -93,7 +93,8 @@ def measure(subject: Subject, asked: Asked, hardware: Hardware) -> Latency:
     batches = [_batch(subject, engines, size, asked) for size in asked.batches]
     memory = torch.cuda.max_memory_allocated(subject.device) if cuda else 0
     counted = count(subject.run, asked)
-    limit = {name: hardware.seconds(work, subject.precision) for name, work in counted[asked.preset].items()}
+    own = counted.get(asked.preset, {})
+    limit = {name: hardware.seconds(work, subject.precision) for name, work in own.items()}
     rungs = ladder(subject, asked.rounds) if asked.ladder else ()
     busy = {name: kernels_of(job(subject, engine, 1), subject.device) for name, engine in engines.items()}
     return Latency(batches, counted, limit, gate, rungs, busy, memory)
@@ -145,19 +146,31 @@ def ladder(subject: Subject, rounds: int) -> list[Rung]:
 
 
 def count(run: Run, asked: Asked) -> dict[str, dict[str, Work]]:
-    """Of one observation, by way and span; without memory, at any size."""
+    """Of one observation, by way and span; without memory, at any size. Ways that read numbers on the host are missing."""
     subject = random_subject(run, META)
     preset = PRESETS[asked.preset]
     passes = preset.chosen(subject.encoder.passes)
     own = preset.chosen(subject.policy.passes) if preset.weights == "stored" else ()
-    ways = {TWIN: (subject.encoder.acting(()), twin_of(subject))} if asked.reference else {}
+    ways = {TWIN: twin_of(subject)} if asked.reference else {}
     ways[asked.preset] = (subject.encoder.acting(passes), subject.policy.actor(own))
     counted = {}
     for name, (encoder, actor) in ways.items():
         ask = asking(subject, encoder, actor, 1)
-        ask()  # what is made at the first query of a shape
-        counted[name] = work_by_span(ask)
+        if on_shapes(ask):
+            counted[name] = work_by_span(ask)
     return counted
+
+
+def on_shapes(ask: Callable[[], object]) -> bool:
+    """Whether a query reads no numbers on the host, so that shapes are enough. What it makes at the first query of a
+    shape is made."""
+    try:
+        ask()
+    except RuntimeError as error:
+        if "meta tensor" not in str(error):
+            raise
+        return False
+    return True
 
 
 def cold_start(what: str, run: Run, device: torch.device, preset: PresetName) -> Cost:

@@ -41,7 +41,8 @@ the peak of {hardware}: {peaks}.
 
 ## Work of one observation
 
-Counted on shapes: operations that are no views, 10^9 FLOP of products, 10^6 bytes read and written.
+Counted on shapes: operations that are no views, 10^9 FLOP of products, 10^6 bytes read and written. A way that reads
+numbers on the host cannot be counted so, and is missing.
 
 {work}
 

@@ -36,10 +36,15 @@ def twin(policy: LaWAM) -> Actor:
 
     @torch.inference_mode()
     def answer(query: Query) -> Tensor:
-        tokens = query.inputs["tokens"][:, : int(query.inputs["length"])]  # one prompt is not padded
-        return official(replace(query, inputs=query.inputs | {"tokens": tokens}))
+        return official(replace(query, inputs=query.inputs | {"tokens": bare(query.inputs)}))
 
     return one_by_one(answer)
+
+
+def bare(inputs: Tree) -> Tensor:
+    """The tokens of one prompt, which is not padded. On the meta device, without numbers, it has to be bare already."""
+    tokens: Tensor = inputs["tokens"]
+    return tokens if tokens.is_meta else tokens[:, : int(inputs["length"])]
 
 
 def see(prior: Prior, inputs: Tree) -> Tensor:
