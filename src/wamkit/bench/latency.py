@@ -146,7 +146,7 @@ def ladder(subject: Subject, rounds: int) -> list[Rung]:
 
 
 def count(run: Run, asked: Asked) -> dict[str, dict[str, Work]]:
-    """Of one observation, by way and span; without memory, at any size. Ways that read numbers on the host are missing."""
+    """Of one observation, by way and span; without memory. Ways that read numbers on the host are missing."""
     subject = random_subject(run, META)
     preset = PRESETS[asked.preset]
     passes = preset.chosen(subject.encoder.passes)
