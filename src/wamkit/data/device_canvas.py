@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -107,15 +107,13 @@ BY_MATRICES: Mapping[Preprocessing, Fit] = {
     "published": evaluated_by_matrices,
 }
 
-KEPT_MATRICES = 64
-
 
 def planes(pixels: Images, dtype: torch.dtype) -> Tensor:
     """Images [n h w 3] -> [n 3 h w], also in memory."""
     return pixels.permute(0, 3, 1, 2).to(dtype, memory_format=torch.contiguous_format)
 
 
-@lru_cache(KEPT_MATRICES)
+@cache  # for good: a recorded graph refers to them
 def resizes(sizes: tuple[int, ...], device: torch.device) -> Float[Tensor, "last first"]:
     """What resizing from size to size does to a line of pixels."""
     matrix = torch.eye(sizes[0], device="cpu", dtype=torch.float64)
@@ -126,7 +124,7 @@ def resizes(sizes: tuple[int, ...], device: torch.device) -> Float[Tensor, "last
     return matrix.float().to(device)
 
 
-@lru_cache(KEPT_MATRICES)
+@cache  # for good: a recorded graph refers to them
 def fixed_point(size: int, whole: int, kept: int, device: torch.device) -> Float[Tensor, "kept size"]:
     """What Pillow's bilinear filter on bytes does to a line of pixels before it rounds: resized to `whole`, of which
     the middle is kept. Multiples of 2^-22, float64."""

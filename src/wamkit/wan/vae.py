@@ -24,8 +24,8 @@ from wamkit.io.tensors import digest, load_strict, read_tensors
 from wamkit.nn.tables import Tables
 from wamkit.wan.still import StillVAE
 
-PIXELS_AT_ONCE = 2**22
-"""Of all frames that go through the encoder together: 8 GB in float32."""
+PIXELS_AT_ONCE = 2**21
+"""Of all frames that go through the encoder together: 7 GB in float32."""
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 
 
