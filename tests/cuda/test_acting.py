@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from tests.infer.test_properties import answers
 from tests.policies import tiny_fast_wam as fast
 from tests.policies import tiny_policy as light
+from tests.policies.tiny_lawam import tiny_lawam
 from tests.policies.tiny_policy import clip, encoder_of, seeded
 from tests.test_precision import observed, saved
 from wamkit.config import load_engine_as, load_run
 from wamkit.infer.engine import Engine
+from wamkit.infer.presets import PresetName
+from wamkit.infer.quantise import EIGHT_BITS_FROM
 from wamkit.policies.fast_wam.fused import FusedSampler
 from wamkit.policies.fast_wam.sampling import Noise
 from wamkit.policies.fast_wam.variants import VARIANTS
@@ -30,6 +34,7 @@ POLICIES = {
         for name in VARIANTS
     },
 }
+GRAPHED = {**POLICIES, "lawam": tiny_lawam}
 HALF, EXACT = torch.bfloat16, torch.float32
 
 
@@ -86,6 +91,45 @@ def test_a_run_directory_acts(
         np.stack([chunk.actions for chunk in engine.act(observed())]) for engine in (on_cuda, exact)
     )
     assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", GRAPHED)
+def test_graphs_answer_as_what_they_recorded(name: str, cuda: torch.device) -> None:
+    """From images to chunks, in float32; other images, instructions, noise and batches than when it was recorded."""
+    policies = [GRAPHED[name]().to(cuda).eval() for _ in range(2)]
+    plain, fast = (
+        Engine(encoder_of(policy).to(cuda), policy, cuda, preset)
+        for policy, preset in zip(policies, ("exact", "fast"), strict=True)
+    )
+    for seeds in ([1], [2], [3, 4, 5], [6, 7, 8, 9], [1]):
+        found, expected = answers(fast, seeds), answers(plain, seeds)
+        assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", GRAPHED)
+def test_memory_is_flat_while_replaying(name: str, cuda: torch.device) -> None:
+    policy = GRAPHED[name]().to(cuda, HALF).eval()
+    engine = Engine(encoder_of(policy).to(cuda), policy, cuda, "fast")
+    engine.release()
+    answers(engine, [1])
+    before = torch.cuda.memory_allocated(cuda)
+    for _ in range(50):
+        answers(engine, [1])
+    assert torch.cuda.memory_allocated(cuda) <= before
+
+
+@pytest.mark.parametrize(("preset", "bound"), [("small", 0.05), ("float8", 0.2)])
+@pytest.mark.parametrize("name", GRAPHED)
+def test_eight_bits_act_nearly_alike(name: str, preset: PresetName, bound: float, cuda: torch.device) -> None:
+    if preset == "float8" and torch.cuda.get_device_capability(cuda) < EIGHT_BITS_FROM:
+        pytest.skip("needs a device that multiplies float8")
+    policies = [GRAPHED[name]().to(cuda, HALF).eval() for _ in range(2)]
+    plain, small = (
+        Engine(encoder_of(policy).to(cuda), policy, cuda, which)
+        for policy, which in zip(policies, ("plain", preset), strict=True)
+    )
+    expected = answers(plain, range(4))
+    assert np.abs(answers(small, range(4)) - expected).max() <= bound * np.abs(expected).max()
 
 
 @contextmanager

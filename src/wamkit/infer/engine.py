@@ -17,7 +17,7 @@ from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
-from wamkit.infer.graphs import GraphedActor, GraphedEncoder, Recorder, bucket, cuda_graph, expect_staged
+from wamkit.infer.graphs import CudaGraphs, GraphedActor, GraphedEncoder, Recorder, bucket, expect_staged
 from wamkit.infer.presets import PRESETS, Preset, PresetName
 from wamkit.infer.quantise import expect_eight_bits, quantised
 from wamkit.infer.sealing import seal, weightless
@@ -54,7 +54,7 @@ class Engine(ClientPolicy, Generic[P]):
         self._answer = _actor(policy, way, device)
         self._size: Callable[[int], int] = int  # of a batch: that of what is asked
         if way.graphs and device.type == "cuda":
-            self._replay(cuda_graph)
+            self._replay(CudaGraphs())
         seal(policy)
         available = torch.get_num_threads()
         self.threads = fastest(policy, available) if device.type == "cpu" else available

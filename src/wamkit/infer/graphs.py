@@ -42,27 +42,33 @@ class Recording:
 Recorder = Callable[[Work], Recording]
 
 
-def cuda_graph(work: Work) -> Recording:
-    """A recording of `work` on the present CUDA device. BadInput where it waits for the host or needs its numbers."""
-    with bar("warm up", WARM_UP + 1, unit="runs") as advance:
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(WARM_UP):
-                work()
-                advance()
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                result = work()
-        except RuntimeError as error:
-            raise BadInput(
-                f"eval.engine: a query waits for the host, so it cannot be recorded as a CUDA graph ({error}); "
-                "choose exact"
-            ) from error
-        advance()
-    return Recording(graph.replay, result)
+class CudaGraphs:
+    """Records on the present CUDA device. All recordings share memory, since their results are copied out."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Work) -> Recording:
+        """BadInput where `work` waits for the host or needs its numbers."""
+        with bar("warm up", WARM_UP + 1, unit="runs") as advance:
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(WARM_UP):
+                    work()
+                    advance()
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, pool=self.pool):
+                    result = work()
+            except RuntimeError as error:
+                raise BadInput(
+                    f"eval.engine: a query waits for the host, so it cannot be recorded as a CUDA graph ({error}); "
+                    "choose exact"
+                ) from error
+            advance()
+        return Recording(graph.replay, result)
 
 
 class Replayed:
@@ -75,7 +81,7 @@ class Replayed:
         self,
         function: Callable[[Tree, Hashable], Tree],
         device: torch.device,
-        record: Recorder = cuda_graph,
+        record: Recorder,
     ) -> None:
         self.function, self.device, self.record = function, device, record
         self._recorded: dict[Hashable, tuple[dict[str, Tensor], Recording]] = {}
@@ -107,7 +113,7 @@ def _pinned(x: Tensor, device: torch.device) -> Tensor:
 class GraphedEncoder:
     """An encoder of single frames whose work on the device is replayed."""
 
-    def __init__(self, encoder: ActingEncoder, device: torch.device, record: Recorder = cuda_graph) -> None:
+    def __init__(self, encoder: ActingEncoder, device: torch.device, record: Recorder) -> None:
         self.prepare, self.text = encoder.prepare, encoder.text
         self._replayed = Replayed(lambda prepared, about: encoder.frames(prepared), device, record)
 
@@ -119,7 +125,7 @@ class GraphedEncoder:
 class GraphedActor:
     """A staged actor whose work on the device is replayed."""
 
-    def __init__(self, actor: StagedActor, device: torch.device, record: Recorder = cuda_graph) -> None:
+    def __init__(self, actor: StagedActor, device: torch.device, record: Recorder) -> None:
         def compute(tree: Tree, about: Hashable) -> Tree:
             delay, steps = cast(tuple[int, int], about)
             return {"chunk": actor.compute(Query(**tree, generators=(), delay=delay, steps=steps))}

@@ -2,9 +2,7 @@
 
 Each row of a weight matrix has a scale of its own, so that its largest number is the largest that eight bits hold.
 int8: weights alone; a product is of the numbers they stand for, in the precision of its input.
-float8: inputs too, each token by its own scale, for GPUs that multiply eight bits (Hopper, Ada and later), where the
-network applies a layer. Where it reads the layer's weights, as the blocks of Wan networks do but for their output
-projections, it gets the numbers they stand for, as with int8.
+float8: inputs too, each token by its own scale, for GPUs that multiply eight bits (Hopper, Ada and later).
 
 What it costs is measured, not promised: docs/serve.md has the error of actions beside that of bfloat16 alone. Products
 that are no Linear layer of the network (attention's stacked projections of nn.MultiheadAttention, convolutions, tables)
