@@ -25,6 +25,7 @@ from wamkit.policies.fast_wam.variants import VARIANTS
 from wamkit.policies.lawam.action_expert import ExpertSize
 from wamkit.policies.lawam.fused import FusedExpert
 from wamkit.policies.light_wam.policy import LoRATuning
+from wamkit.types import Query
 from wamkit.wan.vae import VAESize, WanVAE
 
 META, LIBERO = torch.device("meta"), PROTOCOLS["LIBERO"]
@@ -61,6 +62,23 @@ def test_light_wam(merged: bool) -> None:
     with torch.inference_mode(), OnTheDevice() as found:
         chunk = policy.expert(policy.look(present, context), policy.data.horizon)
     assert chunk.is_meta and not found.elsewhere
+
+
+def test_light_wam_with_every_pass() -> None:
+    """Of a query whose instruction is known."""
+    policy = tiny_policy(tiny_config(LoRATuning(rank=2))).to(META)
+    actor = policy.actor(policy.passes)
+    inputs = {
+        "present": torch.empty(2, 27, 1, 4, 8, device=META),
+        "context": torch.empty(2, 4, 16, device=META),
+        "proprio": torch.empty(2, 3, device=META),
+    }
+    numbers, hz = torch.zeros(2, dtype=torch.int64, device=META), torch.empty(2, device=META)
+    query = Query(inputs, numbers, hz, (), torch.empty(2, 0, 2, device=META), instructions=("lift",) * 2)
+    actor(query)
+    with OnTheDevice() as found:
+        assert actor(query).is_meta
+    assert not found.elsewhere
 
 
 @pytest.mark.parametrize("name", VARIANTS)
