@@ -103,7 +103,8 @@ def operations() -> dict[str, dict[str, int]]:
 
 def _ours(networks: Networks) -> dict[str, int]:
     sampler, asked = FusedSampler(networks, STEPS), libero(networks, batch=1)
-    kept = sampler.begin(*asked)  # positions are laid out at the first query of a shape
+    # positions are laid out at the first query of a shape
+    kept = sampler.begin(asked[0], sampler.look(asked[1]), asked[2])
     whole = count(lambda: sampler.sample(*asked))
     steps = count(lambda: [walked(sampler.act(asked[2].action, step, kept)) for step in range(STEPS)])
     return {"query": whole, "action steps": steps}

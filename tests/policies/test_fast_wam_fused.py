@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from wamkit_client.types import BadInput
 
 from benchmarks.fast_wam_sampler import Networks, libero
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
@@ -23,7 +24,7 @@ from wamkit.bench.reference import fast_wam as official_sampler
 from wamkit.infer.engine import Engine
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.nn.wavefront import Walk, in_turns, walked
-from wamkit.policies.fast_wam.fused import FusedSampler
+from wamkit.policies.fast_wam.fused import NEEDS, FusedSampler
 from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise, Sample, sample
 from wamkit.policies.fast_wam.variants import VARIANTS
@@ -89,6 +90,22 @@ def test_an_engine_acts_with_it(name: str) -> None:
     engine = Engine(encoder_of(policy), policy, torch.device("cpu"))
     acting = engine._answer(query_of(policy, 3, seeded(range(3))))
     assert torch.allclose(acting, plain, rtol=0, atol=1e-5 * plain.abs().max().item())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("passes", [tuple(NEEDS)[:count] for count in range(len(NEEDS) + 1)])
+def test_every_pass_acts_as_the_plain_policy(name: str, passes: tuple[str, ...]) -> None:
+    policy = tiny_policy(tiny_config(variant=name)).eval()
+    answer = policy.actor(passes)
+    for told in (("push", "pull"), ("push", "pull"), ()):
+        asked = replace(query_of(policy, 2, seeded(range(2))), instructions=told)
+        plain = policy.act(query_of(policy, 2, seeded(range(2))))
+        assert torch.allclose(answer(asked), plain, rtol=0, atol=1e-5 * plain.abs().max().item())
+
+
+def test_a_pass_without_what_it_builds_on_is_refused() -> None:
+    with pytest.raises(BadInput, match="two_streams builds on fused_blocks"):
+        tiny_policy(tiny_config()).actor(("two_streams",))
 
 
 def test_the_policy_is_left_as_it_was(tmp_path: Path) -> None:
@@ -236,7 +253,8 @@ def ours(networks: Networks, name: str, steps: int) -> Counted:
     """On the meta device, as on CUDA."""
     networks = replace(networks, acting=VARIANTS[name])
     sampler, asked = FusedSampler(networks, steps), libero(networks, batch=1)
-    kept = sampler.begin(*asked)  # positions are laid out at the first query of a shape
+    # positions are laid out at the first query of a shape
+    kept = sampler.begin(asked[0], sampler.look(asked[1]), asked[2])
     with Operations() as query:
         sampler.sample(*asked)
     with torch.inference_mode(), Operations() as chunk:

@@ -81,3 +81,8 @@ class TwoStreams:
 
 
 Together = Callable[[Walk[A], Walk[B], int], tuple[A, B]]
+
+
+def walking(device: torch.device) -> Together:
+    """On two streams where the device has any."""
+    return TwoStreams(device) if device.type == "cuda" else in_turns

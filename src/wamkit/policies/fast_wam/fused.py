@@ -1,14 +1,14 @@
 """Acting without computing anything twice: the chunks of policies/fast_wam/sampling.py, sooner (Fast-WAM spec 6.4).
 
-Both networks are fused (wan/fused.py). Computed once per query, since it depends on the observation alone: embedded
-context, its keys and values in every block, and the present frame.
-
-It knows nothing about units, observations or where noise comes from.
+Both networks are fused (wan/fused.py). Computed once per query, since it depends on the observation alone: keys and
+values of the context in every block, and the present frame. Those of an instruction are kept from query to query
+(wan/kept_text.py). The first step of the actions follows the present frame block by block (nn/wavefront.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -16,13 +16,61 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wamkit.data.normalize import Normalizer
 from wamkit.nn.wavefront import Together, Walk, in_span, in_turns, walked
+from wamkit.policies.fast_wam.acting import Drawing
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
+from wamkit.policies.fused_context import Context
 from wamkit.spans import Span
+from wamkit.types import Query
 from wamkit.wan.dit import PATCH, fold
-from wamkit.wan.fused import FusedNetwork, Layout, QueryState, lay_out
+from wamkit.wan.fused import FusedContext, FusedNetwork, Layout, QueryState, Seen, lay_out
 
 CLEAN = -1  # the last of the sampler's times is 0
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "fused_blocks": (),
+    "kept_text": ("fused_blocks",),
+    "two_streams": ("fused_blocks",),
+}
+"""The passes in their order, and what each builds on."""
+
+SeenBy = Mapping[str, tuple[Seen, ...]]
+"""The context as either network sees it, by network ("video", "action") and block."""
+
+
+@dataclass(frozen=True)
+class FusedActor:
+    """`FastWAM.act` by a fused sampler (a StagedActor of policies/base.py). contexts: by network."""
+
+    sampler: FusedSampler
+    contexts: Mapping[str, Context]
+    draw: Drawing
+    normalizer: Normalizer
+
+    def __call__(self, query: Query) -> Float[Tensor, "b k a"]:
+        return self.compute(self.prepare(query))
+
+    @torch.inference_mode()
+    def prepare(self, query: Query) -> Query:
+        """With the noise, and the text as either network takes it."""
+        noise = self.draw(query.inputs["present"], query.generators)
+        text = {network: rows.prepare(query).inputs["context"] for network, rows in self.contexts.items()}
+        given = {"noise": {"action": noise.action, "video": noise.video}, "context": text}
+        return replace(query, inputs=query.inputs | given)
+
+    @torch.inference_mode()
+    def compute(self, query: Query) -> Float[Tensor, "b k a"]:
+        """The answer to a prepared query."""
+        with Span("text"):
+            seen = {network: rows.seen(_of(query, network)) for network, rows in self.contexts.items()}
+        unit = self.sampler.answer(query.inputs["present"], seen, Noise(**query.inputs["noise"])).action
+        return self.normalizer.to_physical("action", unit, query.embodiment)
+
+
+def _of(query: Query, network: str) -> Query:
+    """With the text of one network."""
+    return replace(query, inputs=query.inputs | {"context": query.inputs["context"][network]})
 
 
 class FusedSampler:
@@ -53,17 +101,29 @@ class FusedSampler:
         self.head_rows = [row.unbind() for row in head.to(self.dtype).unbind()]
         self._layouts: dict[tuple[int, ...], Layout] = {}  # by shape of a query; one camera has one
 
-    @torch.inference_mode()
+    @property
+    def contexts(self) -> Mapping[str, FusedContext]:
+        """How either network sees text."""
+        return {"video": self.video.context, "action": self.action.context}
+
     def sample(
         self, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"], noise: Noise
     ) -> Sample:
         """A chunk for every row, sampled as the policy's variant says."""
-        with Span("text"):
-            state = self.begin(present, context, noise)
-        return SAMPLERS[self.imagines](self, present, noise, state)
+        return self.answer(present, self.look(context), noise)
 
     @torch.inference_mode()
-    def begin(self, present: Tensor, context: Tensor, noise: Noise) -> QueryState:
+    def look(self, context: Float[Tensor, "b l text"]) -> SeenBy:
+        """All rows, by either network."""
+        return {network: see(context) for network, see in self.contexts.items()}
+
+    @torch.inference_mode()
+    def answer(self, present: Float[Tensor, "b c 1 h w"], seen: SeenBy, noise: Noise) -> Sample:
+        """`sample` with what the networks see of the context."""
+        return SAMPLERS[self.imagines](self, present, noise, self.begin(present, seen, noise))
+
+    @torch.inference_mode()
+    def begin(self, present: Tensor, seen: SeenBy, noise: Noise) -> QueryState:
         """Everything of a query that is not tokens; the buffers are still empty."""
         shape = (noise.video.shape[2], *grid(present), noise.action.shape[1])
         if shape not in self._layouts:
@@ -73,8 +133,7 @@ class FusedSampler:
         each = (size.layers, len(present), 3, rows, size.heads, size.head_dim)
         buffers = torch.empty(each, dtype=self.dtype, device=present.device).unbind()
         places = {group: tuple(slot.of(buffer) for buffer in buffers) for group, slot in layout.items()}
-        seen = dict.fromkeys(layout, self.video.context(context)) | {"action": self.action.context(context)}
-        return QueryState(places, seen)
+        return QueryState(places, dict.fromkeys(layout, seen["video"]) | {"action": seen["action"]})
 
     # Walks: they stop in every block where keys and values of the group lie in their slot.
 

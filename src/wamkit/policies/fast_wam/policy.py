@@ -25,15 +25,17 @@ from wamkit.draws import Draws
 from wamkit.flow import FlowTimes, Grid, Noised, Shift, TimePrecision, noise_like
 from wamkit.nn.attention import only
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
-from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule
+from wamkit.nn.wavefront import in_turns, walking
+from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
 from wamkit.policies.fast_wam.acting import Drawing, SampledActor
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
-from wamkit.policies.fast_wam.fused import FusedSampler
+from wamkit.policies.fast_wam.fused import NEEDS, FusedActor, FusedSampler
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE
-from wamkit.policies.fast_wam.sampling import Noise, NoiseProtocol, Sample, frames, imagine, sample
+from wamkit.policies.fast_wam.sampling import NoiseProtocol, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
+from wamkit.policies.fused_context import EveryRow, KeptRows
 from wamkit.policies.wan_encoder import (
     WanEncoder,
     context,
@@ -301,21 +303,27 @@ class FastWAM(PolicyModule):
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One sampled chunk per row, physical units; each row draws its noise from its own generator."""
-        return self._sampled(partial(sample, self, steps=self.config.sample_steps))(query)
+        sampler = partial(sample, self, steps=self.config.sample_steps)
+        return SampledActor(sampler, self.draw_noise, self.normalizer, self.proprio_encoder)(query)
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """The sampler of policies/fast_wam/fused.py."""
-        return ("fused_blocks",)
+        """See fused.py."""
+        return tuple(NEEDS)
 
     def actor(self, passes: Collection[str]) -> Actor:
-        """`act` with these passes."""
+        """`act` with these passes; itself without any. Raises BadInput where a pass misses one that it builds on."""
+        expect_passes(passes, NEEDS)
         if "fused_blocks" not in passes:
             return self.act
-        return self._sampled(FusedSampler(self, self.config.sample_steps).sample)
-
-    def _sampled(self, sampler: Callable[[Tensor, Tensor, Noise], Sample]) -> SampledActor:
-        return SampledActor(sampler, self.draw_noise, self.normalizer, self.proprio_encoder)
+        together = walking(self.action.head.weight.device) if "two_streams" in passes else in_turns
+        sampler = FusedSampler(self, self.config.sample_steps, together)
+        rows = KeptRows if "kept_text" in passes else EveryRow
+        contexts = {
+            network: rows(fused, self.proprio_encoder, self.normalizer)
+            for network, fused in sampler.contexts.items()
+        }
+        return FusedActor(sampler, contexts, self.draw_noise, self.normalizer)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""

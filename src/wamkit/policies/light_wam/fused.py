@@ -9,26 +9,26 @@ weights that were copied, to blocks after the last tap, or to the video head.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from wamkit.data.normalize import Normalizer
 from wamkit.nn.adapter import Adapter
 from wamkit.nn.lora import merge_lora
-from wamkit.policies.wan_encoder import Proprio, context
+from wamkit.policies.fused_context import Context, EveryRow, KeptRows
+from wamkit.policies.wan_encoder import Proprio
 from wamkit.spans import Span
 from wamkit.types import Query
 from wamkit.wan.block import Block
 from wamkit.wan.dit import PATCH, PRESENT, WanDiT
 from wamkit.wan.folded_time import fold_adapter, fold_time
-from wamkit.wan.fused import FusedContext, Seen, Slot, fuse, modulation_at, run_blocks, slot_at
-from wamkit.wan.kept_text import Kept, KeptText
+from wamkit.wan.fused import FusedContext, Slot, fuse, modulation_at, run_blocks, slot_at
 
 States = tuple[Tensor, ...]
 """Adapted states of the taps, [b s d] each."""
@@ -128,58 +128,6 @@ def _parts(dit: WanDiT, taps: Sequence[int]) -> tuple[list[Block], dict[int, Ada
     blocks = list(cast(Iterable[Block], dit.blocks))
     adapters = {layer: cast(Adapter, dit.adapters[layer]) for layer in taps}
     return blocks[: max(taps) + 1], adapters
-
-
-class Context(Protocol):
-    """What the blocks' cross-attention sees of a query."""
-
-    def prepare(self, query: Query) -> Query:
-        """See `Look`."""
-
-    def seen(self, query: Query) -> tuple[Seen, ...]:
-        """By block, of a prepared query."""
-
-
-@dataclass(frozen=True)
-class EveryRow:
-    """All rows of the text and the proprio token, made anew."""
-
-    context: FusedContext
-    proprio: Proprio
-    normalizer: Normalizer
-
-    def prepare(self, query: Query) -> Query:
-        """As it is."""
-        return query
-
-    def seen(self, query: Query) -> tuple[Seen, ...]:
-        """By block."""
-        return self.context(context(query.inputs, query.embodiment, self.normalizer, self.proprio))
-
-
-class KeptRows:
-    """Rows of the text as they are kept; only the proprio token is made anew."""
-
-    def __init__(self, context: FusedContext, proprio: Proprio, normalizer: Normalizer) -> None:
-        self.context, self.normalizer = context, normalizer
-        self.text = KeptText(context, proprio.tokens)
-        first, *self.rest = cast(nn.Sequential, context.text_embedding)
-        self.first = proprio.followed_by(cast(nn.Linear, first))
-
-    def prepare(self, query: Query) -> Query:
-        """With keys and values, and room for those of the token, in place of the text."""
-        with Span("text"):
-            kept = self.text.of(query.inputs["context"], query.instructions)
-        return replace(query, inputs=query.inputs | {"context": {"kv": kept.kv, "bias": kept.bias}})
-
-    def seen(self, query: Query) -> tuple[Seen, ...]:
-        """By block. The token's keys and values are written to the room for them."""
-        text = Kept(**query.inputs["context"])
-        unit = self.normalizer.to_unit("proprio", query.inputs["proprio"], query.embodiment)
-        token = self.first(unit).to(text.kv.dtype)
-        for layer in self.rest:
-            token = layer(token)
-        return text.beside(self.context.keys_values(token))
 
 
 class FusedLook:
