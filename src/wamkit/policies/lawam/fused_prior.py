@@ -132,9 +132,7 @@ class FusedTextLayer:
         self.scale = torch.cat(scales).float()  # n e; in float32, as rotation has to be
         self.eps = attention.q_norm.variance_epsilon
         self.norm1, self.norm2 = Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm)
-        self.out, self.gate, self.up, self.down = (
-            linear.weight.T for linear in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-        )
+        self.out, self.gate, self.up, self.down = attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
 
     def run(self, x: Float[Tensor, "bl d"], b: int, rotation: Complex[Tensor, "l 1 half"]) -> None:
         """Changes x."""
@@ -145,9 +143,9 @@ class FusedTextLayer:
         q, k = qk.tensor_split([self.heads], dim=2)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        x.addmm_(join_heads(seen).flatten(0, 1), self.out)
+        x += self.out(join_heads(seen).flatten(0, 1))
         u = self.norm2(x)
-        x.addmm_(F.silu(u @ self.gate).mul_(u @ self.up), self.down)
+        x += self.down(F.silu(self.gate(u)).mul_(self.up(u)))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,4 @@
-"""LaWM in fewer operations: the features of `LatentWorldModel`, sooner. Thirteen operations a block.
-
-Computed once: the first layer's bias with the codes of the patches' places, and 1 in the biases of what scales. The
-rest is in place.
-"""
+"""LaWM in fewer operations: the features of `LatentWorldModel`, sooner. Fourteen operations a block, most in place."""
 
 from __future__ import annotations
 
@@ -24,15 +20,14 @@ class FusedWorld:
     @torch.no_grad()
     def __init__(self, world: LatentWorldModel) -> None:
         self.input, self.code, self.output, self.norm = world.input, world.code, world.output, world.norm
-        positions = world.tables.get_buffer("positions").to(world.input.weight.dtype)
-        self.start = world.input.bias + positions  # s w
+        self.positions = world.tables.get_buffer("positions").to(world.input.bias.dtype)
         self.blocks = [FusedBlock(block) for block in cast(Iterable[Block], world.blocks)]
 
     @torch.inference_mode()
     def __call__(self, u: Float[Tensor, "b s d"], z: Float[Tensor, "b e"]) -> Float[Tensor, "b s d"]:
         """Features at the horizon."""
-        dtype = self.start.dtype  # features are float32 whatever the weights act in
-        x = F.linear(u.to(dtype), self.input.weight).add_(self.start)
+        dtype = self.positions.dtype  # features are float32 whatever the weights act in
+        x = self.input(u.to(dtype)).add_(self.positions)
         action = F.silu(self.code(z.to(dtype)))
         for block in self.blocks:
             block.run(x, action)
@@ -45,14 +40,13 @@ class FusedBlock:
 
     def __init__(self, block: Block) -> None:
         self.eps, self.attention, self.ffn = block.norm.eps, block.attention, block.ffn
-        bias = block.modulation.bias.unflatten(0, (6, -1)).clone()
-        bias[[1, 4]] += 1  # scales
-        self.modulation, self.bias = block.modulation.weight, bias.flatten()
+        self.modulation = block.modulation
 
     def run(self, x: Float[Tensor, "b s w"], action: Float[Tensor, "b w"]) -> None:
         """Changes x."""
-        rows = F.linear(action, self.modulation, self.bias)[:, None].chunk(6, dim=-1)
-        shift1, scale1, gate1, shift2, scale2, gate2 = rows
+        rows = self.modulation(action).unflatten(-1, (6, 1, -1))
+        rows[:, 1::3].add_(1)  # scales
+        shift1, scale1, gate1, shift2, scale2, gate2 = rows.unbind(dim=1)
         attention = self.attention
         qkv = F.linear(self._normed(x, scale1, shift1), attention.in_proj_weight, attention.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
