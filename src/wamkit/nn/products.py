@@ -154,6 +154,7 @@ def normed(eps: float) -> Input:
 def _make_normed(
     eps: float, dtype: torch.dtype, x: Tensor, scale: Tensor, shift: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    x = x.to(torch.promote_types(x.dtype, scale.dtype))
     norm, _, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
     return _modulated(norm, rstd, scale, shift).to(dtype), (norm.to(dtype), rstd, scale, shift)
 
@@ -173,7 +174,10 @@ def _back_normed(
     dshift = du.sum(2).sum_to_size(shift.shape) if needed[2] else None
     if not needed[0]:
         return None, dscale, dshift
-    dnorm = (du * scale[:, :, None]).flatten(1, 2)
-    # A change of a row's mean or length changes nothing.
-    length = (dnorm * norm).mean(-1, keepdim=True)
-    return (dnorm - dnorm.mean(-1, keepdim=True) - norm * length) * rstd, dscale, dshift
+    dnorm = (du * scale[:, :, None]).flatten(1, 2).to(rstd.dtype)
+    # Of the row as it was before it was normed: the gradient of a norm of rows that have mean 0 and deviation 1 already.
+    mean, one = torch.zeros_like(rstd), torch.ones_like(rstd)
+    dx, _, _ = torch.ops.aten.native_layer_norm_backward(
+        dnorm, norm.to(rstd.dtype), dnorm.shape[-1:], mean, one, None, None, [True, False, False]
+    )
+    return dx.mul_(rstd), dscale, dshift

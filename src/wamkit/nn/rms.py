@@ -32,4 +32,4 @@ class _Normed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         normed, inverse = ctx.saved_tensors
         along = (gradient * normed).mean(-1, keepdim=True, dtype=torch.float32)
-        return ((gradient - normed * along) * inverse).to(normed.dtype), None
+        return torch.addcmul(gradient, normed, along, value=-1).mul_(inverse).to(normed.dtype), None
