@@ -70,7 +70,8 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        kept, rest = ctx.saved_tensors[: ctx.kept], ctx.saved_tensors[ctx.kept :]
+        saved = ctx.saved_tensors  # to be read once: every reading makes anew what was not kept
+        kept, rest = saved[: ctx.kept], saved[ctx.kept :]
         layers, lows = _apart(rest, ctx.lengths), iter(rest[sum(ctx.lengths) :])
         asked = ctx.needs_input_grad[4:]
         of_sources, of_layers = asked[: ctx.count], _apart(asked[ctx.count :], ctx.lengths)
@@ -175,7 +176,7 @@ def _back_normed(
     if not needed[0]:
         return None, dscale, dshift
     dnorm = (du * scale[:, :, None]).flatten(1, 2).to(rstd.dtype)
-    # Of the row as it was before it was normed: the gradient of a norm of rows that have mean 0 and deviation 1 already.
+    # Norming rows that have mean 0 and deviation 1 already has the same gradient, up to what they were divided by.
     mean, one = torch.zeros_like(rstd), torch.ones_like(rstd)
     dx, _, _ = torch.ops.aten.native_layer_norm_backward(
         dnorm, norm.to(rstd.dtype), dnorm.shape[-1:], mean, one, None, None, [True, False, False]

@@ -18,6 +18,7 @@ from wamkit.config import Run
 from wamkit.data.normalize import Normalizer, Stats
 from wamkit.draws import Draws
 from wamkit.nn.frozen import store_frozen_linears
+from wamkit.nn.layers import recompute
 from wamkit.recipes import earlier
 from wamkit.types import Batch, Policy, Trainable
 
@@ -38,7 +39,7 @@ class Part:
 class Memory:
     """Bytes per kind of a training step on one device.
 
-    average: the moving average of the weights. activations: kept for backward, nothing recomputed.
+    average: the moving average of the weights. activations: kept for backward.
     """
 
     weights: int
@@ -105,6 +106,7 @@ def memory(run: Run, policy: Trainable) -> Memory:
     module = cast(nn.Module, policy)
     if run.train.precision == "bf16":
         store_frozen_linears(module, torch.bfloat16)
+    recompute(module, run.train.checkpoint_blocks)
     weights = sum(p.nbytes for p in module.parameters())
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
     kept = activations(module, meta_batch(run))

@@ -27,6 +27,7 @@ from wamkit.io.interrupt import stop_request, stopped
 from wamkit.io.progress import bar, warn
 from wamkit.io.weights import WEIGHTS
 from wamkit.nn.frozen import store_frozen_linears
+from wamkit.nn.layers import recompute
 from wamkit.train import checkpoint
 from wamkit.train.beside import Beside, nothing
 from wamkit.train.checkpoint import Progress, State
@@ -65,6 +66,8 @@ class TrainConfig:
     average_decay: of the exponential moving average that becomes `weights.safetensors`; 0: the last weights.
     precision: "fp32", or "bf16": autocast; weights, optimizer and losses stay float32.
     compile: torch.compile the policy (worth its minutes on a GPU).
+    checkpoint_blocks: video model blocks that keep only what enters them, so many together, and are computed again
+        in the backward pass: less memory, a third more work, the same numbers; 0: none.
     log_every, save_every: steps from one row of the log, or one checkpoint, to the next. keep_last: checkpoints kept.
     held_out_every: steps between measurements on held-out episodes, where there are any; 0: they are not measured.
     evaluate_every: steps between closed-loop evaluations on the run's suite, which go on beside training; 0: none.
@@ -91,6 +94,7 @@ class TrainConfig:
     average_decay: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    checkpoint_blocks: int = 0
     log_every: int = 20
     save_every: int = 500
     keep_last: int = 2
@@ -132,7 +136,16 @@ BOUNDS = {
         AT_LEAST_1,
     ),
     **dict.fromkeys(
-        ("seed", "warmup_steps", "prefetch", "workers", "held_out_every", "evaluate_every"), AT_LEAST_0
+        (
+            "seed",
+            "warmup_steps",
+            "checkpoint_blocks",
+            "prefetch",
+            "workers",
+            "held_out_every",
+            "evaluate_every",
+        ),
+        AT_LEAST_0,
     ),
     **dict.fromkeys(("learning_rate", "eps"), POSITIVE),
     **dict.fromkeys(("warmup_start", "final_fraction"), FRACTION),
@@ -149,7 +162,7 @@ KEPT = "the newest checkpoint is kept"
 # A run may be resumed with other values of these; all else would make it another run.
 FREE_TO_CHANGE = (
     *("log_every", "save_every", "keep_last", "held_out_every", "evaluate_every", "evaluate_episodes"),
-    *("prefetch", "workers"),
+    *("prefetch", "workers", "checkpoint_blocks"),
 )
 
 
@@ -244,6 +257,7 @@ def initial_state(policy: Trainable, config: TrainConfig) -> State:
     module = cast(nn.Module, policy).train()
     if config.precision == "bf16":
         store_frozen_linears(module, torch.bfloat16)
+    recompute(module, config.checkpoint_blocks)
     groups = optimizer_groups(
         module, policy.parameter_groups(), config.weight_decay, config.decayed, config.undecayed_names
     )

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from wamkit.nn.adapter import Adapter
 from wamkit.nn.attention import Visibility
+from wamkit.nn.layers import Layers
 from wamkit.nn.rope import GridRotary
 from wamkit.nn.sinusoid import Sinusoid
 from wamkit.wan.block import (
@@ -156,7 +157,7 @@ class WanDiT(nn.Module):
         self.text_embedding = text_mlp(size)
         self.time_embedding = time_mlp(size)
         self.time_projection = time_rows(size)
-        self.blocks = nn.ModuleList([Block(size) for _ in range(size.layers)])
+        self.blocks: nn.ModuleList = Layers([Block(size) for _ in range(size.layers)])
         self.head = Head(size)
         self.adapters = nn.ModuleList(
             [
@@ -236,20 +237,27 @@ class WanDiT(nn.Module):
 
     def run(self, passes: Sequence[Pass]) -> list[Passed]:
         """Blocks with their adapters. All passes have the context of the first: its keys and values are made once."""
-        tokens = [one.stream.tokens for one in passes]
-        states: list[dict[int, Tensor]] = [{} for _ in passes]
-        for i in range(max(one.blocks for one in passes)):
+        taps: list[dict[int, Tensor]] = [{} for _ in passes]
+
+        def step(i: int, *tokens: Tensor) -> tuple[Tensor, ...]:
             block = cast(Block, self.blocks[i])
             context = block.cross_attn.context(passes[0].stream.context)
+            after = list(tokens)
             for number, one in enumerate(passes):
                 if i < one.blocks:
                     x = block(tokens[number], context, one.stream, one.visibility)
                     # A tap is the adapted state, which is also what the next block gets: adapters are trained by both
                     # losses.
-                    tokens[number] = states[number][i] = self.adapters[i](x)
+                    after[number] = self.adapters[i](x)
+                if i in one.taps:
+                    taps[number][i] = after[number]
+            return tuple(after)
+
+        count = max(one.blocks for one in passes)
+        done = cast(Layers, self.blocks).run(step, count, tuple(one.stream.tokens for one in passes))
         return [
-            Passed(x, tuple(state[i] for i in one.taps))
-            for x, state, one in zip(tokens, states, passes, strict=True)
+            Passed(x, tuple(states[i] for i in one.taps))
+            for x, states, one in zip(done, taps, passes, strict=True)
         ]
 
 

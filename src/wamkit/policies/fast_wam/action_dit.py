@@ -9,6 +9,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wamkit.nn.layers import Layers
 from wamkit.nn.rope import LineRotary
 from wamkit.nn.sinusoid import Sinusoid
 from wamkit.wan.block import Block, Stream, TransformerSize, embed_times, text_mlp, time_mlp, time_rows
@@ -26,7 +27,7 @@ class ActionDiT(nn.Module):
         self.text_embedding = text_mlp(size)
         self.time_embedding = time_mlp(size)
         self.time_projection = time_rows(size)
-        self.blocks = nn.ModuleList([Block(size) for _ in range(size.layers)])
+        self.blocks: nn.ModuleList = Layers([Block(size) for _ in range(size.layers)])
         self.head = nn.Linear(size.width, action_dim)
 
     def embed(

@@ -13,6 +13,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from wamkit.nn.attention import KV, Visibility, attend
+from wamkit.nn.layers import Layers
 from wamkit.wan.block import Block, Stream
 
 KVCache = tuple[dict[str, KV], ...]  # per layer: keys and values by group
@@ -25,24 +26,27 @@ def empty_cache(blocks: nn.ModuleList) -> KVCache:
 
 def run_together(
     parts: Sequence[tuple[nn.ModuleList, Stream]], visibility: Visibility, cache: KVCache
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     """Final tokens [b s d] of every network. parts: blocks and stream of each. cache: groups outside the streams."""
-    tokens = [stream.tokens for _, stream in parts]
     streams = [stream for _, stream in parts]
-    for blocks, cached in zip(_layers(parts), cache, strict=True):
-        rows = [block.rows(stream) for block, stream in zip(blocks, streams, strict=True)]
+
+    def step(number: int, *tokens: Tensor) -> tuple[Tensor, ...]:
+        layer = [cast(Block, blocks[number]) for blocks, _ in parts]
+        rows = [block.rows(stream) for block, stream in zip(layer, streams, strict=True)]
         q: dict[str, Tensor] = {}
-        kv = dict(cached)
+        kv = dict(cache[number])
         # Everyone projects before anyone attends: a network's queries need the others' keys of the same layer.
-        for block, x, row, stream in zip(blocks, tokens, rows, streams, strict=True):
+        for block, x, row, stream in zip(layer, tokens, rows, streams, strict=True):
             own_q, own_kv = block.project(x, row, stream)
             q, kv = q | own_q, kv | own_kv
         attended = attend(q, kv, visibility)
-        tokens = [
+        return tuple(
             block.finish(x, attended, row, block.cross_attn.context(stream.context), stream)
-            for block, x, row, stream in zip(blocks, tokens, rows, streams, strict=True)
-        ]
-    return tokens
+            for block, x, row, stream in zip(layer, tokens, rows, streams, strict=True)
+        )
+
+    first = cast(Layers, parts[0][0])
+    return first.run(step, len(first), tuple(stream.tokens for stream in streams))
 
 
 def prefill(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, cache: KVCache) -> KVCache:
@@ -60,7 +64,3 @@ def prefill(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, cache
 
 def _blocks(blocks: nn.ModuleList) -> Iterable[Block]:
     return cast(Iterable[Block], blocks)
-
-
-def _layers(parts: Sequence[tuple[nn.ModuleList, Stream]]) -> Iterable[tuple[Block, ...]]:
-    return zip(*(_blocks(blocks) for blocks, _ in parts), strict=True)
