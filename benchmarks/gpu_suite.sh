@@ -64,7 +64,7 @@ measure 60 fast_wam latency libero_fast_wam $bf16 --preset fast --reference --ro
 measure 50 lawam latency libero_lawam $bf16 --preset fast --reference --rounds 30
 measure 50 light_wam_passes latency robotwin $bf16 --passes --rounds 50
 measure 40 light_wam_float8 latency robotwin --preset float8 --rounds 100
-measure 50 train train-step robotwin --batch 16 --rounds 10
+measure 50 train train-step robotwin --batch 16 --rounds 8 --reference
 measure 60 train_libero train-step libero_spatial --batch 64 --rounds 5
 measure 30 encode encode robotwin --batch 1 8 --rounds 5
 exit $failed

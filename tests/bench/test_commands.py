@@ -70,6 +70,15 @@ def test_a_training_step(name: str, tmp_path: Path) -> None:
     assert large["kept"] > small["kept"] > 0
 
 
+def test_a_training_step_beside_the_twin(tmp_path: Path, capsys) -> None:
+    words = ["--batch", "2", "--rounds", "1", "--reference", "--out", str(tmp_path), "--device", "cpu"]
+    assert main(["bench", "train-step", "metaworld3", *words]) == 0
+    (step,) = found(tmp_path, "train-step")["found"]
+    assert step["seconds"].keys() == {"official work", "ours"}
+    assert main(["bench", "train-step", "metaworld3_lawam", *words]) == 2
+    assert "no twin of lawam" in capsys.readouterr().err
+
+
 def test_encoding(tmp_path: Path) -> None:
     assert main(["bench", "encode", "metaworld3", "--rounds", "1", "--out", str(tmp_path)]) == 0
     assert {rate["size"] for rate in found(tmp_path, "encode")["found"]} == {1, 4}

@@ -107,6 +107,8 @@ class TrainStep:
     batch: tuple[int, ...] = ()
     """Samples per step; several numbers for several measurements; by default as the run says."""
     rounds: int = 10
+    reference: bool = False
+    """Also time the twin that does the official work, in turns, after checking that both have the same losses."""
     limit: Limit = ""
     out: Out = OUT
     device: Device = ""
@@ -122,7 +124,7 @@ class TrainStep:
         from wamkit.stages.run import best_device
 
         run, device = changed(run_of(self.what), overrides), best_device()
-        steps = measure(run, device, self.batch or (run.train.part_size,), self.rounds)
+        steps = measure(run, device, self.batch or (run.train.part_size,), self.rounds, self.reference)
         hardware = gpu(self.limit) if self.limit else hardware_of(device)
         about = (
             f"Forward, backward and optimizer, {run.train.precision}, samples at hand; random weights. Counted on "
