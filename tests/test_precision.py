@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -217,6 +218,8 @@ def test_loading_takes_little_more_than_the_file(tmp_path, kind, engine):
     folder = saved(tmp_path / "run", kind, torch.bfloat16, wide)
     small = saved(tmp_path / "small", kind, torch.bfloat16)
     command = [sys.executable, "-c", MEMORY, str(small), str(folder), engine]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    # What is freed is given back at once, as it is at full size, where tensors are larger than glibc's own threshold.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout)
     stored = (folder / "weights.safetensors").stat().st_size
     assert stored > 6e7 and found["peak"] < 1.2 * stored, (stored, found)
