@@ -279,10 +279,17 @@ def test_a_recipe_is_named_as_its_entry_point(monkeypatch: pytest.MonkeyPatch) -
         recipes.recipe("mine")
 
 
+ABOUT_ONE = ("policies/", "recipes/", "bench/reference/")
 NAMES = re.compile("light_?wam|fast_?wam", re.IGNORECASE)
-EXAMPLES = ("commands/demo.py", "commands/training.py", "commands/comparing.py")  # of command lines
+EXAMPLES = (  # of command lines
+    "commands/benching.py",
+    "commands/comparing.py",
+    "commands/demo.py",
+    "commands/training.py",
+)
 ALLOWED = {
     *EXAMPLES,
+    "bench/twins.py",  # the table of the twins of released programs
     "convert/official_cache.py",  # the format's name in a released file
 }
 
@@ -291,8 +298,12 @@ def test_only_policies_and_recipes_name_a_policy() -> None:
     found = {}
     for path in sorted((ROOT / "src" / "wamkit").rglob("*")):
         name = path.relative_to(ROOT / "src" / "wamkit").as_posix()
-        if path.suffix in (".py", ".html", ".css") and not name.startswith(("policies/", "recipes/")):
+        if path.suffix in (".py", ".html", ".css") and not name.startswith(ABOUT_ONE):
             lines = [line.strip() for line in path.read_text().splitlines() if NAMES.search(line)]
             found |= {name: lines} if lines else {}
     assert found.keys() == ALLOWED, found
-    assert all(line.startswith(("wamkit ", "Example: wamkit ")) for name in EXAMPLES for line in found[name])
+    assert all(
+        line.startswith(("wamkit ", "Example: wamkit ", "Examples: wamkit "))
+        for name in EXAMPLES
+        for line in found[name]
+    )

@@ -17,6 +17,7 @@ from wamkit.bench.limits import Hardware
 from wamkit.bench.results import table
 from wamkit.bench.subject import META, fill
 from wamkit.bench.timing import Job, Seconds, in_turns, ratio, repeated
+from wamkit.bench.twins import losses_of
 from wamkit.config import Run
 from wamkit.draws import Draws
 from wamkit.stages.cost import Learning, training
@@ -65,11 +66,7 @@ def measure(
 
 def twin_step(run: Run, network: Trainable, batch: Batch) -> Job:
     """The official step, on a copy of the network. BadInput where its losses are others."""
-    if run.policy.kind != "light_wam":
-        raise BadInput(f"--reference: there is no twin of {run.policy.kind}'s training step; omit the flag")
-    from wamkit.bench.reference.light_wam_training import losses
-
-    policy: Any = copy.deepcopy(network)
+    losses, policy = losses_of(run), cast(Any, copy.deepcopy(network))
     with torch.no_grad():
         ours, official = cast(nn.Module, network)(batch, draws(batch)), losses(policy, batch, draws(batch))
     for name, loss in ours.items():
