@@ -49,7 +49,7 @@ for name in metaworld3 metaworld3_fast_wam; do
     measure 60 "gate_$name" latency "$name" --reference --precision fp32 --rounds 2 || exit 1
 done
 if [ -n "$small" ]; then
-    measure 60 light_wam latency metaworld3 --preset exact --reference --passes --rounds 2
+    measure 60 light_wam latency metaworld3 --preset exact --reference --rounds 2
     measure 60 train train-step metaworld3 --batch 2 --rounds 1
     measure 60 encode encode metaworld3 --batch 1 --rounds 1
     exit $failed

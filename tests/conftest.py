@@ -21,6 +21,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from wamkit_client.envs.rendering import choose_platform  # noqa: E402
 
+from wamkit.commands.devices import VISIBLE  # noqa: E402
+
 choose_platform()  # before whichever test is the first to import mujoco
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
@@ -34,6 +36,13 @@ def same_randomness() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--device cpu` in a test hides GPUs from that test alone."""
+    monkeypatch.setenv(VISIBLE, os.environ.get(VISIBLE, ""))  # so that it is put back
+    monkeypatch.delenv(VISIBLE)
 
 
 @pytest.fixture

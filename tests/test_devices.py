@@ -19,12 +19,6 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
-@pytest.fixture(autouse=True)
-def _visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VISIBLE, "")  # so that it is put back
-    monkeypatch.delenv(VISIBLE)
-
-
 def test_all_are_seen_unless_one_is_named(gpus):
     use_device("")
     assert VISIBLE not in os.environ

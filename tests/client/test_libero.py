@@ -298,6 +298,7 @@ def test_simulators_may_run_in_another_python(soup: Libero, monkeypatch: pytest.
     config = soup.config
     here = describe(config)
     monkeypatch.setenv(PYTHON_VARIABLE, sys.executable)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as --device cpu leaves it
     assert describe(config) == here
     with env_processes(config, 1) as (process,):
         process.send(_look, SOUP)

@@ -50,7 +50,7 @@ def test_chunks_are_those_of_the_plain_expert(config: StateFusionConfig, width: 
 
 
 def test_bfloat16_is_no_further_from_float32_than_the_plain_expert() -> None:
-    states = tuple(state.bfloat16() for state in states_of(1536, tokens=480))
+    states = tuple(state.bfloat16() for state in states_of(1536, tokens=48))
     rounded = expert_of(SHALLOW, 1536).bfloat16()
     exact = expert_of(SHALLOW, 1536)
     exact.load_state_dict(rounded.state_dict())

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from wamkit_client.types import BadInput
 
 from wamkit.bench.subject import INSTRUCTION, Subject
+from wamkit.io.files import replace_text
 
 NO_PROGRAM = Path()
 
@@ -33,7 +34,7 @@ def official_seconds(program: Path, subject: Subject, rounds: int) -> list[float
     }
     with TemporaryDirectory() as folder:
         path = Path(folder) / "asked.json"
-        path.write_text(json.dumps(asked))
+        replace_text(path, json.dumps(asked))
         try:
             done = subprocess.run(
                 [str(program.absolute()), str(path)], capture_output=True, text=True, check=False

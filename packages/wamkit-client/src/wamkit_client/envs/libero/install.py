@@ -175,11 +175,20 @@ def control_env() -> Any:
     installation = find_installation()
     check_mujoco()
     choose_platform()
+    _number_devices()
     package = _import_quietly(installation.root, installation.assets)
     package._assets_path_cache = str(installation.assets)
     from libero.libero.envs.env_wrapper import ControlEnv
 
     return ControlEnv
+
+
+def _number_devices() -> None:
+    """Where CUDA_VISIBLE_DEVICES is no list of numbers (empty: the policy computes on the processor), robosuite takes
+    it for one. Then it is told to render on the device that it takes without that variable."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    if not all(name.isdigit() for name in visible.split(",")):
+        os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", "0")
 
 
 def _import_quietly(root: Path, assets: Path) -> Any:
