@@ -101,11 +101,6 @@ def test_the_verdict_is_printed(capsys):
     assert "fits this CPU yes, " in plain(capsys.readouterr().out)
 
 
-@pytest.fixture(autouse=True)
-def _visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
 @pytest.mark.parametrize(
     ("given", "wrong"),
     [
