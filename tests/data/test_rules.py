@@ -49,6 +49,14 @@ def test_a_binary_gripper() -> None:
     assert normalizer.to_physical("action", predicted, ONE)[0, :, 6].tolist() == [-1, -1, -1, 1, 1]
 
 
+@pytest.mark.parametrize(("rules", "space"), [(BINARY, LIBERO), (INVERTED, ROBOTWIN)])
+def test_a_network_built_without_memory_has_its_rules(rules: Normalization, space: ActionSpace) -> None:
+    data = Stats.of(rows(len(space.names)))
+    with torch.device("meta"):
+        normalizer = rules.fit({"robot": {"action": data} | unused()}, {"robot": space})
+    assert not [name for name, table in normalizer.named_buffers() if table.is_meta]
+
+
 def test_quaternions_are_as_they_are_and_come_back_with_length_one() -> None:
     data = rows(16)
     normalizer = INVERTED.fit({"aloha": {"action": Stats.of(data)} | unused()}, {"aloha": ROBOTWIN})

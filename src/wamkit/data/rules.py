@@ -115,8 +115,8 @@ class Binary(Tables):
     @classmethod
     def of(cls, stats: Sequence[Stats], exceptions: Sequence[Exceptions], width: int) -> Binary:
         """Of these embodiments."""
-        at = torch.zeros(len(stats), width, dtype=torch.bool)
-        low, high = torch.zeros(2, len(stats), width)
+        at = torch.zeros(len(stats), width, dtype=torch.bool, device="cpu")
+        low, high = torch.zeros(2, len(stats), width, device="cpu")
         for row, (own, rules) in enumerate(zip(stats, exceptions, strict=True)):
             for dim in (dim for dim, rule in rules.items() if rule == "binary"):
                 at[row, dim], low[row, dim], high[row, dim] = True, own.min[dim], own.max[dim]
@@ -150,11 +150,11 @@ class Quaternions(Tables):
     @classmethod
     def of(cls, stats: Sequence[Stats], exceptions: Sequence[Exceptions], width: int) -> Quaternions:
         """Of these embodiments."""
-        at = torch.zeros(len(stats), width, dtype=torch.bool)
-        members = torch.zeros(len(stats), width, 4, dtype=torch.int64)
+        at = torch.zeros(len(stats), width, dtype=torch.bool, device="cpu")
+        members = torch.zeros(len(stats), width, 4, dtype=torch.int64, device="cpu")
         for row, rules in enumerate(exceptions):
             for four in quaternions("normalizer", rules):
-                at[row, four], members[row, four] = True, torch.tensor(four)
+                at[row, four], members[row, four] = True, torch.tensor(four, device="cpu")
         return cls(at=at, members=members)
 
     def to_unit(
