@@ -1,14 +1,19 @@
-"""Values and arrays as msgpack bytes: arrays in msgpack-numpy's form, never pickle.
+"""Values and arrays as msgpack bytes, in the forms of openpi's clients and of msgpack-numpy; never pickle.
 
-A byte can announce a map of 64 bytes of memory, so the length of a message bounds neither the memory nor the time that
-decoding takes. The values are therefore counted while they are decoded.
+Packing is msgpack's. Reading is our own: the package copies every array out of the message, and allocates what a header
+announces, which lists in lists make a thousand times the size of the message. Here an array is a view of the message
+and nothing is built that the message does not hold, so that memory and time are linear in its length.
+
+openpi's form of an array is {b"__ndarray__": True, b"data", b"dtype", b"shape"}, of a NumPy scalar {b"__npgeneric__":
+True, b"data", b"dtype"}; msgpack-numpy's of both is {b"nd": whether an array, b"type", b"kind", b"shape", b"data"}.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any, Dict, List, Tuple
+from struct import Struct, error
+from typing import Any, Callable, Dict, Mapping, Tuple, Union
 
 import msgpack
 import numpy as np
@@ -16,79 +21,216 @@ import numpy as np
 LARGEST_MESSAGE = 64 * 2**20  # bytes
 # Keys of maps count too. An observation has a hundred values, a chunk of a thousand actions fifty thousand.
 MOST_VALUES = 100_000
-# In one list or map: msgpack allocates a list as soon as it is announced, nested up to 512 deep.
-LONGEST_CONTAINER = 10_000
+DEEPEST = 32  # lists and maps inside each other; an observation of XPolicyLab's has seven
 MOST_DIMENSIONS = 32  # of an array
-PLAIN_KINDS = "biuf"
-PLAIN_DTYPE = re.compile(r"[<>|=]?[biuf][0-9]{1,2}")
+SCALARS = {
+    "b": (bool,),
+    "i": (int,),
+    "u": (int,),
+    "f": (float, int),
+}  # what a scalar's number may be, by kind
+PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
+
+Array = Union[np.ndarray, np.generic]
 
 
 class Malformed(ValueError):
     """Bytes that are no message, or one that would cost too much to decode."""
 
 
-def pack(value: Any) -> bytes:
-    """A tree of plain values and arrays as bytes; TypeError for anything else."""
-    packed: bytes = msgpack.packb(value, default=_to_wire, use_bin_type=True)
+def openpi(array: Array) -> Dict[bytes, Any]:
+    """An array or a NumPy scalar in openpi's form."""
+    if isinstance(array, np.generic):
+        return {b"__npgeneric__": True, b"data": array.item(), b"dtype": array.dtype.str}
+    return {b"__ndarray__": True, b"data": array.tobytes(), b"dtype": array.dtype.str, b"shape": array.shape}
+
+
+def msgpack_numpy(array: Array) -> Dict[bytes, Any]:
+    """An array or a NumPy scalar in msgpack-numpy's form."""
+    one = {b"nd": isinstance(array, np.ndarray), b"type": array.dtype.str, b"data": array.tobytes()}
+    return {**one, b"kind": b"", b"shape": array.shape} if one[b"nd"] else one
+
+
+def pack(value: Any, form: Callable[[Array], Dict[bytes, Any]] = openpi) -> bytes:
+    """A tree of plain values and arrays as bytes; TypeError for anything else. form: of the arrays."""
+
+    def to_wire(value: Any) -> Dict[bytes, Any]:
+        if isinstance(value, (np.ndarray, np.generic)) and PLAIN_DTYPE.fullmatch(value.dtype.str):
+            return form(value)
+        raise TypeError(f"{type(value).__name__} cannot be sent; expected plain values and arrays of numbers")
+
+    packed: bytes = msgpack.packb(value, default=to_wire, use_bin_type=True)
     return packed
 
 
 def unpack(message: bytes) -> Any:
-    """What `pack` was given, tuples as lists; arrays are read-only views of the message.
+    """What `pack` was given, in either form, tuples as lists.
 
+    Arrays are read-only views of the message, or copies where an item would lie across the words of its memory.
     Raises Malformed, before more than MOST_VALUES values have been built.
     """
-    left = MOST_VALUES
-
-    def counted(values: List[Any], each: int = 1) -> List[Any]:
-        nonlocal left
-        left -= each * len(values)
-        if left < 0:
-            raise Malformed(f"a message of more than {MOST_VALUES} values; send numbers as arrays")
-        return values
-
-    def to_map(pairs: List[Tuple[Any, Any]]) -> Any:  # pairs, because a repeated key must count again
-        return _from_wire(dict(counted(pairs, 2)))
-
+    reader = _Reader(message)
     try:
-        return msgpack.unpackb(
-            message,
-            raw=False,
-            list_hook=counted,
-            object_pairs_hook=to_map,
-            max_array_len=LONGEST_CONTAINER,
-            max_map_len=LONGEST_CONTAINER,
-        )
-    except Malformed:
-        raise
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise Malformed(
-            f"not a msgpack message, or one with more than {LONGEST_CONTAINER} values in one list or map ({error})"
-        ) from None
+        value = reader.value(DEEPEST)
+    except (IndexError, error):
+        raise Malformed("not a msgpack message: it ends too early") from None
+    except UnicodeDecodeError as wrong:
+        raise Malformed(f"not a msgpack message: text that is not UTF-8 ({wrong.reason})") from None
+    if reader.at != len(message):
+        raise Malformed(f"not a msgpack message: {len(message) - reader.at} more bytes follow")
+    return value
 
 
-def _to_wire(value: Any) -> Any:
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in PLAIN_KINDS:
-        one = {b"nd": isinstance(value, np.ndarray), b"type": value.dtype.str, b"data": value.tobytes()}
-        return {**one, b"kind": b"", b"shape": value.shape} if one[b"nd"] else one
-    raise TypeError(f"{type(value).__name__} cannot be sent; expected plain values and arrays of numbers")
+class _Reader:
+    """Reads one value after the other from `at` on. Raises Malformed, and IndexError, struct.error and
+    UnicodeDecodeError where the message is damaged."""
 
+    def __init__(self, message: bytes) -> None:
+        self.at = 0
+        self._message, self._memory = message, memoryview(message)
+        self._left = MOST_VALUES
 
-def _from_wire(value: Dict[Any, Any]) -> Any:
-    if b"complex" in value:
-        raise Malformed("complex numbers are not part of this protocol")
-    if b"nd" not in value:
+    def value(self, depth: int) -> Any:
+        """The next value, `depth` lists and maps deep at most."""
+        first = self._message[self.at]
+        self.at += 1
+        read, size = _FIRST_BYTES[first]
+        return read(self, self._number(size) if type(size) is Struct else size, depth)
+
+    def plain(self, value: Any, depth: int) -> Any:
         return value
+
+    def refuse(self, first: int, depth: int) -> Any:
+        raise Malformed(f"not a msgpack message of plain values: a value begins with the byte {first:#x}")
+
+    def view(self, length: int, depth: int) -> memoryview:
+        end = self.at + length
+        if end > len(self._message):
+            raise IndexError
+        found, self.at = self._memory[self.at : end], end
+        return found
+
+    def binary(self, length: int, depth: int) -> bytes:
+        return bytes(self.view(length, depth))
+
+    def text(self, length: int, depth: int) -> str:
+        return str(self.view(length, depth), "utf-8")
+
+    def list(self, length: int, depth: int) -> Any:
+        self._count(length, depth)
+        return [self.value(depth - 1) for _ in range(length)]
+
+    def map(self, length: int, depth: int) -> Any:
+        self._count(2 * length, depth)
+        fields: Dict[Union[str, bytes], Any] = {}
+        for _ in range(length):
+            key = self.value(depth - 1)
+            if type(key) is not str and type(key) is not bytes:
+                raise Malformed(f"a key of a map is a {type(key).__name__}, expected text")
+            fields[key] = self._data(depth - 1) if key == b"data" else self.value(depth - 1)
+        for name, read in _ARRAYS.items():
+            if name in fields:
+                return read(fields)
+        if type(fields.get(b"data")) is memoryview:  # of no array
+            fields[b"data"] = bytes(fields[b"data"])
+        return fields
+
+    def _data(self, depth: int) -> Any:
+        """The next value, which may be an array's data: bytes are a view."""
+        read, size = _FIRST_BYTES[self._message[self.at]]
+        if read is not _Reader.binary:
+            return self.value(depth)
+        self.at += 1
+        return self.view(self._number(size), depth)
+
+    def _number(self, form: Struct) -> Any:
+        (number,) = form.unpack_from(self._message, self.at)
+        self.at += form.size
+        return number
+
+    def _count(self, values: int, depth: int) -> None:
+        """Values of another list or map, before they are read."""
+        self._left -= values
+        if self._left < 0:
+            raise Malformed(f"a message of more than {MOST_VALUES} values; send numbers as arrays")
+        if depth == 0:
+            raise Malformed(f"lists and maps are more than {DEEPEST} deep")
+
+
+# How a value is read, by its first byte: a method, and the size or number that it is given, or the Struct of it.
+_FIRST_BYTES: Dict[int, Tuple[Callable[..., Any], Any]] = {
+    **{first: (_Reader.refuse, first) for first in range(0x100)},
+    **{first: (_Reader.plain, first) for first in range(0x80)},
+    **{0x80 + size: (_Reader.map, size) for size in range(0x10)},
+    **{0x90 + size: (_Reader.list, size) for size in range(0x10)},
+    **{0xA0 + size: (_Reader.text, size) for size in range(0x20)},
+    **{0x100 + number: (_Reader.plain, number) for number in range(-0x20, 0)},
+    **{0xC0: (_Reader.plain, None), 0xC2: (_Reader.plain, False), 0xC3: (_Reader.plain, True)},
+    **{0xC4 + i: (_Reader.binary, Struct(">" + size)) for i, size in enumerate("BHI")},
+    **{0xCA + i: (_Reader.plain, Struct(">" + number)) for i, number in enumerate("fdBHIQbhiq")},
+    **{0xD9 + i: (_Reader.text, Struct(">" + size)) for i, size in enumerate("BHI")},
+    **{0xDC + i: (_Reader.list, Struct(">" + size)) for i, size in enumerate("HI")},
+    **{0xDE + i: (_Reader.map, Struct(">" + size)) for i, size in enumerate("HI")},
+}
+
+
+def _openpi_array(fields: Mapping[Any, Any]) -> np.ndarray:
+    return _view(fields, b"dtype", fields.get(b"shape"))
+
+
+def _openpi_scalar(fields: Mapping[Any, Any]) -> Any:
+    kind, number = _dtype(fields, b"dtype"), fields.get(b"data")
+    if type(number) not in SCALARS[kind.kind]:
+        raise Malformed(f"a scalar of type {kind} holds a {type(number).__name__}")
     try:
-        if not PLAIN_DTYPE.fullmatch(value[b"type"]):
-            raise ValueError(f"type {value[b'type']!r}")
-        dtype, data = np.dtype(value[b"type"]), value[b"data"]
-        shape = tuple(value[b"shape"]) if value[b"nd"] else ()
-        if len(shape) > MOST_DIMENSIONS:
-            raise ValueError(f"{len(shape)} dimensions")
-        if min(shape, default=0) < 0 or len(data) != dtype.itemsize * math.prod(shape):
-            raise ValueError(f"{len(data)} bytes for {dtype} {shape}")
-        array = np.frombuffer(data, dtype).reshape(shape)
-    except (KeyError, TypeError, ValueError) as error:
-        raise Malformed(f"an array of the message is malformed ({error})") from None
-    return array if value[b"nd"] else array[()]
+        with np.errstate(over="ignore"):
+            scalar = kind.type(number)
+    except OverflowError:
+        scalar = None
+    if kind.kind in "iu" and scalar != number:  # older versions of NumPy wrap around
+        raise Malformed(f"{number} is no number of type {kind}")
+    return scalar
+
+
+def _msgpack_numpy(fields: Mapping[Any, Any]) -> Any:
+    return _view(fields, b"type", fields.get(b"shape")) if fields[b"nd"] else _view(fields, b"type", [])[()]
+
+
+def _refuse_complex(fields: Mapping[Any, Any]) -> Any:
+    raise Malformed("complex numbers are not part of this protocol")
+
+
+def _dtype(fields: Mapping[Any, Any], key: bytes) -> np.dtype:
+    name = fields.get(key)
+    if type(name) is not str or not PLAIN_DTYPE.fullmatch(name):
+        raise Malformed(f"an array is malformed: type {name!r:.100}, expected numbers or truth values")
+    return np.dtype(name)
+
+
+def _view(fields: Mapping[Any, Any], key: bytes, shape: Any) -> np.ndarray:
+    dtype, data = _dtype(fields, key), fields.get(b"data")
+    if type(data) is not memoryview:
+        raise Malformed(f"an array is malformed: its data are a {type(data).__name__}, expected bytes")
+    if type(shape) is not list or any(type(size) is not int or size < 0 for size in shape):
+        raise Malformed(f"an array is malformed: shape {shape!r:.100}, expected a list of integers from 0")
+    if len(shape) > MOST_DIMENSIONS:
+        raise Malformed(f"an array is malformed: {len(shape)} dimensions, expected at most {MOST_DIMENSIONS}")
+    if len(data) != dtype.itemsize * math.prod(shape):
+        raise Malformed(f"an array is malformed: {len(data)} bytes for {dtype} {shape}")
+    try:
+        array: np.ndarray = np.ndarray(shape, dtype, data)
+    except ValueError as wrong:  # nothing, but in dimensions that NumPy cannot count
+        raise Malformed(f"an array is malformed: shape {shape} ({wrong})") from None
+    if not array.flags.aligned:
+        array = array.copy()
+        array.flags.writeable = False
+    return array
+
+
+# By the key that gives it away, what a map is in truth.
+_ARRAYS: Dict[bytes, Callable[[Mapping[Any, Any]], Any]] = {
+    b"__ndarray__": _openpi_array,
+    b"__npgeneric__": _openpi_scalar,
+    b"nd": _msgpack_numpy,
+    b"complex": _refuse_complex,
+}

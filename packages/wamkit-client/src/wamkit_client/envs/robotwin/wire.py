@@ -70,7 +70,8 @@ def error_frame(error: WireError) -> Frame:
 
 def pack(frame: Frame) -> bytes:
     """A frame as bytes; TypeError for objects that are neither plain values nor plain arrays."""
-    return codec.pack({**vars(frame), "sent_at": datetime.now(timezone.utc).isoformat()})
+    fields = {**vars(frame), "sent_at": datetime.now(timezone.utc).isoformat()}
+    return codec.pack(fields, codec.msgpack_numpy)
 
 
 def unpack(message: bytes) -> Frame:
