@@ -1,0 +1,77 @@
+"""What wamkit's client says to a server, and what it is told: openpi's protocol with further keys.
+
+Messages are maps (codec.py), one binary frame each. The server greets with its metadata; then it is asked one question
+after the other:
+
+question  {"request_id": text, "policy": its name ("": the first), and one of
+           "observations": [{"images", "proprio", "prompt", "embodiment", "seed", "prev_actions", "inference_delay"}],
+               answered by one call of the policy, and "deadline_ms": after that the answer is of no use
+           "reset": True: an episode begins
+           "about": True: what does a result say of the policy?}
+answer    {"request_id": the question's, and
+           "chunks": [{"actions", ..}], "server_timing": {what: milliseconds}
+           "reset": True
+           "about": JSON text
+           or "error": {"reason", "message"}; the connection stays usable}
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping
+
+import numpy as np
+
+from wamkit_client.types import ActionChunk, Observation
+
+PROTOCOL = "wamkit/1"
+"""Of a server's metadata; another number is another protocol."""
+FAULTS = ("bad_request", "malformed")
+"""Reasons of errors that are the client's fault."""
+PASSING = ("busy", "rate", "superseded", "stopping")
+"""Reasons of errors that the same question may be spared later."""
+LATE = "late"
+"""The reason where a deadline passed."""
+
+
+class Unreadable(ValueError):
+    """An answer that is none of this protocol's."""
+
+
+def to_message(seen: Observation) -> Dict[str, Any]:
+    """What a question says of an observation."""
+    return {
+        "images": seen.images,
+        "proprio": seen.proprio,
+        "prompt": seen.instruction,
+        "embodiment": seen.embodiment,
+        "seed": seen.noise_seed,
+        "inference_delay": seen.delay,
+        **({"prev_actions": seen.prefix} if len(seen.prefix) else {}),
+    }
+
+
+def to_chunks(answer: Mapping[str, Any], asked: int) -> List[ActionChunk]:
+    """One chunk for each of the observations that were asked about; `info` has everything else. Raises Unreadable."""
+    listed, timing = answer.get("chunks"), answer.get("server_timing", {})
+    if type(listed) is not list or len(listed) != asked:
+        raise Unreadable(f"expected {asked} chunks, got {_short(listed)}")
+    return [_chunk(fields, {"server_timing": timing}) for fields in listed]
+
+
+def _chunk(fields: Any, timing: Dict[str, Any]) -> ActionChunk:
+    if type(fields) is not dict or "actions" not in fields:
+        raise Unreadable(f"expected a chunk, a map with 'actions', got {_short(fields)}")
+    actions = fields["actions"]
+    if type(actions) is not np.ndarray or actions.ndim != 2:
+        raise Unreadable(f"expected actions [k, a], got {_short(actions)}")
+    info = {name: value for name, value in fields.items() if name != "actions"}
+    return ActionChunk(actions, {**info, **timing})
+
+
+def _short(value: Any) -> str:
+    """A value in an error message, which may be huge."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"{value!r:.100}"
