@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from wamkit.robotwin.dialect import Attempt
 from wamkit.robotwin.evaluator import Printed
 from wamkit.robotwin.matching import match
+from wamkit.serve.dialects.xpolicylab import Attempt
 
 
 def tried(told: dict[str, int], call: int = -1, **facts: str) -> Attempt:

@@ -1,170 +1,391 @@
-"""The websocket server under the smallest dialect there is."""
+"""The server under openpi's dialect: who may connect, how much may wait, what is said to whom. Real sockets."""
 
 from __future__ import annotations
 
+import http.client
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from wamkit_client.codec import pack, unpack
 from wamkit_client.types import BadInput
-from websockets.exceptions import ConnectionClosedOK, InvalidStatus
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidMessage, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
-from wamkit.serve import server as server_module
-from wamkit.serve.server import PENDING, Server, Work
+from tests.serve.robots import FACTS, Echo, libero, service
+from wamkit.serve.dialects.openpi import OpenPi
+from wamkit.serve.doors import WHOEVER_IS_HERE, Doors, expect_guarded, read_keys, tls_context
+from wamkit.serve.limits import Limits
+from wamkit.serve.refusals import refusal
+from wamkit.serve.served import Policies, Served
+from wamkit.serve.server import Server
 
-
-class Echo:
-    """A Dialect. "wait": work that ends when `go` is set.  "work": work.  "bye": the end. Others are answered at once.
-
-    worked: what came to the worker.
-    """
-
-    def __init__(self) -> None:
-        self.worked: list[bytes] = []
-        self.go = threading.Event()
-
-    def read(self, message: bytes) -> bytes | Work | None:
-        word = message.partition(b" ")[0]
-        if word == b"bye":
-            return None
-        return (lambda: self._work(message)) if word in (b"wait", b"work") else message
-
-    def busy(self, message: bytes) -> bytes:
-        return b"busy"
-
-    def _work(self, message: bytes) -> bytes:
-        self.worked.append(message)
-        if message.startswith(b"wait"):
-            assert self.go.wait(30)
-        return message
-
-    def until_it_waits(self) -> None:
-        while not self.worked:
-            time.sleep(0.01)
+KEYS = {"anna": "of_anna_0123456789", "ben": "of_ben_9876543210"}
 
 
 @pytest.fixture
-def echo() -> Echo:
+def policy() -> Echo:
     return Echo()
 
 
 @pytest.fixture
-def server(echo: Echo) -> Iterator[Server]:
-    with Server(echo) as running:
+def server(policy: Echo) -> Iterator[Server]:
+    with serving(policy) as running:
         yield running
 
 
-def test_who_may_ask(server: Server) -> None:
-    """Those who know the token; the server makes one unless it is given one."""
-    place, token = server.url.rsplit("/", 1)
-    assert server.url.startswith("ws://127.0.0.1:")
-    for path in ("", "/", "/wrong", f"/{token[:-1]}", f"/{token}/more", f"/?{token}", "/%00\u00e9"):
-        with pytest.raises(InvalidStatus, match="401"), connect(place + path):
+def serving(policy: Echo, doors: Doors = WHOEVER_IS_HERE, **limits: Any) -> Server:
+    return Server(replace(service(policy), limits=Limits(**limits)), [OpenPi()], doors)
+
+
+def asked(connection: ClientConnection, **fields: object) -> dict[str, Any]:
+    connection.send(pack(libero(**fields)))
+    return received(connection)
+
+
+def received(connection: ClientConnection) -> dict[str, Any]:
+    found = unpack(connection.recv(timeout=30))
+    assert isinstance(found, dict)
+    return found
+
+
+def page(server: Server, path: str, **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    return response.status, response.read().decode()
+
+
+def test_who_may_ask() -> None:
+    """Whoever has a key, in openpi's header or as the path."""
+    with serving(Echo(), Doors(KEYS)) as server:
+        for key in KEYS.values():
+            with connect(server.url, additional_headers={"Authorization": f"Api-Key {key}"}) as one:
+                assert "actions" in asked(one)
+            with connect(f"{server.url}/{key}") as one:
+                assert "actions" in asked(one)
+        for path in (
+            "",
+            "/",
+            "/wrong",
+            "/of_anna_012345678",
+            "/of_anna_0123456789/more",
+            "/?x",
+            "/%00\u00e9",
+        ):
+            with pytest.raises(InvalidStatus, match="401"), connect(server.url + path):
+                pass
+        for header in ("Api-Key wrong", "Api-Key ", f"Bearer {KEYS['anna']}", f"Api-Key {KEYS['anna']}x"):
+            headers = {"Authorization": header}
+            with pytest.raises(InvalidStatus, match="401"), connect(server.url, additional_headers=headers):
+                pass
+        path, browser = KEYS["anna"], "http://evil.example"  # a page in one names its origin
+        with pytest.raises(InvalidStatus, match="403"), connect(f"{server.url}/{path}", origin=browser):
             pass
-    with pytest.raises(InvalidStatus, match="403"):  # a page in a browser names its origin
-        connect(server.url, origin="http://evil.example")
-    with Server(Echo(), token="of_my_own_0123456789") as other:
-        assert other.url.endswith(f":{other.port}/of_my_own_0123456789") and token not in other.url
-        with connect(other.url):
+        assert page(server, "/healthz") == (200, "OK\n") and page(server, "/nothing")[0] == 401
+        with pytest.raises(BadInput, match="choose another port"), serving(Echo()) as other:
+            Server(other.service, [OpenPi()], port=server.port).__enter__()
+
+
+def test_one_key_is_part_of_the_url() -> None:
+    with serving(Echo(), Doors({"robot": "of_my_own_0123456789"})) as server:
+        assert server.url.endswith(f":{server.port}/of_my_own_0123456789")
+        with connect(server.url) as one:
+            assert "actions" in asked(one)
+
+
+@pytest.mark.parametrize("weak", ["secret", "with a space in it....", "a/b/c/d/e/f/g/h/i/j/k"])
+def test_weak_keys_are_refused(weak: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="at least 16 letters"):
+        Doors({"robot": weak})
+    (tmp_path / "keys").write_text(f"# ours\n\nanna {KEYS['anna']}\nben {weak}\n")
+    with pytest.raises(BadInput, match=r"keys:4: expected NAME KEY") as caught:
+        read_keys(tmp_path / "keys")
+    assert weak not in str(caught.value)
+
+
+def test_keys_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# ours\n\n" + "".join(f"{name}  {key}\n" for name, key in KEYS.items()))
+    assert read_keys(tmp_path / "keys") == KEYS
+    (tmp_path / "none").write_text("# nobody\n")
+    for name, said in (("none", "no API key"), ("missing", "cannot be read")):
+        with pytest.raises(BadInput, match=said):
+            read_keys(tmp_path / name)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "robot.example"])
+def test_addresses_that_others_reach_are_guarded(host: str) -> None:
+    with pytest.raises(BadInput, match=f"--host {host}: whoever reaches .*--keys FILE.*--insecure"):
+        expect_guarded(host, Doors(), insecure=False)
+    expect_guarded(host, Doors(KEYS), insecure=False)
+    expect_guarded(host, Doors(), insecure=True)
+    for own in ("127.0.0.1", "::1", "localhost"):
+        expect_guarded(own, Doors(), insecure=False)
+
+
+def test_tls(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        cert,
+        "-days",
+        "2",
+    ]
+    subprocess.run([*words, "-subj", "/CN=localhost"], check=True, capture_output=True)
+    import ssl
+
+    trusting = ssl.create_default_context(cafile=str(cert))
+    trusting.check_hostname = False
+    with serving(Echo(), Doors(tls=tls_context(cert, key))) as server:
+        assert server.url.startswith("wss://")
+        with connect(server.url, ssl=trusting) as one:
+            assert "actions" in asked(one)
+    with pytest.raises(BadInput, match="cannot be used"):
+        tls_context(key, key)
+
+
+def test_pages_do_not_wait_for_the_policy(server: Server, policy: Echo) -> None:
+    with connect(server.url) as first, connect(server.url) as second:
+        first.send(pack(libero("wait")))
+        policy.until_called()
+        assert page(server, "/healthz") == (200, "OK\n") and page(server, "/readyz") == (200, "ready\n")
+        with connect(server.url):  # and others may come
             pass
-    for weak in ("secret", "with a space in it....", "a/b/c/d/e/f/g/h/i/j/k"):
-        with pytest.raises(BadInput, match="at least 16 letters"):
-            Server(Echo(), token=weak)
-    with pytest.raises(BadInput, match="choose another port"), Server(Echo(), port=server.port):
-        pass
+        second.send(pack(libero(request_id=1, policy="another")))  # and errors are told
+        assert received(second)["error"]["reason"] == "bad_request"
+        policy.go.set()
+        assert "actions" in received(first)
 
 
-def test_answers_do_not_wait_for_the_worker(server: Server, echo: Echo) -> None:
-    with connect(server.url) as first, connect(server.url) as second:
-        first.send(b"wait")
-        echo.until_it_waits()
-        first.send(b"still there?")  # on the same connection
-        assert first.recv(timeout=30) == b"still there?"
-        second.send("and here?")  # text is as good as bytes
-        assert second.recv(timeout=30) == b"and here?"
-        echo.go.set()
-        assert first.recv(timeout=30) == b"wait"
-        first.send(b"bye")
-        with pytest.raises(ConnectionClosedOK):
-            first.recv(timeout=30)
-
-
-def test_work_whose_client_has_gone_is_not_done(server: Server, echo: Echo) -> None:
-    with connect(server.url) as first, connect(server.url) as second:
-        first.send(b"wait")
-        echo.until_it_waits()
-        second.send(b"work nobody waits for")
-        second.close()
-        time.sleep(0.3)  # until the server has noticed
-        echo.go.set()
-        first.recv(timeout=30)
-        first.send(b"work afterwards")
-        first.recv(timeout=30)
-    assert echo.worked == [b"wait", b"work afterwards"]
-
-
-def test_running_work_whose_client_has_gone_does_not_run_beside_the_next(server: Server, echo: Echo) -> None:
-    with connect(server.url) as second:
-        with connect(server.url) as first:
-            first.send(b"wait")
-            echo.until_it_waits()
-        second.send(b"work")
-        time.sleep(0.3)
-        assert echo.worked == [b"wait"]
-        echo.go.set()
-        assert second.recv(timeout=30) == b"work"
-
-
-def test_what_may_wait_is_bounded(server: Server, echo: Echo) -> None:
-    with connect(server.url) as first:
-        first.send(b"wait")
-        echo.until_it_waits()
-        asked = [b"work %d" % number for number in range(PENDING - 1)]
-        for message in asked:
-            first.send(message)
-        for _ in range(3):
-            first.send(b"one more")
-            assert first.recv(timeout=30) == b"busy"
-        with connect(server.url) as other:
-            other.send(b"not me")
-            assert other.recv(timeout=30) == b"not me"
-        echo.go.set()
-        assert [first.recv(timeout=30) for _ in range(PENDING)] == [b"wait", *asked]
-        first.send(b"again")
-        assert first.recv(timeout=30) == b"again"
-
-
-def test_waiting_messages_have_room_for_so_many_bytes(
-    server: Server, echo: Echo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_module, "WAITING_BYTES", 100_000)
-    large, small = b"work " + bytes(60_000), b"work " + bytes(30_000)
-    with connect(server.url) as first:
-        first.send(b"wait " + bytes(60_000))
-        echo.until_it_waits()
-        for _ in range(5):  # they send, and go away: what they sent is forgotten
-            with connect(server.url) as other:
-                other.send(small)
-        time.sleep(0.2)  # until the server has noticed
-        with connect(server.url) as last:
-            last.send(large)
-            assert last.recv(timeout=30) == b"busy"
-            last.send(b"at once" + bytes(20_000))
-            assert last.recv(timeout=30) == b"at once" + bytes(20_000)
-            echo.go.set()
-            first.recv(timeout=30)
-            last.send(large)
-            assert last.recv(timeout=30) == large
-
-
-def test_connections_are_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "CONNECTIONS", 2)
-    with connect(server.url), connect(server.url) as second:
+def test_a_server_without_policies_is_not_ready() -> None:
+    with Server(replace(service(Echo()), policies=Policies()), [OpenPi()]) as server:
+        assert page(server, "/readyz")[0] == 503 and page(server, "/healthz")[0] == 200
         with pytest.raises(InvalidStatus, match="503"), connect(server.url):
             pass
+        server.service.policies.add(Served("late", Echo(), FACTS))
+        assert page(server, "/readyz")[0] == 200
+        with connect(server.url) as one:
+            assert asked(one)["policy"] == "late"
+
+
+def test_what_may_wait_is_bounded(policy: Echo) -> None:
+    with serving(policy, pending=3) as server, connect(server.url) as first:
+        first.send(pack(libero("wait", robot="0", request_id=0)))
+        policy.until_called()
+        for number in (1, 2, 3, 4):
+            first.send(pack(libero(robot=str(number), request_id=number)))
+        refused = [received(first) for _ in range(2)]
+        assert [one["request_id"] for one in refused] == [3, 4]
+        assert all(
+            one["error"]["reason"] == "busy" and "at most 3" in one["error"]["message"] for one in refused
+        )
+        with connect(server.url) as other:
+            assert asked(other, request_id=9, policy="x")["error"]["reason"] == "bad_request"
+        policy.go.set()
+        assert sorted(received(first)["request_id"] for _ in range(3)) == [0, 1, 2]
+        assert asked(first, request_id=5)["request_id"] == 5
+
+
+def test_waiting_messages_have_room_for_so_many_bytes(policy: Echo) -> None:
+    large, small = {"more": bytes(60_000)}, {"more": bytes(20_000)}
+    with serving(policy, waiting_bytes=110_000) as server, connect(server.url) as first:
+        first.send(pack(libero("wait", **large)))
+        policy.until_called()
+        for _ in range(5):  # they send, and go away: what they sent is forgotten
+            with connect(server.url) as other:
+                other.send(pack(libero(**small)))
+        time.sleep(0.2)  # until the server has noticed
+        with connect(server.url) as last:
+            assert asked(last, request_id=1, **large)["error"]["reason"] == "busy"
+            policy.go.set()
+            received(first)
+            assert "actions" in asked(last, request_id=2, **large)
+
+
+def test_a_message_has_a_largest_size() -> None:
+    with serving(Echo(), message_bytes=20_000) as server, connect(server.url) as one:
+        assert "actions" in asked(one)
+        one.send(pack(libero(more=bytes(30_000))))
+        with pytest.raises(ConnectionClosedError, match="1009"):
+            one.recv(timeout=30)
+
+
+def test_connections_are_counted() -> None:
+    doors = Doors(KEYS)
+    anna, ben = (f"/{key}" for key in KEYS.values())
+    with (
+        serving(Echo(), doors, connections=3, connections_per_key=2) as server,
+        connect(server.url + anna),
+        connect(server.url + anna) as second,
+    ):
+        with pytest.raises(InvalidStatus, match="503"), connect(server.url + anna):
+            pass
+        with connect(server.url + ben), pytest.raises(InvalidStatus, match="503"), connect(server.url + ben):
+            pass
         second.close()
         time.sleep(0.2)  # until the server has noticed
-        with connect(server.url):
+        with connect(server.url + anna):
             pass
+
+
+def test_messages_per_second_are_counted() -> None:
+    with serving(Echo(), rate=5) as server, connect(server.url) as one:
+        answers = [asked(one, request_id=number) for number in range(8)]
+        refused = [answer["error"]["reason"] for answer in answers if "error" in answer]
+        assert set(refused) == {"rate"} and len(refused) >= 2
+        time.sleep(0.5)
+        assert "actions" in asked(one, request_id=9)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"\xc1 no msgpack", "not a msgpack message|not a message"),
+        ("text", ""),
+        (pack([1, 2]), "a message is a map, got list"),
+        (pack(libero(policy="other")), "policy 'other' is not served here; known: echo"),
+        (pack(libero(policy=5)), "'policy': expected"),
+        (pack(libero(protocol="wamkit/9")), "this server speaks wamkit/1"),
+        (pack(libero(deadline_ms=-1)), "'deadline_ms'"),
+        (pack(libero(request_id=[1])), "'request_id'"),
+        (pack({"observations": []}), "'observations': expected a list of maps"),
+        (pack(libero("break")), "ZeroDivisionError: the policy fell apart"),
+        (pack(libero("nan")), "NaN or infinity"),
+    ],
+)
+def test_openpis_clients_are_told_in_words_and_let_go(server: Server, sent: bytes | str, said: str) -> None:
+    import re
+
+    with connect(server.url) as one:
+        one.send(sent)
+        words = one.recv(timeout=30)
+        assert isinstance(words, str) and re.search(said, words) and "Traceback" not in words
+        with pytest.raises(ConnectionClosedError, match="1011"):
+            one.recv(timeout=30)
+    with connect(server.url) as other:
+        assert "actions" in asked(other)
+
+
+def test_whoever_names_requests_goes_on_after_an_error(server: Server) -> None:
+    with connect(server.url) as one:
+        for words, reason in (("break", "failed"), ("nan", "failed"), ("", "bad_request")):
+            answer = asked(one, prompt=words, request_id=words)
+            assert answer["error"]["reason"] == reason and answer["request_id"] == words
+        assert asked(one, request_id="last")["request_id"] == "last"
+
+
+def test_nobody_else_can_say_what_happened(policy: Echo) -> None:
+    """One whose proprio is too short is told so; an error of ours is words, without a traceback."""
+    error = refusal(ZeroDivisionError("apart"))
+    assert (error.reason, error.message) == ("failed", "ZeroDivisionError: apart")
+    assert len(refusal(BadInput("x" * 100_000)).message) == 2000
+
+
+def test_the_end_waits_for_answers(policy: Echo) -> None:
+    server = serving(policy)
+    ending = threading.Thread(target=server.__exit__, args=(None, None, None))
+    server.__enter__()
+    with connect(server.url) as one, connect(server.url) as idle:
+        one.send(pack(libero("wait", request_id=1)))
+        policy.until_called()
+        ending.start()
+        while _lets_in(server):
+            time.sleep(0.01)
+        one.send(pack(libero("more", request_id=2)))
+        assert received(one)["error"]["reason"] == "stopping"
+        policy.go.set()
+        assert received(one)["request_id"] == 1
+        for connection in (one, idle):
+            with pytest.raises(ConnectionClosedOK, match="1001"):
+                connection.recv(timeout=30)
+        ending.join()
+
+
+def _lets_in(server: Server) -> bool:
+    try:
+        with connect(server.url):
+            return True
+    except (OSError, InvalidStatus, InvalidMessage):
+        return False
+
+
+def test_the_end_does_not_wait_for_ever(policy: Echo) -> None:
+    server = serving(policy, drain_seconds=0.2)
+    server.__enter__()
+    with connect(server.url) as one:
+        one.send(pack(libero("wait")))
+        policy.until_called()
+        threading.Timer(0.5, policy.go.set).start()
+        server.__exit__(None, None, None)
+        with pytest.raises(ConnectionClosedOK, match="1001"):
+            one.recv(timeout=30)
+
+
+def test_slow_and_silent_connections_are_ended() -> None:
+    """One that opens and says nothing; one that says it letter by letter; one with a bomb of headers."""
+    with serving(Echo(), open_seconds=0.5) as server:
+        began = time.monotonic()
+        silent, slow, bomb = (socket.create_connection((server.host, server.port)) for _ in range(3))
+        bomb.sendall(b"GET / HTTP/1.1\r\n" + b"X-Header: again\r\n" * 1000)
+        assert b"101" not in received_by(bomb)
+        for letter in b"GET / HTTP/1.1":
+            try:
+                slow.sendall(bytes([letter]))
+            except OSError:
+                break
+            time.sleep(0.05)
+        assert received_by(silent) == received_by(slow) == b""
+        assert time.monotonic() - began < 10
+        with connect(server.url) as one:
+            assert "actions" in asked(one)
+
+
+def received_by(one: socket.socket) -> bytes:
+    one.settimeout(10)
+    try:
+        found = b""
+        while more := one.recv(4096):
+            found += more
+        return found
+    except ConnectionResetError:
+        return b""
+
+
+def test_half_open_connections_are_found_by_the_kernel(server: Server) -> None:
+    with connect(server.url) as one:
+        asked(one)
+        theirs = one.socket.getsockname()[1]
+        while not _timer_of_the_other_end(theirs).startswith("02:"):  # that of the keep-alive
+            time.sleep(0.01)
+
+
+def _timer_of_the_other_end(port: int) -> str:
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return next(line[5] for line in lines if line[2].endswith(f":{port:04X}"))
+
+
+def test_numbers_of_the_answer(server: Server) -> None:
+    with connect(server.url) as one:
+        first, second = asked(one, number=3.0), asked(one)
+        np.testing.assert_array_equal(first["actions"], np.full((4, 7), 3.0, np.float32))
+        np.testing.assert_array_equal(first["action_chunk"], first["actions"])
+        timing = second["server_timing"]
+        assert {"infer_ms", "queue_ms", "decode_ms", "batch", "prev_total_ms"} <= set(timing)
+        assert "prev_total_ms" not in first["server_timing"] and first["seed"] != second["seed"]
+        assert asked(one, seed=11)["seed"] == 11
+        assert asked(one, reset=True) == {"reset": True}

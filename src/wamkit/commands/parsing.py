@@ -32,6 +32,7 @@ from wamkit.commands.listing import Recipes
 from wamkit.commands.measuring import Eval
 from wamkit.commands.overrides import PREFIXES, Overrides, expanded, override_flags
 from wamkit.commands.reporting import Report
+from wamkit.commands.serving import Serve
 from wamkit.commands.training import Encode, Train
 from wamkit.commands.values import print_values
 from wamkit.commands.versions import print_versions
@@ -45,6 +46,7 @@ Command = (
     | Annotated[Encode, subcommand("encode")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]
+    | Annotated[Serve, subcommand("serve")]
     | Annotated[Bench, subcommand("bench")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Compare, subcommand("compare")]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as an event that long work checks between two steps, not as an exception at any point.
+"""Ctrl-C and SIGTERM, and SIGHUP, as events that long work checks between two steps, not as exceptions at any point.
 
 An exception inside a callback of a library may be printed and dropped; an event is not lost.
 """
@@ -37,3 +37,14 @@ def stop_request(kept: str) -> Iterator[Event]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def reload_request() -> Iterator[Event]:
+    """An event that SIGHUP sets, where it would end the process otherwise. In the main thread."""
+    reload = Event()
+    former = signal.signal(signal.SIGHUP, lambda number, frame: reload.set())
+    try:
+        yield reload
+    finally:
+        signal.signal(signal.SIGHUP, former)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -25,19 +26,24 @@ from wamkit_client.envs.robotwin.conventions import CAMERAS, RoboTwinConfig, lay
 from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 
-from wamkit.config import Run, check_together, inference_overrides, load_engine_as, load_normalizer, load_run
+from wamkit.config import Run, check_together, load_normalizer
 from wamkit.eval.evaluate import PARTIAL, begin_partial, finished_results, write_partial, write_results
 from wamkit.eval.scores import Row
 from wamkit.io.files import AGAIN, only_writer
 from wamkit.io.interrupt import stop_request, stopped
 from wamkit.io.progress import Advance, bar
 from wamkit.robotwin.checkout import Checkout, find_checkout
-from wamkit.robotwin.dialect import Attempt, XPolicyLab
 from wamkit.robotwin.evaluator import Evaluator, Printed
 from wamkit.robotwin.matching import match
+from wamkit.serve.dialects.base import Service
+from wamkit.serve.dialects.xpolicylab import Attempt, XPolicyLab
+from wamkit.serve.doors import HERE, Doors
+from wamkit.serve.scheduler import Scheduler
+from wamkit.serve.served import Policies, Served
 from wamkit.serve.server import Server
 from wamkit.stages.evaluation import policy_facts
 from wamkit.stages.run import best_device
+from wamkit.stages.serving import load_served
 
 SILENT_SECONDS = 1800.0  # seeds that the expert cannot solve are skipped without a word
 POLL_SECONDS = 0.2
@@ -51,12 +57,17 @@ def serve(run_dir: Path, asked: Run, host: str, port: int, token: str = "") -> S
     token: what their URL must hold; "" makes one. The server's `url` is the whole URL.
     Raises BadInput where the policy's cameras, actions or horizon are not RoboTwin's.
     """
-    return Server(_dialect(run_dir, asked), host, port, token)
+    return _server(_served(run_dir, asked), XPolicyLab(), host, port, token)
 
 
-def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
-    layout = layout_of(asked.actions.names)
-    inference_overrides(load_run(run_dir), asked)
+def _server(served: Served, dialect: XPolicyLab, host: str = HERE, port: int = 0, token: str = "") -> Server:
+    """Every query is answered by a call of its own, so that results do not depend on what else is asked."""
+    service = Service(Policies(served), Scheduler(window=0, most=1))
+    return Server(service, [dialect], Doors({"robotwin": token or secrets.token_hex(16)}), host, port)
+
+
+def _served(run_dir: Path, asked: Run) -> Served:
+    layout_of(asked.actions.names)
     check_together(asked, asked)
     unknown = [view for view in asked.data.views if view not in CAMERAS]
     if unknown:
@@ -69,10 +80,8 @@ def _dialect(run_dir: Path, asked: Run) -> XPolicyLab:
             "RoboTwin's evaluator executes what it is sent, at its own rate, before it asks again: eval.executor must "
             "be sync and eval.delay_steps 0, and eval.robot omitted"
         )
-    embodiment = _embodiment(run_dir)
-    engine = load_engine_as(asked, run_dir, best_device(), asked.eval.needed)
-    engine.release()
-    return XPolicyLab(engine, layout, embodiment, asked.eval.replan_steps)
+    _embodiment(run_dir)
+    return load_served("robotwin", run_dir, asked, asked.eval.needed)
 
 
 def _embodiment(run_dir: Path) -> str:
@@ -100,13 +109,15 @@ def evaluate(run_dir: Path, asked: Run, suite: Suite, out: Path, root: Path) -> 
     finished = finished_results(out, request)
     if finished:
         return finished
-    dialect = _dialect(run_dir, asked)
+    served, dialect = _served(run_dir, asked), XPolicyLab()
     with only_writer(out, "evaluates"):
         started, clock = datetime.now(UTC), time.monotonic()
         rows = _begin(out, request, suite)
         resumed = sum(map(len, rows.values()))
-        with Server(dialect) as server, TemporaryDirectory(prefix="wamkit-robotwin-") as scratch:
-            evaluators = _Evaluators(checkout, suite, env, dialect, server.url, out / LOGS, Path(scratch))
+        with _server(served, dialect) as server, TemporaryDirectory(prefix="wamkit-robotwin-") as scratch:
+            evaluators = _Evaluators(
+                checkout, suite, env, asked, dialect, server.url, out / LOGS, Path(scratch)
+            )
             _run(evaluators, asked.eval.processes, rows, out / PARTIAL)
         known = request | {
             "started": started.isoformat(timespec="seconds"),
@@ -166,6 +177,7 @@ class _Evaluators:
     checkout: Checkout
     suite: Suite
     env: RoboTwinConfig
+    asked: Run
     dialect: XPolicyLab
     url: str
     logs: Path
@@ -173,7 +185,7 @@ class _Evaluators:
 
     def measure(self, task: str, stop: Event, advance: Advance) -> list[Row]:
         """The rows of one task. BadInput where its evaluator did not finish, KeyboardInterrupt where `stop` was set."""
-        wanted, control = self.suite.episodes, self.dialect.layout.control
+        wanted, control = self.suite.episodes, layout_of(self.asked.actions.names).control
         command = self.checkout.command(task, self.env, wanted, control, self.url, self.scratch)
         environment = self.checkout.environment(self.scratch, self.url)
         log = self.logs / f"{task}.log"
@@ -190,7 +202,7 @@ class _Evaluators:
             raise BadInput(
                 f"{task} {ended} after {len(episodes)} of {wanted} episodes. {log}:\n{transcript.tail()}"
             )
-        attempts = match(episodes, self.dialect.attempts[task])
+        attempts = match(episodes, self.dialect.attempts.get(task, ()))
         return [self._row(task, *both) for both in zip(episodes, attempts, strict=True)]
 
     def _over(self, task: str, evaluator: Evaluator, advance: Advance) -> bool:
@@ -209,7 +221,7 @@ class _Evaluators:
             "task": task,
             "seed": episode.seed,
             "status": "error" if error else episode.outcome,
-            "steps": attempt.steps or min(limit, self.dialect.replan_steps * len(attempt.calls)),
+            "steps": attempt.steps or min(limit, self.asked.eval.replan_steps * len(attempt.calls)),
             "vector": [],
             "query_call": attempt.calls,
             "query_ms": attempt.milliseconds,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wamkit.robotwin.dialect import Attempt
 from wamkit.robotwin.evaluator import Printed
+from wamkit.serve.dialects.xpolicylab import Attempt
 
 
 def match(episodes: Sequence[Printed], attempts: Sequence[Attempt]) -> list[Attempt]:

@@ -1,76 +1,89 @@
-"""A websocket server for a policy: who may connect, how much may wait, and one message at a time in a worker thread.
+"""One port for robots, simulators and those who watch: websockets in any of several dialects, and pages over HTTP.
 
-A Dialect knows the messages. Its work runs in one thread, so that heartbeats, other clients and the websocket's own
-pings are answered meanwhile; work whose client has gone is dropped before it begins.
+The server runs in a thread of its own, with one event loop. Policies compute in the scheduler's worker, so pages, other
+clients and the websocket's own pings are answered meanwhile. What may wait is bounded (limits.py); further messages
+are refused as their dialect words it, and no more is read from their connection before that answer is taken.
 
-A connection must name the server's token, which `url` holds, as its path. What may wait is bounded: PENDING messages of
-a connection, WAITING_BYTES of all together. Further ones are refused as the dialect words it, and no more is read from
-their connection before that answer is taken.
+A client that has vanished without a word is found by the kernel (keep-alive, user timeout) and not by unanswered pings:
+a robot that is slow to answer them is not a dead one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import http
-import re
-import secrets
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import itertools
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from threading import Thread
-from types import TracebackType
-from typing import Protocol
+from types import MappingProxyType, TracebackType
 
-from wamkit_client.codec import LARGEST_MESSAGE
+from wamkit_client.codec import Malformed, unpack
 from wamkit_client.types import BadInput
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-HERE = "127.0.0.1"
-TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
-CONNECTIONS = 64
-PENDING = 8  # messages of one connection; a robot has one query at a time, and heartbeats
-WAITING_BYTES = 4 * LARGEST_MESSAGE
+from wamkit.serve.dialects.base import Client, Dialect, Message, Reply, Service
+from wamkit.serve.doors import HERE, WHOEVER_IS_HERE, Doors, Meter
+from wamkit.serve.refusals import Refused, refusal
 
-Work = Callable[[], bytes]
+GONE_SECONDS = 60
+"""After which the kernel gives up a connection whose other end does not acknowledge."""
+NOTHING = Message({})
 
-
-class Dialect(Protocol):
-    """The messages of one protocol. Its methods run in the event loop and are quick; the work they return runs in the
-    worker thread. None of them raises: whatever fails is answered."""
-
-    def read(self, message: bytes) -> bytes | Work | None:
-        """The answer, or work that computes it, or None where the client says goodbye."""
-
-    def busy(self, message: bytes) -> bytes:
-        """The answer to a message that there is no room for."""
+Page = Callable[[], tuple[str, str]]
+"""Content type and text of a page."""
+NO_PAGES: Mapping[str, Page] = MappingProxyType({})
 
 
 class Server:
     """Serves while it is entered. `port` 0 takes a free one; afterwards `port` is the real one.
 
-    token: what connections must name; "" makes one.
-    Raises BadInput for a token that does not fit a URL or is easily guessed, and on entering for an address in use.
+    dialects: of two that speak a message the first answers it, and the last one answers what cannot be read.
+    greeting: what a client is sent when it connects; b"": nothing. pages: by path, for those who may connect.
+    `/healthz` says that the process lives, `/readyz` that policies are served and that it is not about to end.
+    Raises BadInput on entering for an address in use.
     """
 
-    def __init__(self, dialect: Dialect, host: str = HERE, port: int = 0, token: str = "") -> None:
-        self.host, self.port, self.token = host, port, token or secrets.token_hex(16)
-        if not TOKEN.fullmatch(self.token):
-            raise BadInput("the token must have at least 16 letters, digits, - or _; expected a random one")
-        self._dialect = dialect
-        self._connections = self._waiting = 0  # open now; bytes of messages under way
-        self._turn = asyncio.Lock()
-        self._worker = ThreadPoolExecutor(1, "policy")
+    def __init__(
+        self,
+        service: Service,
+        dialects: Sequence[Dialect],
+        doors: Doors = WHOEVER_IS_HERE,
+        host: str = HERE,
+        port: int = 0,
+        greeting: Callable[[], bytes] = bytes,
+        pages: Mapping[str, Page] = NO_PAGES,
+    ) -> None:
+        self.host, self.port, self.service, self.doors = host, port, service, doors
+        self._dialects, self._greeting, self._pages = dialects, greeting, pages
+        self._numbers = itertools.count()
+        self._open: Counter[str] = Counter()  # connections by owner of a key
+        self._meters: dict[str, Meter] = {}
+        self._waiting = 0  # bytes of messages under way
+        self._pending: set[asyncio.Task[None]] = set()
         self._thread = Thread(target=lambda: asyncio.run(self._serve()), name="server", daemon=True)
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
         self._stop = asyncio.Event()
 
     @property
     def url(self) -> str:
-        """What clients are given; whoever has it may connect."""
-        return f"ws://{self.host}:{self.port}/{self.token}"
+        """What clients are given; of a server with one key, it holds that: whoever has it may connect."""
+        keys = list(self.doors.keys.values())
+        return self.address + (f"/{keys[0]}" if len(keys) == 1 else "")
+
+    @property
+    def address(self) -> str:
+        """Without a key."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'wss' if self.doors.tls else 'ws'}://{host}:{self.port}"
 
     def __enter__(self) -> Server:
         self._thread.start()
@@ -78,87 +91,195 @@ class Server:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Answer what was asked, for `limits.drain_seconds` at most, and close."""
         self._ready.result().call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._worker.shutdown(cancel_futures=True)
 
     async def _serve(self) -> None:
+        limits = self.service.limits
         try:
-            # Browsers send an origin; a web page must not drive a robot. No pings: an idle client is not a dead one.
+            # Browsers send an origin; a web page must not drive a robot.
             server = await serve(
                 self._connection,
                 self.host,
                 self.port,
+                ssl=self.doors.tls,
                 origins=[None],
                 process_request=self._admit,
-                max_size=LARGEST_MESSAGE,
+                max_size=limits.message_bytes,
                 max_queue=1,
                 compression=None,
+                open_timeout=limits.open_seconds,
                 ping_interval=None,
+                server_header=None,
             )
         except OSError as error:
             wrong = f"{self.host}:{self.port} cannot be served ({error}); choose another port, or 0 for a free one"
             self._ready.set_exception(BadInput(wrong))
             return
+        scheduler = asyncio.create_task(self.service.scheduler.run())
         async with server:
             self.port = next(iter(server.sockets)).getsockname()[1]
             self._ready.set_result(asyncio.get_running_loop())
             await self._stop.wait()
+            server.close(close_connections=False)  # nobody new; what follows answers the others
+            if self._pending:
+                await asyncio.wait(self._pending, timeout=limits.drain_seconds)
+            await asyncio.gather(*(each.close(1001, "the server ends") for each in server.connections))
+            scheduler.cancel()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """The HTTP answer to those who are refused, None for the others."""
-        if not hmac.compare_digest(request.path.encode(), f"/{self.token}".encode()):
-            return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the URL needs the server's token\n")
-        if self._connections >= CONNECTIONS:
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
+        """The HTTP answer to pages and to those who are refused, None for the others."""
+        if request.path == "/healthz":
+            return connection.respond(http.HTTPStatus.OK, "OK\n")
+        if request.path == "/readyz":
+            ready = bool(self.service.policies.all) and not self._stop.is_set()
+            status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
+            return connection.respond(status, "ready\n" if ready else "not ready\n")
+        owner = self.doors.owner(request)
+        if not owner:
+            wanted = "expected the header Authorization: Api-Key KEY, or ws://HOST:PORT/KEY\n"
+            return connection.respond(http.HTTPStatus.UNAUTHORIZED, wanted)
+        if request.path in self._pages and "Upgrade" not in request.headers:
+            kind, text = self._pages[request.path]()
+            headers = Headers({"Content-Type": kind, "Content-Length": str(len(text.encode()))})
+            return Response(http.HTTPStatus.OK, "OK", headers, text.encode())
+        if no_room := self._no_room(owner):
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, no_room)
         return None
 
+    def _no_room(self, owner: str) -> str:
+        """Why there is no room for one more connection; "" where there is."""
+        limits = self.service.limits
+        if self._open.total() >= limits.connections:
+            return "too many connections\n"
+        if self._open[owner] >= limits.connections_per_key:
+            return "too many connections with this key\n"
+        return "" if self.service.policies.all else "policies are being loaded\n"
+
     async def _connection(self, connection: ServerConnection) -> None:
-        pending: set[asyncio.Task[None]] = set()
-        self._connections += 1
+        _expect_signs_of_life(connection)
+        assert connection.request is not None
+        owner = self.doors.owner(connection.request)
+        meter = self._meters.setdefault(owner, Meter(self.service.limits.rate))
+        client = Client(self.service, next(self._numbers), self._dialects[-1])
+        own: set[asyncio.Task[None]] = set()
+        self._open[owner] += 1
+        self.service.watch.connected(1)
         try:
-            async for message in connection:
-                data = message if isinstance(message, bytes) else message.encode()
-                if len(pending) >= PENDING or self._waiting + len(data) > WAITING_BYTES:
-                    await _send(connection, self._dialect.busy(data))
-                else:
-                    self._begin(connection, data, pending)
+            if greeting := self._greeting():
+                await connection.send(greeting)
+            async for data in connection:
+                await self._begin(connection, client, meter, data, own)
         except ConnectionClosed:
             pass
         finally:
-            self._connections -= 1
-            for task in pending:
+            self._open[owner] -= 1
+            self.service.watch.connected(-1)
+            for task in own:
                 task.cancel()
 
-    def _begin(self, connection: ServerConnection, data: bytes, pending: set[asyncio.Task[None]]) -> None:
-        def end(task: asyncio.Task[None]) -> None:
-            pending.discard(task)
-            self._waiting -= len(data)
+    async def _begin(
+        self,
+        connection: ServerConnection,
+        client: Client,
+        meter: Meter,
+        data: str | bytes,
+        own: set[asyncio.Task[None]],
+    ) -> None:
+        """Have a message answered, or refuse it at once."""
+        arrived, limits = time.perf_counter(), self.service.limits
+        size = len(data)
+        message = NOTHING
+        try:
+            message = _read(data)
+            client.dialect = self._dialect(message)
+            meter.count()
+            if self._stop.is_set():
+                raise Refused("stopping", "the server ends; connect again")
+            if len(own) >= limits.pending or self._waiting + size > limits.waiting_bytes:
+                wrong = f"too much is waiting; ask at most {limits.pending} things at a time, and again later"
+                raise Refused("busy", wrong)
+        except Refused as error:
+            await self._send(connection, client, client.dialect.refuse(message, error), arrived, error)
+            return
 
-        self._waiting += len(data)
-        task = asyncio.create_task(self._respond(connection, data))
-        pending.add(task)
+        def end(task: asyncio.Task[None]) -> None:
+            own.discard(task)
+            self._pending.discard(task)
+            self._waiting -= size
+
+        self._waiting += size
+        task = asyncio.create_task(self._answer(connection, client, client.dialect, message, arrived))
+        own.add(task)
+        self._pending.add(task)
         task.add_done_callback(end)  # a callback, because a task may be cancelled before it has begun
 
-    async def _respond(self, connection: ServerConnection, data: bytes) -> None:
-        reply = self._dialect.read(data)
+    def _dialect(self, message: Message) -> Dialect:
+        return next((one for one in self._dialects if one.speaks(message.fields)), self._dialects[-1])
+
+    async def _answer(
+        self,
+        connection: ServerConnection,
+        client: Client,
+        dialect: Dialect,
+        message: Message,
+        arrived: float,
+    ) -> None:
+        refused = None
+        try:
+            reply = await dialect.answer(message, client)
+        except Exception as error:  # whatever broke: the client must not wait for an answer
+            refused = refusal(error, self.service.debug)
+            reply = dialect.refuse(message, refused)
+        await self._send(connection, client, reply, arrived, refused)
+
+    async def _send(
+        self,
+        connection: ServerConnection,
+        client: Client,
+        reply: Reply | None,
+        arrived: float,
+        refused: Refused | None,
+    ) -> None:
         if reply is None:
             await connection.close()
+            return
+        with suppress(ConnectionClosed):  # nobody is left to tell
+            await connection.send(reply.frame)
+            if reply.ends:
+                await connection.close(1011, reply.ends)
+        seconds = time.perf_counter() - arrived
+        client.total_ms = 1000 * seconds
+        reason = refused.reason if refused else reply.refused
+        if reason:
+            self.service.watch.refused(client.dialect.name, reason)
         else:
-            await _send(connection, reply if isinstance(reply, bytes) else await self._in_turn(reply))
-
-    async def _in_turn(self, work: Work) -> bytes:
-        """One after the other in the worker. Running work cannot be interrupted: where its client has gone, the next
-        waits for its end here, so that the worker's own queue, which nothing bounds, stays empty."""
-        async with self._turn:
-            running = asyncio.get_running_loop().run_in_executor(self._worker, work)
-            try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                await asyncio.wait([running])
-                raise
+            self.service.watch.answered(client.dialect.name, seconds)
 
 
-async def _send(connection: ServerConnection, answer: bytes) -> None:
-    with suppress(ConnectionClosed):  # nobody is left to tell
-        await connection.send(answer)
+def json_page(content: Callable[[], object]) -> Page:
+    """A page of JSON."""
+    return lambda: ("application/json", json.dumps(content(), indent=1) + "\n")
+
+
+def _read(data: str | bytes) -> Message:
+    """A message as it came. Raises Refused where it is none."""
+    begin = time.perf_counter()
+    try:
+        fields = unpack(data if isinstance(data, bytes) else data.encode())
+    except Malformed as error:
+        raise Refused("malformed", str(error)) from None
+    if not isinstance(fields, dict):
+        raise Refused("malformed", f"a message is a map, got {type(fields).__name__}")
+    return Message(fields, 1000 * (time.perf_counter() - begin))
+
+
+def _expect_signs_of_life(connection: ServerConnection) -> None:
+    """Have the kernel end a connection whose other end is gone."""
+    connected: socket.socket = connection.transport.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, GONE_SECONDS // 2)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, GONE_SECONDS // 6)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * GONE_SECONDS)

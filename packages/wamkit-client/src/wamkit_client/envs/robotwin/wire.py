@@ -80,6 +80,11 @@ def unpack(message: bytes) -> Frame:
         fields = codec.unpack(message)
     except codec.Malformed as error:
         raise WireError("invalid_frame", str(error)) from None
+    return read(fields)
+
+
+def read(fields: Any) -> Frame:
+    """The frame of a message that is unpacked already. Raises WireError with "invalid_frame"."""
     if type(fields) is not dict:
         raise WireError("invalid_frame", f"a message is a map, got {type(fields).__name__}")
     required = {key: fields[key] for key in REQUIRED if _is_name(fields.get(key))}

@@ -19,9 +19,20 @@ from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
 from tests.robotwin.standin import HERE, module, run_directory, tiny_run
-from wamkit.robotwin.dialect import XPolicyLab
 from wamkit.robotwin.evaluation import serve
-from wamkit.serve.server import PENDING, Server
+from wamkit.serve.dialects.base import Service
+from wamkit.serve.dialects.xpolicylab import XPolicyLab
+from wamkit.serve.doors import Doors
+from wamkit.serve.limits import Limits
+from wamkit.serve.scheduler import Scheduler
+from wamkit.serve.served import Facts, Policies, Robot, Served
+from wamkit.serve.server import Server
+
+CAMERAS = ("cam_high", "cam_left_wrist", "cam_right_wrist")
+FACTS = Facts(
+    "echo", (Robot("aloha", CAMERAS, 14, 14, 4, 25.0),), Layout("joint", 6).names, 24, 32, replan_steps=3
+)
+PENDING = Limits().pending
 
 CLIENT = module(HERE / "present" / "XPolicyLab" / "client_server" / "ws" / "model_client.py")
 
@@ -56,13 +67,14 @@ def policy() -> Echo:
 
 
 @pytest.fixture
-def dialect(policy: Echo) -> XPolicyLab:
-    return XPolicyLab(policy, Layout("joint", 6), "aloha", replan_steps=3)
+def dialect() -> XPolicyLab:
+    return XPolicyLab()
 
 
 @pytest.fixture
-def server(dialect: XPolicyLab) -> Iterator[Server]:
-    with Server(dialect) as running:
+def server(dialect: XPolicyLab, policy: Echo) -> Iterator[Server]:
+    service = Service(Policies(Served("echo", policy, FACTS)), Scheduler(window=0, most=1))
+    with Server(service, [dialect], Doors({"evaluator": "a_token_0123456789"})) as running:
         yield running
 
 

@@ -1,0 +1,143 @@
+"""Policies for robots and simulators that ask over a network: serve."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+from wamkit_client.types import BadInput
+
+from wamkit.commands.devices import Device, use_device
+from wamkit.commands.overrides import BEFORE_LISTS, Overrides, changed
+from wamkit.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from wamkit.config import Run
+    from wamkit.serve.doors import Doors
+
+RUN_NAME = re.compile(r"(?:(?P<name>[\w.-]+)=)?(?P<path>.+)")
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer robots and simulators over websockets: openpi's protocol and those of XPolicyLab, RoboArena and starVLA.
+
+    Examples: wamkit serve runs/arm
+              wamkit serve old=runs/arm new=runs/arm2 --port 8001
+              wamkit serve runs/arm --host 0.0.0.0 --keys keys.txt --tls-cert cert.pem --tls-key key.pem
+              wamkit serve runs/arm --map front=observation/image proprio=observation/state[0:7]+observation/gripper
+
+    SIGHUP reads keys and run directories anew; SIGTERM and Ctrl-C answer what was asked, and end.
+    """
+
+    runs: Positional[
+        Annotated[
+            tuple[str, ...],
+            arg(
+                metavar="RUN|NAME=RUN",
+                help=f"Run directories; a client's key `policy` chooses. {BEFORE_LISTS}",
+            ),
+        ]
+    ]
+    host: str = "127.0.0.1"
+    """The address to listen at. Others than this machine's own need --keys, or --insecure."""
+    port: int = 8000
+    """0: a free one, which is printed."""
+    keys: Path = Path()
+    """A file with the API keys of those who may ask, one a line: NAME KEY."""
+    insecure: bool = False
+    """Answer whoever reaches the address."""
+    tls_cert: Path = Path()
+    """A certificate (PEM); clients then connect to wss://."""
+    tls_key: Path = Path()
+    """Its private key (PEM)."""
+    map: Mapping[str, str] = field(default_factory=dict)
+    """Keys of the clients' observations where no layout fits: VIEW=KEY, proprio=KEY+KEY[0:3], instruction=KEY."""
+    window_ms: float = 2.0
+    """How long a query waits for those of other robots, so that one call answers all."""
+    batch: int = 16
+    """Observations that one call answers, at most."""
+    proprio_factor: float = 1.5
+    """A proprio further from the middle of its training range than this times half the range is warned of."""
+    debug: bool = False
+    """Send tracebacks to clients."""
+    limits: Limits = Limits()
+    device: Device = ""
+
+    def __call__(self, overrides: Overrides) -> int:
+        use_device(self.device)
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+        logging.getLogger("websockets").setLevel(logging.WARNING)
+        try:
+            import prometheus_client  # noqa: F401 - stands for the extra
+
+            from wamkit.stages import serving
+        except ModuleNotFoundError as error:
+            raise BadInput(f"{error.name} is not installed: pip install 'wamkit[serve]'") from None
+        from wamkit.serve.doors import expect_guarded
+
+        doors = self._doors()
+        expect_guarded(self.host, doors, self.insecure)
+        runs = {
+            name: serving.Source(path, partial(_asked, path, overrides))
+            for name, path in named(self.runs).items()
+        }
+        asked = serving.Asked(
+            host=self.host,
+            port=self.port,
+            names=self.map,
+            window=self.window_ms / 1000,
+            batch=self.batch,
+            proprio_factor=self.proprio_factor,
+            debug=self.debug,
+        )
+        serving.serve(runs, asked, self.limits, self._doors)
+        return 0
+
+    def _doors(self) -> Doors:
+        """As the files say now."""
+        from wamkit.serve.doors import Doors, read_keys, tls_context
+
+        doors = Doors()
+        if self.keys != Path():
+            doors = replace(doors, keys=read_keys(self.keys))
+        if (self.tls_cert == Path()) != (self.tls_key == Path()):
+            raise BadInput("--tls-cert and --tls-key: give both, or omit both")
+        if self.tls_cert != Path():
+            doors = replace(doors, tls=tls_context(self.tls_cert, self.tls_key))
+        return doors
+
+
+def _asked(run_dir: Path, overrides: Overrides) -> Run:
+    """The run of a directory as it is now, as it is to act."""
+    from wamkit.config import load_run
+
+    return changed(load_run(run_dir), overrides)
+
+
+def named(runs: tuple[str, ...]) -> dict[str, Path]:
+    """Run directories by the name they are served as, the directory's own where none is given.
+
+    BadInput for a name that is given twice.
+    """
+    found: dict[str, Path] = {}
+    for word in runs:
+        parts = RUN_NAME.fullmatch(word)
+        if not parts:
+            raise BadInput(f"{word!r}: expected RUN or NAME=RUN")
+        path = Path(parts["path"])
+        name = parts["name"] or path.resolve().name
+        if name in found:
+            raise BadInput(
+                f"{name!r} names both {found[name]} and {path}; give names: a={found[name]} b={path}"
+            )
+        found[name] = path
+    if not found:
+        raise BadInput("no run directory; give at least one: wamkit serve RUN")
+    return found

@@ -1,0 +1,150 @@
+"""What a dialect is, and what it sees of a connection. Knows no protocol."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Literal, Protocol
+
+from wamkit_client.chunk import checked
+from wamkit_client.rollout import noise_seed
+from wamkit_client.types import BadInput, Observation
+
+from wamkit.serve.layouts import LAYOUTS, Layout, observe
+from wamkit.serve.limits import Limits
+from wamkit.serve.refusals import Reason, Refused
+from wamkit.serve.scheduler import Answer, Scheduler
+from wamkit.serve.served import Policies, Robot, Served
+from wamkit.serve.watch import NOBODY, Watch
+
+log = logging.getLogger(__name__)
+LONGEST_NAME = 200  # characters of a name that a client chooses
+
+
+@dataclass(frozen=True)
+class Message:
+    """fields: of the map that came.  decode_ms: what reading it took."""
+
+    fields: Mapping[Any, Any]
+    decode_ms: float = 0.0
+
+    def name(self, key: str) -> str:
+        """A short text; "" where there is none. BadInput for anything else."""
+        value = self.fields.get(key, "")
+        if not isinstance(value, str) or len(value) > LONGEST_NAME:
+            raise BadInput(f"{key!r}: expected at most {LONGEST_NAME} characters, got {value!r:.100}")
+        return value
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is sent. ends: why the connection is closed after it, as an error (1011); "": it goes on.
+
+    refused: why this is no answer, where a dialect words its own errors; "": it is one.
+    """
+
+    frame: bytes | str
+    ends: str = ""
+    refused: Reason | Literal[""] = ""
+
+
+class Dialect(Protocol):
+    """One protocol. It runs in the server's event loop, so it must be quick between two awaits.
+
+    answer: None where the client says goodbye. Whatever it raises is given to `refuse`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its word in metrics."""
+
+    def speaks(self, fields: Mapping[Any, Any]) -> bool:
+        """Whether a message is of this protocol."""
+
+    async def answer(self, message: Message, client: Client) -> Reply | None:
+        """See above."""
+
+    def refuse(self, message: Message, error: Refused) -> Reply:
+        """How a client is told that its message is not answered; without fields, where it could not be read."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all connections share.
+
+    proprio_factor: how far a proprio may be from the middle of its training range, in halves of the range, before it is
+    warned of. debug: whether clients are sent tracebacks.
+    """
+
+    policies: Policies
+    scheduler: Scheduler
+    layouts: Sequence[Layout] = LAYOUTS
+    limits: Limits = Limits()
+    watch: Watch = NOBODY
+    proprio_factor: float = 1.5
+    debug: bool = False
+    warned: set[tuple[str, str]] = field(default_factory=set)
+
+
+class Client:
+    """A connection, by its number. dialect: what it spoke last.
+
+    total_ms: from its last message until that was answered; 0: there was none.
+    """
+
+    def __init__(self, service: Service, number: int, dialect: Dialect) -> None:
+        self.service, self.number, self.dialect = service, number, dialect
+        self.total_ms = 0.0
+        self._queries = itertools.count()
+
+    def observation(self, served: Served, fields: Mapping[Any, Any]) -> Observation:
+        """What the robot saw. BadInput as of layouts.observe."""
+        robot = served.facts.robot(Message(fields).name("embodiment"))
+        seed = noise_seed(self.number, next(self._queries))
+        seen = observe(fields, self.service.layouts, robot, seed, self.service.limits)
+        self._expect_known(served.name, robot, seen)
+        return seen
+
+    def _expect_known(self, policy: str, robot: Robot, seen: Observation) -> None:
+        """Count what is far from the training data, and warn of it once."""
+        service = self.service
+        outside = robot.outside(seen.proprio, service.proprio_factor)
+        if not outside:
+            return
+        service.watch.outside(policy, robot.name)
+        if (policy, robot.name) not in service.warned:
+            service.warned.add((policy, robot.name))
+            log.warning(
+                "policy %s, robot %s: proprio dimensions %s are far outside of what it was trained on (%s); are units, "
+                "order and robot the same?",
+                policy,
+                robot.name,
+                ", ".join(map(str, outside)),
+                ", ".join(
+                    f"[{robot.low[d]:.3g}, {robot.high[d]:.3g}], got {seen.proprio[d]:.3g}" for d in outside
+                ),
+            )
+
+    async def ask(
+        self, served: Served, observations: Sequence[Observation], robot: str = "", seconds: float = inf
+    ) -> Answer:
+        """One chunk for each, by one call of the policy. Raises Refused, and what the policy raises.
+
+        robot: one of several that this connection serves. seconds: after which nobody needs the answer.
+        """
+        deadline = time.monotonic() + seconds
+        answer = await self.service.scheduler.ask(served, observations, (self.number, robot), deadline)
+        try:
+            for chunk in answer.chunks:
+                checked(chunk, 1)
+        except BadInput as error:
+            raise Refused("failed", str(error)) from None
+        return answer
+
+    async def reset(self, served: Served) -> None:
+        """An episode begins."""
+        await self.service.scheduler.in_turn(served.policy.reset)
