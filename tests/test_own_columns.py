@@ -23,8 +23,8 @@ from wamkit.data.lerobot.writer import Writer
 from wamkit.data.samples import read_all
 from wamkit.io.weights import WEIGHTS
 from wamkit.stages.run import NO_FILE, encode, fit_normalizer, open_clips, train, training_samples
+from wamkit.subset import Subset
 from wamkit.train.metrics import read_rows
-from wamkit.types import Subset
 
 RUN = replace(tiny_dataset.RUN, eval=replace(tiny_dataset.RUN.eval, replan_steps=4))
 CPU = torch.device("cpu")

@@ -9,7 +9,6 @@ A mask is True where attention is allowed; `is_pad` is True where data is invent
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,34 +24,8 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, DECAY, POSITIVE, Bound, check
 from wamkit.draws import Draws
 from wamkit.spans import Span
+from wamkit.subset import EVERY, Subset
 from wamkit.tree import Tree, tree_map
-
-
-@dataclass(frozen=True)
-class Subset:
-    """Which episodes of each dataset are read; every condition that is given must hold.
-
-    episodes: numbers and ranges ("7", "0:200", "100:"). tasks: instructions of the dataset: a text, its number, or a
-        pattern ("pick*").
-    success: a column of steps or episodes, true where the robot succeeded, in an episode at least once.
-    """
-
-    episodes: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    success: str = ""
-
-    @property
-    def described(self) -> str:
-        """The conditions, as a command line spells their values; "" where there are none."""
-        given = {
-            "episodes": self.episodes,
-            "tasks": self.tasks,
-            "success": (self.success,) * bool(self.success),
-        }
-        return "; ".join(f"{name} {shlex.join(values)}" for name, values in given.items() if values)
-
-
-EVERY = Subset()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from wamkit.data.joined import open_datasets
 from wamkit.data.lerobot.columns import NO_COLUMNS
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.writer import Writer
-from wamkit.types import Subset
+from wamkit.subset import Subset
 
 
 @pytest.fixture(scope="module")

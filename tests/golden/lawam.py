@@ -14,7 +14,7 @@ from tests.golden.lawam_expert import EXACT, OUTPUT, check, outputs_by_module
 from wamkit.analysis.similarity import cosine
 from wamkit.policies.lawam.convert import WORLD_NAMES
 from wamkit.policies.lawam.latent_action import Bottleneck, Code, InverseDynamics, LatentSize
-from wamkit.policies.lawam.losses import FEATURE_LOSSES, state_loss
+from wamkit.policies.lawam.losses import FEATURE_LOSSES, squared_error
 from wamkit.policies.lawam.robot_linear import HUMAN
 from wamkit.policies.lawam.world_model import LatentWorldModel, StateHead
 
@@ -123,7 +123,7 @@ def _losses_and_gradients(golden: Golden, networks: World, made: Stage1) -> None
     moved = given["states"][:, 1] - given["states"][:, 0]
     kl = made.code.kl().sum(1).mean()
     features = {name: loss(made.predicted, made.target) for name, loss in FEATURE_LOSSES.items()}
-    state = state_loss(made.state_change, moved, given["state_mask"][:, 0].bool() & robot)
+    state = squared_error(made.state_change, moved, given["state_mask"][:, 0].bool() & robot)
     total = features["smooth_l1"] + about["beta"] * kl + about["lambda_aux"] * state
     losses = {
         "smooth_l1": features["smooth_l1"],

@@ -34,7 +34,7 @@ def masked_attend(q: Mapping[str, Tensor], kv: Mapping[str, KV], visibility: Vis
 def velocities(policy: FastWAM, states: States, noised: Mapping[str, Noised]) -> dict[str, Tensor]:
     """What both networks predict, by group; the clip's frames are cut at the groups."""
     predicted = policy.dit.head(states.video, states.stream)
-    groups = policy.variant.clip_groups
+    groups = tuple(group for group in policy.variant.groups if group != "action")
     parts = predicted.split([noised[group].x.shape[2] for group in groups], dim=2)
     return dict(zip(groups, parts, strict=True)) | {"action": policy.action.head(states.action)}
 

@@ -14,9 +14,9 @@ from wamkit_client.types import BadInput
 from tests.policies.tiny_lawam import CONFIG, SPEC, batch, normalizer, query, tiny_lawam
 from wamkit.draws import Draws
 from wamkit.io.weights import save_weights
-from wamkit.policies.lawam.acting import PASSES
+from wamkit.policies.lawam.acting import PASSES, SUBGOALS
 from wamkit.policies.lawam.begin import FromRun
-from wamkit.policies.lawam.policy import SUBGOALS, LaWAM
+from wamkit.policies.lawam.policy import LaWAM
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def test_losses_without_a_weight_are_left_out() -> None:
 def test_arms_differ_in_the_subgoal_that_the_expert_is_shown(arm: str) -> None:
     policy, given, asked = tiny_lawam(subgoal=arm), batch(3), query(3)
     sight = policy.see(given.inputs)
-    shown = SUBGOALS[arm](policy, sight, given)
+    shown = SUBGOALS[arm].training(sight, given.inputs, policy.world)
     expected = {
         "predicted": sight.subgoal,
         "none": sight.now,

@@ -31,10 +31,8 @@ from wamkit.data.official_statistics import Statistics
 from wamkit.policies.fast_wam import convert as fast_convert
 from wamkit.policies.lawam.convert import FORMAT, POLICY_ENVELOPE, WORLD_ENVELOPE, WORLD_FORMAT
 from wamkit.policies.lawam.features import BlockFeaturesConfig, canonical
-from wamkit.policies.lawam.latent_action import Teacher
 from wamkit.policies.lawam.policy import LaWAMConfig
 from wamkit.policies.lawam.released_statistics import read_statistics, unit_statistics
-from wamkit.policies.lawam.stage1 import read_teacher
 from wamkit.policies.lawam.world import LaWAMWorldConfig
 from wamkit.policies.light_wam import convert as light_convert
 from wamkit.recipes import earlier, recipe
@@ -135,8 +133,7 @@ def test_a_policy_becomes_the_runs_of_both_stages_and_comes_back(lab: Path, tens
     assert {name.partition(".")[0] for name in begun} == {"inverse", "bottleneck", "world", "state_head"}
     assert len(kept) + len(begun) == 1419 - 211 - 1 + 128  # LaWM is in both
     assert all(torch.equal(x, begun[name]) for name, x in kept.items() if name.startswith("world."))
-    teacher = Teacher(run.policy.latent, run.policy.features.dim, (16, 16))
-    read_teacher(Path(run.policy.world), run.policy.features, run.policy.latent, teacher)
+    teacher = run.policy.stage1(run.data).teacher
     assert torch.equal(teacher.bottleneck.mu.weight, tensors["policy_backend.lam.vq.mu.weight"])
     stats = load_normalizer(Path("run")).stats[ROBOT]["action"]
     assert stats.max.tolist() == tiny.statistics()["franka"]["action"]["max"] and stats.count == 273_465

@@ -28,6 +28,7 @@ from wamkit.policies.lawam.features import BlockFeaturesConfig, DINOv3Config
 from wamkit.policies.lawam.images import squeezed
 from wamkit.policies.lawam.prior import FromQwen, FromScratch, Prior
 from wamkit.policies.lawam.prompt import HashedPrompt, HashedPromptConfig
+from wamkit.policies.lawam.stage1 import Stage1
 from wamkit.tree import tree_leaves, tree_map
 from wamkit.types import Clip, encode
 
@@ -43,8 +44,10 @@ def stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(world: Path, **changes: Any) -> LaWAMEncoder:
-    config = {"features": CONFIG.features, "latent": CONFIG.latent, "prompt": PROMPT, "data": PAIRS} | changes
-    return LaWAMEncoder.load(world=str(world), **config)
+    given = {"features": CONFIG.features, "latent": CONFIG.latent, "prompt": PROMPT, "data": PAIRS} | changes
+    features, data = given["features"], given["data"]
+    stage1 = Stage1(world, features, given["latent"], features.grid(data.view_height, data.view_width))
+    return LaWAMEncoder(features.load(), given["prompt"].load(data), stage1, data)
 
 
 def views(frames: int, batch: int = 1) -> dict[str, Tensor]:

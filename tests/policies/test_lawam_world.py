@@ -24,9 +24,9 @@ from wamkit.data.samples import Fresh
 from wamkit.io.weights import WEIGHTS, run_weights
 from wamkit.policies.lawam.augment import TwoViews
 from wamkit.policies.lawam.features import BlockFeaturesConfig
-from wamkit.policies.lawam.latent_action import Code, LatentSize, Teacher
-from wamkit.policies.lawam.losses import state_loss
-from wamkit.policies.lawam.stage1 import read_teacher, read_world_model
+from wamkit.policies.lawam.latent_action import Code, LatentSize
+from wamkit.policies.lawam.losses import squared_error
+from wamkit.policies.lawam.stage1 import Stage1
 from wamkit.policies.lawam.world import LaWAMWorld
 from wamkit.policies.lawam.world_model import LatentWorldModel
 from wamkit.stages.plan import meta_batch
@@ -137,7 +137,7 @@ def test_states_of_humans_are_no_target_and_numbers_of_other_robots_neither() ->
 def test_the_state_loss_counts_what_is_valid() -> None:
     predicted, target = torch.tensor([[1.0, 5.0], [2.0, 7.0]]), torch.zeros(2, 2)
     valid = torch.tensor([[True, False], [True, False]])
-    assert state_loss(predicted, target, valid) == pytest.approx((1 + 4) / 2)
+    assert squared_error(predicted, target, valid) == pytest.approx((1 + 4) / 2)
 
 
 def test_without_proprio_there_is_no_state_loss() -> None:
@@ -295,10 +295,9 @@ def test_a_run_is_read_back() -> None:
 
 def test_stage_2_reads_world_model_and_teacher(trained: Path) -> None:
     world = LatentWorldModel(CONFIG.latent, DIM, (4, 4))
-    read_world_model(trained, CONFIG.features, CONFIG.latent, world)
-    with torch.device("meta"):
-        teacher = Teacher(CONFIG.latent, DIM, (4, 4))
-    read_teacher(trained, CONFIG.features, CONFIG.latent, teacher)
+    stage1 = Stage1(trained, CONFIG.features, CONFIG.latent, (4, 4))
+    stage1.fill({"world": world})
+    teacher = stage1.teacher
     assert not any(p.requires_grad for p in teacher.parameters())
     pair = torch.randn(2, 2, 16, DIM)
     whole = CONFIG.build(PAIRS, tiny_normalizer())
@@ -325,20 +324,20 @@ def test_another_stage_1_is_refused(
     trained: Path, features: BlockFeaturesConfig, latent: LatentSize, grid: tuple[int, int], message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        read_world_model(trained, features, latent, LatentWorldModel(latent, features.dim, grid))
+        Stage1(trained, features, latent, grid).fill({})
 
 
 def test_what_is_no_run_of_stage_1_is_refused(trained: Path, tmp_path: Path) -> None:
-    world = LatentWorldModel(CONFIG.latent, DIM, (4, 4))
+    stage1, world = Stage1(tmp_path, CONFIG.features, CONFIG.latent, (4, 4)), torch.nn.Identity()
     with pytest.raises(BadInput, match=r"run.json: missing; name a run directory .* of kind lawam_world"):
-        read_world_model(tmp_path, CONFIG.features, CONFIG.latent, world)
+        stage1.fill({"world": world})
     run = json.loads((trained / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(run | {"policy": {"kind": "light_wam"}}))
     with pytest.raises(BadInput, match=r"run.json: policy.* name a run directory .* of kind lawam_world"):
-        read_world_model(tmp_path, CONFIG.features, CONFIG.latent, world)
+        stage1.fill({"world": world})
     (tmp_path / "run.json").write_text(json.dumps(run))
     with pytest.raises(BadInput, match=r"weights.safetensors is missing; training writes it at its end"):
-        read_world_model(tmp_path, CONFIG.features, CONFIG.latent, world)
+        stage1.fill({"world": world})
 
 
 def test_as_a_world_model_to_look_into(dataset: Path, trained: Path) -> None:

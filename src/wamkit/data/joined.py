@@ -18,7 +18,7 @@ from wamkit_client.types import BadInput
 from wamkit.data.lerobot.columns import NO_COLUMNS, SOURCES
 from wamkit.data.lerobot.dataset import Dataset, Episode
 from wamkit.data.subset import subset
-from wamkit.types import EVERY, Subset
+from wamkit.subset import EVERY, Subset
 
 
 class Joined:

@@ -1,4 +1,4 @@
-"""Which episodes of a dataset are read: by number, by task, by success (types.Subset)."""
+"""Which episodes of a dataset are read: by number, by task, by success (wamkit.subset.Subset)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.lerobot.columns import near, numeric_columns
 from wamkit.data.lerobot.dataset import Dataset, Episode
-from wamkit.types import EVERY, Subset
+from wamkit.subset import EVERY, Subset
 
 RANGE = re.compile(r"(?P<first>\d*)(?P<colon>:?)(?P<end>\d*)")
 

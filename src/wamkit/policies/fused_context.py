@@ -1,11 +1,12 @@
-"""What cross-attention of fused Wan blocks sees of a query: rows of the instruction, and the proprio token."""
+"""What Wan blocks that act see of a query beside images: rows of the instruction, and the proprio token."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Generic, Protocol, TypeVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from wamkit.data.normalize import Normalizer
 from wamkit.policies.wan_encoder import Proprio, context
@@ -14,22 +15,25 @@ from wamkit.types import Query
 from wamkit.wan.fused import FusedContext, Seen
 from wamkit.wan.kept_text import Kept, KeptText
 
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 
-class Context(Protocol):
-    """What the blocks' cross-attention sees of a query."""
+
+class Context(Protocol[S_co]):
+    """What is seen of a query, in the form that its networks take: of fused blocks, by block."""
 
     def prepare(self, query: Query) -> Query:
         """A query with everything in its inputs that `seen` takes; the host may be asked."""
 
-    def seen(self, query: Query) -> tuple[Seen, ...]:
-        """By block, of a prepared query."""
+    def seen(self, query: Query) -> S_co:
+        """Of a prepared query."""
 
 
 @dataclass(frozen=True)
-class EveryRow:
-    """All rows of the text and the proprio token, made anew."""
+class EveryRow(Generic[S]):
+    """All rows of the text and the proprio token, made anew. see: rows [b l text] -> what the networks take."""
 
-    context: FusedContext
+    see: Callable[[Tensor], S]
     proprio: Proprio
     normalizer: Normalizer
 
@@ -37,9 +41,9 @@ class EveryRow:
         """As it is."""
         return query
 
-    def seen(self, query: Query) -> tuple[Seen, ...]:
-        """By block."""
-        return self.context(context(query.inputs, query.embodiment, self.normalizer, self.proprio))
+    def seen(self, query: Query) -> S:
+        """See above."""
+        return self.see(context(query.inputs, query.embodiment, self.normalizer, self.proprio))
 
 
 class KeptRows:

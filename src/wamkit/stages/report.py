@@ -25,8 +25,9 @@ from wamkit.io.records import write_record
 from wamkit.stages.evaluation import results_folder
 from wamkit.stages.plan import meta_policy
 from wamkit.stages.run import NO_FILE, best_device, fingerprint_of, open_clips
+from wamkit.subset import EVERY
 from wamkit.train.overfitting import overfitting
-from wamkit.types import EVERY, DataSpec, Policy
+from wamkit.types import DataSpec, Policy
 
 if TYPE_CHECKING:
     from wamkit.report.facts import Facts

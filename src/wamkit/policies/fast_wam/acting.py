@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from wamkit.data.normalize import Normalizer
 from wamkit.policies.fast_wam.sampling import DRAWS, Noise, NoiseProtocol, Sample
-from wamkit.policies.wan_encoder import context
+from wamkit.policies.fused_context import Context, KeptRows
+from wamkit.spans import Span
 from wamkit.types import Query
+from wamkit.wan.fused import Seen
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -32,26 +37,53 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class SampledActor:
-    """`FastWAM.act` by a sampler of its own; it refers to no weights but the sampler's and the proprio token's."""
+class SampledActor(Generic[S]):
+    """`FastWAM.act` by a sampler of its own (a StagedActor of policies/base.py); it refers to no weights but the
+    sampler's and the context's.
 
-    sampler: Callable[[Tensor, Tensor, Noise], Sample]
+    context: what the sampler takes of the instruction and of the robot's state.
+    """
+
+    sampler: Callable[[Tensor, S, Noise], Sample]
+    context: Context[S]
     draw: Drawing
     normalizer: Normalizer
-    proprio_encoder: nn.Module
 
     def __call__(self, query: Query) -> Float[Tensor, "b k a"]:
         return self.compute(self.prepare(query))
 
     def prepare(self, query: Query) -> Query:
-        """With the noise of its rows, each from its own generator."""
+        """With the noise of its rows, each from its own generator, and its context prepared."""
         noise = self.draw(query.inputs["present"], query.generators)
+        query = self.context.prepare(query)
         return replace(query, inputs=query.inputs | {"noise": {"action": noise.action, "video": noise.video}})
 
     @torch.no_grad()
     def compute(self, query: Query) -> Float[Tensor, "b k a"]:
         """The answer to a prepared query."""
-        inputs, robots = query.inputs, query.embodiment
-        seen = context(inputs, robots, self.normalizer, self.proprio_encoder)
-        unit = self.sampler(inputs["present"], seen, Noise(**inputs["noise"])).action
-        return self.normalizer.to_physical("action", unit, robots)
+        with Span("text"):
+            seen = self.context.seen(query)
+        unit = self.sampler(query.inputs["present"], seen, Noise(**query.inputs["noise"])).action
+        return self.normalizer.to_physical("action", unit, query.embodiment)
+
+
+@dataclass(frozen=True)
+class ByNetwork:
+    """What both networks, "video" and "action", see of the text that they keep."""
+
+    networks: Mapping[str, KeptRows]
+
+    @torch.inference_mode()
+    def prepare(self, query: Query) -> Query:
+        """With the text as either network takes it."""
+        text = {network: rows.prepare(query).inputs["context"] for network, rows in self.networks.items()}
+        return replace(query, inputs=query.inputs | {"context": text})
+
+    @torch.inference_mode()
+    def seen(self, query: Query) -> Mapping[str, tuple[Seen, ...]]:
+        """By network and block."""
+        text = query.inputs["context"]
+        return {
+            network: rows.seen(replace(query, inputs=query.inputs | {"context": text[network]}))
+            for network, rows in self.networks.items()
+        }

@@ -8,7 +8,6 @@ values of the context in every block, and the present frame. Those of an instruc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -16,13 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wamkit.data.normalize import Normalizer
 from wamkit.nn.wavefront import Together, Walk, in_span, in_turns, walked
-from wamkit.policies.fast_wam.acting import Drawing
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
-from wamkit.policies.fused_context import Context
-from wamkit.spans import Span
-from wamkit.types import Query
 from wamkit.wan.dit import PATCH, fold
 from wamkit.wan.fused import FusedContext, FusedNetwork, Layout, QueryState, Seen, lay_out
 
@@ -37,40 +31,6 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 
 SeenBy = Mapping[str, tuple[Seen, ...]]
 """The context as either network sees it, by network ("video", "action") and block."""
-
-
-@dataclass(frozen=True)
-class FusedActor:
-    """`FastWAM.act` by a fused sampler (a StagedActor of policies/base.py). contexts: by network."""
-
-    sampler: FusedSampler
-    contexts: Mapping[str, Context]
-    draw: Drawing
-    normalizer: Normalizer
-
-    def __call__(self, query: Query) -> Float[Tensor, "b k a"]:
-        return self.compute(self.prepare(query))
-
-    @torch.inference_mode()
-    def prepare(self, query: Query) -> Query:
-        """With the noise, and the text as either network takes it."""
-        noise = self.draw(query.inputs["present"], query.generators)
-        text = {network: rows.prepare(query).inputs["context"] for network, rows in self.contexts.items()}
-        given = {"noise": {"action": noise.action, "video": noise.video}, "context": text}
-        return replace(query, inputs=query.inputs | given)
-
-    @torch.inference_mode()
-    def compute(self, query: Query) -> Float[Tensor, "b k a"]:
-        """The answer to a prepared query."""
-        with Span("text"):
-            seen = {network: rows.seen(_of(query, network)) for network, rows in self.contexts.items()}
-        unit = self.sampler.answer(query.inputs["present"], seen, Noise(**query.inputs["noise"])).action
-        return self.normalizer.to_physical("action", unit, query.embodiment)
-
-
-def _of(query: Query, network: str) -> Query:
-    """With the text of one network."""
-    return replace(query, inputs=query.inputs | {"context": query.inputs["context"][network]})
 
 
 class FusedSampler:

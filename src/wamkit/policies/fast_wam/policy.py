@@ -27,15 +27,15 @@ from wamkit.nn.attention import only
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
 from wamkit.nn.wavefront import in_turns, walking
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
-from wamkit.policies.fast_wam.acting import Drawing, SampledActor
+from wamkit.policies.fast_wam.acting import ByNetwork, Drawing, SampledActor
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
-from wamkit.policies.fast_wam.fused import NEEDS, FusedActor, FusedSampler
+from wamkit.policies.fast_wam.fused import NEEDS, FusedSampler, SeenBy
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE
 from wamkit.policies.fast_wam.sampling import NoiseProtocol, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
-from wamkit.policies.fused_context import EveryRow, KeptRows
+from wamkit.policies.fused_context import Context, EveryRow, KeptRows
 from wamkit.policies.wan_encoder import (
     WanEncoder,
     context,
@@ -304,7 +304,8 @@ class FastWAM(PolicyModule):
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One sampled chunk per row, physical units; each row draws its noise from its own generator."""
         sampler = partial(sample, self, steps=self.config.sample_steps)
-        return SampledActor(sampler, self.draw_noise, self.normalizer, self.proprio_encoder)(query)
+        rows: EveryRow[Tensor] = EveryRow(lambda text: text, self.proprio_encoder, self.normalizer)
+        return SampledActor(sampler, rows, self.draw_noise, self.normalizer)(query)
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -318,12 +319,11 @@ class FastWAM(PolicyModule):
             return self.act
         together = walking(self.action.head.weight.device) if "two_streams" in passes else in_turns
         sampler = FusedSampler(self, self.config.sample_steps, together)
-        rows = KeptRows if "kept_text" in passes else EveryRow
-        contexts = {
-            network: rows(fused, self.proprio_encoder, self.normalizer)
-            for network, fused in sampler.contexts.items()
-        }
-        return FusedActor(sampler, contexts, self.draw_noise, self.normalizer)
+        token = self.proprio_encoder, self.normalizer
+        rows: Context[SeenBy] = EveryRow(sampler.look, *token)
+        if "kept_text" in passes:
+            rows = ByNetwork({name: KeptRows(see, *token) for name, see in sampler.contexts.items()})
+        return SampledActor(sampler.answer, rows, self.draw_noise, self.normalizer)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""

@@ -39,11 +39,6 @@ class Variant:
         """The groups of a training sequence, in order."""
         return tuple(group for group, _ in self.sees)
 
-    @property
-    def clip_groups(self) -> tuple[str, ...]:
-        """Those that the video model computes."""
-        return tuple(group for group in self.groups if group != "action")
-
 
 IDM: Visibility = (
     *FIRST_FRAME_CAUSAL,

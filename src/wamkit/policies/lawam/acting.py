@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,6 +42,48 @@ class Sight:
     subgoal: Float[Tensor, "b s d"]
 
 
+World = Callable[[Tensor, Tensor], Tensor]
+"""Features, latent action -> features at the horizon."""
+Shown = Callable[[Sight, Tree, World], Tensor]
+"""What the expert is shown as the subgoal [b s d]: of an observation and its inputs."""
+
+
+@dataclass(frozen=True)
+class Subgoal:
+    """An arm of the ablation (spec 6.4). codes: inputs that are latent actions drawn at random when acting."""
+
+    training: Shown
+    acting: Shown
+    codes: tuple[str, ...] = ()
+
+
+def _predicted(sight: Sight, inputs: Tree, world: World) -> Tensor:
+    return sight.subgoal
+
+
+def _present(sight: Sight, inputs: Tree, world: World) -> Tensor:
+    return sight.now
+
+
+def _true(sight: Sight, inputs: Tree, world: World) -> Tensor:
+    horizon: Tensor = inputs["features"][:, 1]
+    return horizon
+
+
+SubgoalArm = Literal["predicted", "none", "oracle", "shuffled"]
+SUBGOALS: Mapping[SubgoalArm, Subgoal] = {
+    "predicted": Subgoal(_predicted, _predicted),
+    "none": Subgoal(_present, _present),
+    "oracle": Subgoal(_true, _predicted),  # when acting, the true horizon is not known
+    # A query alone has no other samples; latent actions are regularized to standard normal numbers.
+    "shuffled": Subgoal(
+        lambda sight, inputs, world: world(sight.now, sight.code.roll(1, dims=0)),
+        lambda sight, inputs, world: world(sight.now, inputs["random_code"]),
+        codes=("random_code",),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Acting:
     """What a policy acts with; it refers to no other weights.
@@ -56,7 +98,7 @@ class Acting:
     robots: RobotRows
     prior: Callable[[Tree], Tensor]
     pool: Callable[[Tensor], Tensor]
-    world: Callable[[Tensor, Tensor], Tensor]
+    world: World
     sample: Callable[[Tensor, Condition], Tensor]
     tokens: int
 
@@ -85,16 +127,19 @@ class Acting:
 
         Noise of the whole padded chunk, however much of it is sampled, so that all samplers begin with the same.
         """
-        size, drawn = self.config.expert, DRAWN[self.config.subgoal](self, query)
+        size, names = self.config.expert, SUBGOALS[self.config.subgoal].codes
+        codes = {
+            name: noise_rows((self.config.latent.code,), query.generators, query.hz.device) for name in names
+        }
         noise = noise_rows((size.tokens, size.action_dim), query.generators, query.hz.device)
-        return replace(query, inputs=query.inputs | drawn | {"noise": noise})
+        return replace(query, inputs=query.inputs | codes | {"noise": noise})
 
     @torch.no_grad()
     def compute(self, query: Query) -> Float[Tensor, "b k a"]:
         """The answer to a prepared query."""
         with Span("blocks"):
             sight = self.see(query.inputs)
-            subgoal = SHOWN[self.config.subgoal](self, sight, query.inputs)
+            subgoal = SUBGOALS[self.config.subgoal].acting(sight, query.inputs, self.world)
         condition = self.condition(sight, subgoal, query.hz, query.embodiment, self.tokens)
         with Span("expert"):
             unit = self.sample(query.inputs["noise"], condition)[
@@ -144,29 +189,5 @@ PASSES: Mapping[str, Callable[[LaWAM, Acting], Acting]] = {
     "fused_expert": _fused_expert,
 }
 
-
-def _nothing(acting: Acting, query: Query) -> Tree:
-    return {}
-
-
-def _a_random_code(acting: Acting, query: Query) -> Tree:
-    # A query alone has no other samples; latent actions are regularized to standard normal numbers.
-    code = (acting.config.latent.code,)
-    return {"random_code": noise_rows(code, query.generators, query.hz.device)}
-
-
-# What is drawn for the subgoals below.
-DRAWN: Mapping[str, Callable[[Acting, Query], Tree]] = {
-    **dict.fromkeys(("predicted", "none", "oracle"), _nothing),
-    "shuffled": _a_random_code,
-}
-
-# What an ablation's expert is shown as the subgoal when it acts (SUBGOALS of policy.py); the true one is not known.
-SHOWN: Mapping[str, Callable[[Acting, Sight, Tree], Tensor]] = {
-    "predicted": lambda acting, sight, inputs: sight.subgoal,
-    "none": lambda acting, sight, inputs: sight.now,
-    "oracle": lambda acting, sight, inputs: sight.subgoal,
-    "shuffled": lambda acting, sight, inputs: acting.world(sight.now, inputs["random_code"]),
-}
 
 CLIPPED: Mapping[bool, Callable[[Tensor], Tensor]] = {True: lambda x: x.clamp(-1, 1), False: lambda x: x}

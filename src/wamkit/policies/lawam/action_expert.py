@@ -22,6 +22,7 @@ from wamkit.draws import Draws
 from wamkit.flow import Beta, FlowTimes, integrate
 from wamkit.nn.tables import Tables
 from wamkit.policies.lawam.alternate_dit import PERIOD, AlternateDiT, Drop, Seen, keep
+from wamkit.policies.lawam.losses import squared_error
 from wamkit.policies.lawam.physical_time import PhysicalTime, TimeCode
 from wamkit.policies.lawam.robot_linear import HUMAN, RobotLinear
 
@@ -251,5 +252,4 @@ def action_loss(
     robot: Int[Tensor, " b"],
 ) -> Float[Tensor, ""]:
     """Mean squared error over all valid numbers of the batch; human video has no actions."""
-    counts = valid & (robot != HUMAN)[:, None, None]
-    return ((predicted - velocity).square() * counts).sum() / counts.sum().clamp(min=1)
+    return squared_error(predicted, velocity, valid & (robot != HUMAN)[:, None, None])

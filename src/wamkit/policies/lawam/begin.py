@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from wamkit.io.tensors import load_strict
 from wamkit.io.weights import run_weights
-from wamkit.policies.lawam.stage1 import read_world_model
 
 if TYPE_CHECKING:
     from wamkit.policies.lawam.policy import LaWAM
@@ -23,9 +22,8 @@ class FromStage1:
 
     def initialize(self, policy: LaWAM) -> None:
         """Raises BadInput naming what is missing."""
-        config = policy.config
-        config.start.initialize(policy.prior)
-        read_world_model(Path(config.world), config.features, config.latent, policy.world)
+        policy.config.start.initialize(policy.prior)
+        policy.config.stage1(policy.data).fill({"world": policy.world})
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from wamkit.policies.released import Copy, Earlier, Frozen, Released
 LEROBOT = "model."
 """Before all names in LeRobot's files."""
 
+ROBOT_LINEAR = (("W", "weight"), ("b", "bias"))
 # LaWM, in both stages
 DECODER = under(
     ("lam.decoder.", "world."),
@@ -61,14 +62,10 @@ WORLD_NAMES = Renaming(
     *under(
         ("lam.state_decoder.", "state_head."),
         ("z_encoder.{w}", "code.{w}"),
-        ("state_encoder.layer1.W", "state.0.weight"),
-        ("state_encoder.layer1.b", "state.0.bias"),
-        ("state_encoder.layer2.W", "state.1.weight"),
-        ("state_encoder.layer2.b", "state.1.bias"),
-        ("state_decoder.layer1.W", "change.0.weight"),
-        ("state_decoder.layer1.b", "change.0.bias"),
-        ("state_decoder.layer2.W", "change.1.weight"),
-        ("state_decoder.layer2.b", "change.1.bias"),
+        *under(("state_encoder.layer1.", "state.0."), *ROBOT_LINEAR),
+        *under(("state_encoder.layer2.", "state.1."), *ROBOT_LINEAR),
+        *under(("state_decoder.layer1.", "change.0."), *ROBOT_LINEAR),
+        *under(("state_decoder.layer2.", "change.1."), *ROBOT_LINEAR),
     ),
     *under(
         ("lam.vision_encoder.model.", "features."),
@@ -95,14 +92,10 @@ EXPERT = (
         ("flow.", "expert."),
         ("cfg_embeddings", "null_subgoal"),
         ("enc_vlm.net.{rest}", "hidden.{rest}"),
-        ("action_encoder.W1.W", "encoder.first.weight"),
-        ("action_encoder.W1.b", "encoder.first.bias"),
-        ("action_encoder.W2.W", "encoder.second.weight"),
-        ("action_encoder.W2.b", "encoder.second.bias"),
-        ("action_decoder.layer1.W", "decoder.first.weight"),
-        ("action_decoder.layer1.b", "decoder.first.bias"),
-        ("action_decoder.layer2.W", "decoder.second.weight"),
-        ("action_decoder.layer2.b", "decoder.second.bias"),
+        *under(("action_encoder.W1.", "encoder.first."), *ROBOT_LINEAR),
+        *under(("action_encoder.W2.", "encoder.second."), *ROBOT_LINEAR),
+        *under(("action_decoder.layer1.", "decoder.first."), *ROBOT_LINEAR),
+        *under(("action_decoder.layer2.", "decoder.second."), *ROBOT_LINEAR),
         ("DiT.timestep_encoder.timestep_embedder.linear_1.{w}", "time.0.{w}"),
         ("DiT.timestep_encoder.timestep_embedder.linear_2.{w}", "time.2.{w}"),
         ("DiT.proj_out_1.{w}", "trunk.last_modulation.{w}"),

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.data.device_canvas import carried
-from wamkit.io.files import sha256
-from wamkit.io.weights import WEIGHTS
 from wamkit.policies.base import EncoderFacts, FrozenEncoder, unchanged
 from wamkit.policies.lawam.features import Features, FeaturesConfig
 from wamkit.policies.lawam.fused_features import Fused, fused
 from wamkit.policies.lawam.images import squeezed
-from wamkit.policies.lawam.latent_action import LatentSize, Teacher
+from wamkit.policies.lawam.latent_action import LatentSize
 from wamkit.policies.lawam.prior import FromQwen, FromScratch
-from wamkit.policies.lawam.prompt import HashedPromptConfig, Prompt, PromptConfig, example
-from wamkit.policies.lawam.stage1 import read_teacher
+from wamkit.policies.lawam.prompt import Prompt, PromptConfig, example
+from wamkit.policies.lawam.stage1 import Stage1
 from wamkit.spans import Span
 from wamkit.tree import Tree, tree_cat, tree_map
 from wamkit.types import ActingEncoder, DataSpec
@@ -59,62 +56,12 @@ class Squeeze:
         }
 
 
-@dataclass(frozen=True)
-class StoredTeacher:
-    """The teacher in a run directory of stage 1, read at its first use."""
-
-    directory: Path
-    features: FeaturesConfig
-    latent: LatentSize
-    grid: tuple[int, int]
-
-    @cached_property
-    def module(self) -> Teacher:
-        """On the CPU. Raises BadInput where the directory is not that of a stage 1 like this."""
-        with torch.device("meta"):
-            teacher = Teacher(self.latent, self.features.dim, self.grid)
-        read_teacher(self.directory, self.features, self.latent, teacher)
-        return teacher.float()
-
-    @property
-    def fingerprint(self) -> str:
-        """Names its weights."""
-        path = self.directory / WEIGHTS
-        if not path.is_file():
-            raise BadInput(f"{path}: missing; policy.world names the finished run of stage 1 (docs/train.md)")
-        return f"{sha256(path)[:16]}:{self.latent}"
-
-
 class LaWAMEncoder(FrozenEncoder):
     """See the module docstring."""
 
-    def __init__(self, features: Features, prompt: Prompt, teacher: StoredTeacher, data: DataSpec) -> None:
-        self.features, self.teacher, self.data = features, teacher, data
+    def __init__(self, features: Features, prompt: Prompt, stage1: Stage1, data: DataSpec) -> None:
+        self.features, self.stage1, self.data = features, stage1, data
         self._prompts = Prompts(prompt)
-
-    @classmethod
-    def load(
-        cls, features: FeaturesConfig, latent: LatentSize, prompt: PromptConfig, world: str, data: DataSpec
-    ) -> LaWAMEncoder:
-        """With the weights and files that the configs name, on the CPU, but for those of `world`, the run directory of
-        stage 1. Raises BadInput naming a missing file."""
-        grid = features.grid(data.view_height, data.view_width)
-        teacher = StoredTeacher(Path(world), features, latent, grid)
-        return cls(features.load(), prompt.load(data), teacher, data)
-
-    @classmethod
-    def without_files(
-        cls,
-        features: FeaturesConfig,
-        latent: LatentSize,
-        prompt: HashedPromptConfig,
-        world: str,
-        data: DataSpec,
-    ) -> LaWAMEncoder:
-        """With features of random weights; for single frames, which need no teacher."""
-        grid = features.grid(data.view_height, data.view_width)
-        teacher = StoredTeacher(Path(world), features, latent, grid)
-        return cls(features.build(), prompt.load(data), teacher, data)
 
     @property
     def prepare(self) -> Squeeze:
@@ -129,7 +76,7 @@ class LaWAMEncoder(FrozenEncoder):
             "features": self.features.fingerprint,
             "prompt": self._prompts.fingerprint,
             "images": f"{', '.join(self.data.views)} at {size}",
-            "teacher": self.teacher.fingerprint,
+            "teacher": self.stage1.fingerprint,
         }
 
     @torch.no_grad()
@@ -142,7 +89,7 @@ class LaWAMEncoder(FrozenEncoder):
         return {"images": images, "features": features} | (self._code(features) if later.shape[1] else {})
 
     def _code(self, pair: Tensor) -> Tree:
-        return {"code": self.teacher.module.to(self.device)(pair)}
+        return {"code": self.stage1.teacher.to(self.device)(pair)}
 
     def text(self, instructions: Sequence[str]) -> Tree:
         """As `Prompts`."""

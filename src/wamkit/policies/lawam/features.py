@@ -22,6 +22,7 @@ from wamkit.bounds import AT_LEAST_1, Bound, check
 from wamkit.io.records import read_record
 from wamkit.io.tensors import digest, load_strict, read_tensors
 from wamkit.nn.tables import Tables
+from wamkit.policies.lawam.patches import grid
 from wamkit.wan.codec import BLOCK, block_basis
 
 EPS = 1e-5
@@ -61,6 +62,17 @@ class DINOv3Size:
         check("policy.features.size", self, {"blocks": Bound("at least 2", lambda blocks: blocks >= 2)})
 
 
+# field of DINOv3Size -> of transformers' config
+SIZES = {
+    "width": "hidden_size",
+    "blocks": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "ffn": "intermediate_size",
+    "patch": "patch_size",
+    "registers": "num_register_tokens",
+}
+
+
 @dataclass(frozen=True)
 class DINOv3Config:
     """DINOv3 through transformers; path: a folder in its layout (`config.json` and safetensors)."""
@@ -76,21 +88,14 @@ class DINOv3Config:
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of a view. BadInput where patches do not cover it exactly."""
-        return _grid(height, width, self.size.patch)
+        return grid(height, width, self.size.patch, "the features' patch")
 
     def build(self) -> DINOv3Features:
         """With random weights; without any under `torch.device("meta")`."""
-        size = self.size
-        return DINOv3Features(
-            _transformers_config(
-                hidden_size=size.width,
-                num_hidden_layers=size.blocks,
-                num_attention_heads=size.heads,
-                intermediate_size=size.ffn,
-                patch_size=size.patch,
-                num_register_tokens=size.registers,
-            )
-        )
+        from transformers import DINOv3ViTConfig
+
+        size = {theirs: vars(self.size)[ours] for ours, theirs in SIZES.items()}
+        return DINOv3Features(DINOv3ViTConfig(**size, attn_implementation="sdpa"))
 
     def load(self) -> DINOv3Features:
         """With the folder's weights, on the CPU. BadInput where it is missing, damaged or of another size."""
@@ -101,14 +106,7 @@ class DINOv3Config:
                 f"facebook/dinov3-vitb16-pretrain-lvd1689m --local-dir {folder}`"
             )
         config = _read_config(folder)
-        found = DINOv3Size(
-            config.hidden_size,
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            config.intermediate_size,
-            config.patch_size,
-            config.num_register_tokens,
-        )
+        found = DINOv3Size(**{ours: vars(config)[theirs] for ours, theirs in SIZES.items()})
         if found != self.size:
             raise BadInput(
                 f"{folder}: expected a DINOv3 of {asdict(self.size)}, got {asdict(found)}; name another folder as "
@@ -144,7 +142,7 @@ class BlockFeaturesConfig:
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of a view. BadInput where tokens do not cover it exactly."""
-        return _grid(height, width, BLOCK * self.merge)
+        return grid(height, width, BLOCK * self.merge, "the features' patch")
 
     def build(self) -> BlockFeatures:
         """There are no weights."""
@@ -284,21 +282,6 @@ def _spread(colour: int, frequency: int) -> float:
 
 def _channels(numbers: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
     return torch.tensor(numbers)[:, None, None]
-
-
-def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
-    if height % patch or width % patch:
-        raise BadInput(
-            f"data.view_height, data.view_width: expected multiples of the features' patch, {patch}, got "
-            f"{height} and {width}"
-        )
-    return height // patch, width // patch
-
-
-def _transformers_config(**fields: int) -> Any:
-    from transformers import DINOv3ViTConfig
-
-    return DINOv3ViTConfig(**fields, attn_implementation="sdpa")
 
 
 def _read_config(folder: Path) -> Any:

@@ -8,7 +8,8 @@ Nothing here waits for the device, and padding behind the prompts' ends is only 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ class FusedText:
         angles = text.rope(torch.arange(length, device=device)[:, None])
         self.rotation = rotation(angles)[:, None]  # l 1 e/2
         self.layers = [FusedTextLayer(layer) for layer in text.layers]
-        self.norm = Norm.of(text.norm)
+        self.norm = rms(text.norm)
 
     def __call__(
         self,
@@ -131,7 +132,7 @@ class FusedTextLayer:
         scales = [in_pairs(norm.weight, 1).expand(heads, -1) for norm, heads in norms]
         self.scale = torch.cat(scales).float()  # n e; in float32, as rotation has to be
         self.eps = attention.q_norm.variance_epsilon
-        self.norm1, self.norm2 = Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm)
+        self.norm1, self.norm2 = rms(layer.input_layernorm), rms(layer.post_attention_layernorm)
         self.out, self.gate, self.up, self.down = attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj
 
     def run(self, x: Float[Tensor, "bl d"], b: int, rotation: Complex[Tensor, "l 1 half"]) -> None:
@@ -148,17 +149,8 @@ class FusedTextLayer:
         x += self.down(F.silu(self.gate(u)).mul_(self.up(u)))
 
 
-@dataclass(frozen=True)
-class Norm:
-    """Root-mean-square norm."""
-
-    weight: Float[Tensor, " d"]
-    eps: float
-
-    @classmethod
-    def of(cls, norm: Any) -> Norm:
-        """transformers' module."""
-        return cls(norm.weight, norm.variance_epsilon)
-
-    def __call__(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+def rms(norm: Any) -> Callable[[Tensor], Tensor]:
+    """transformers' root-mean-square norm as one operation."""
+    return partial(
+        F.rms_norm, normalized_shape=norm.weight.shape, weight=norm.weight, eps=norm.variance_epsilon
+    )

@@ -1,4 +1,4 @@
-"""What stage 1 is measured by: the loss of predicted features and of the robot's state (LaWAM spec 1.6, 1.7).
+"""What LaWAM is measured by: errors of predicted features, of the robot's state, of actions (LaWAM spec 1.6, 1.7, 2.7).
 
 Everything in float32, whatever the networks compute in.
 """
@@ -25,9 +25,9 @@ FEATURE_LOSSES: Mapping[FeatureLoss, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def state_loss(
-    predicted: Float[Tensor, "b p"], target: Float[Tensor, "b p"], valid: Bool[Tensor, "b p"]
+def squared_error(
+    predicted: Float[Tensor, "..."], target: Float[Tensor, "..."], counts: Bool[Tensor, "..."]
 ) -> Float[Tensor, ""]:
-    """Mean squared error over the valid dimensions of the whole batch; 0, with gradients, where there are none."""
-    error = (predicted.float() - target.float()).square() * valid
-    return error.sum() / valid.sum().clamp(min=1)
+    """Mean over the numbers of the whole batch that count; 0, with gradients, where there are none."""
+    error = (predicted.float() - target.float()).square() * counts
+    return error.sum() / counts.sum().clamp(min=1)

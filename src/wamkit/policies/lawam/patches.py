@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from wamkit_client.types import BadInput
 
 FRAMES = 2
 """Frames per patch; an image is repeated."""
@@ -33,3 +34,12 @@ def in_cells(grid: Tensor, merge: int) -> Tensor:
     """Patches [h w ...] in the tower's order [h*w ...]: cells of merge x merge row by row, and so within each."""
     cells = grid.unflatten(1, (-1, merge)).unflatten(0, (-1, merge))
     return cells.transpose(1, 2).flatten(0, 3)
+
+
+def grid(height: int, width: int, side: int, what: str) -> tuple[int, int]:
+    """Rows and columns of squares of `side` pixels. BadInput where they do not cover a view; what: `side` in words."""
+    if height % side or width % side:
+        raise BadInput(
+            f"data.view_height, data.view_width: expected multiples of {what}, {side}, got {height} and {width}"
+        )
+    return height // side, width // side

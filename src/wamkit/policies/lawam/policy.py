@@ -23,14 +23,10 @@ from wamkit.bounds import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
-from wamkit.policies.lawam.acting import PASSES, Acting, Sight
+from wamkit.policies.lawam.acting import PASSES, SUBGOALS, Acting, Sight, SubgoalArm
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, ExpertSize, action_loss
 from wamkit.policies.lawam.begin import FromRun, FromStage1
-from wamkit.policies.lawam.encoder import (
-    LaWAMEncoder,
-    encoder_facts,
-    example_inputs,
-)
+from wamkit.policies.lawam.encoder import LaWAMEncoder, encoder_facts, example_inputs
 from wamkit.policies.lawam.features import DINOv3Config, FeaturesConfig
 from wamkit.policies.lawam.latent_action import LatentSize
 from wamkit.policies.lawam.physical_time import TimeCode, tokens_of
@@ -45,13 +41,10 @@ from wamkit.policies.lawam.prior import (
 from wamkit.policies.lawam.prompt import HashedPromptConfig, PromptConfig, QwenPromptConfig
 from wamkit.policies.lawam.query_pool import HEADS, QueryPool
 from wamkit.policies.lawam.robot_linear import RobotRows
-from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world
+from wamkit.policies.lawam.stage1 import FrozenWorld, Stage1, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
-
-SubgoalArm = Literal["predicted", "none", "oracle", "shuffled"]
-"""What the expert is shown as the subgoal; see SUBGOALS."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ class LaWAMConfig(PolicyConfig):
         the optimizer would add up in (spec 2.8).
     sample_steps: Euler steps when acting. guidance: how far a chunk is driven from the one without a subgoal; 1: not.
     repeats: draws of (noise, time) per sample in the action loss; the prior and the world model run once.
-    subgoal: what the expert is shown; see SUBGOALS. subgoal_weight, distill_weight: of the losses; 0 omits one.
+    subgoal: what the expert is shown; a row of SUBGOALS. subgoal_weight, distill_weight: of the losses; 0 omits one.
     stop_subgoal_grad: actions do not train the world model and the code through the subgoal.
     stop_latent_context_grad: nor the prior through its tokens up to the last latent query.
     time_code: of action tokens; "seconds" as published.
@@ -124,7 +117,8 @@ class LaWAMConfig(PolicyConfig):
 
     def encoder(self, data: DataSpec, preprocessing: Preprocessing = "training") -> LaWAMEncoder:
         """The frozen half; images are prepared alike in training and in the published evaluations (spec 2.1)."""
-        return LaWAMEncoder.load(self.features, self.latent, self.prompt, self.world, data)
+        stage1 = self.stage1(data)
+        return LaWAMEncoder(self.features.load(), self.prompt.load(data), stage1, data)
 
     @property
     def known_robots(self) -> tuple[str, ...]:
@@ -132,9 +126,15 @@ class LaWAMConfig(PolicyConfig):
         return tuple(name for name, _ in self.robots)
 
     def random_encoder(self, data: DataSpec, precision: torch.dtype) -> LaWAMEncoder:
-        """An encoder of the same sizes that needs no files, for measurements of speed."""
+        """An encoder of the same sizes that needs no files, for measurements of speed: of single frames, which need no
+        teacher."""
         words = HashedPromptConfig(self.prompt.length, self.prompt.pixels, self.prompt.vocabulary)
-        return LaWAMEncoder.without_files(self.features, self.latent, words, self.world, data)
+        return LaWAMEncoder(self.features.build(), words.load(data), self.stage1(data), data)
+
+    def stage1(self, data: DataSpec) -> Stage1:
+        """The run that `world` names."""
+        grid = self.features.grid(data.view_height, data.view_width)
+        return Stage1(Path(self.world), self.features, self.latent, grid)
 
     def encoder_modules(self) -> dict[str, nn.Module]:
         """Its networks without weights, by row of the parameter table."""
@@ -169,8 +169,7 @@ class LaWAMConfig(PolicyConfig):
 
     def world_model(self, directory: Path, data: DataSpec, device: torch.device) -> FrozenWorld:
         """LaWM as this policy's run directory has it, with the teacher of stage 1."""
-        stage1 = Path(self.world)
-        return frozen_world(self.features, self.latent, data, device, world_of=directory, stage1=stage1)
+        return frozen_world(self.stage1(data), directory, data, device)
 
     def __post_init__(self) -> None:
         check("policy", self, BOUNDS)
@@ -302,7 +301,7 @@ class LaWAM(PolicyModule):
         """
         config, expert = self.config, self.expert
         hidden = LATENT_CONTEXT[config.stop_latent_context_grad](sight.hidden, batch.inputs["latent_at"])
-        subgoal = SUBGOALS[config.subgoal](self, sight, batch)
+        subgoal = SUBGOALS[config.subgoal].training(sight, batch.inputs, self.world)
         subgoal = GRADIENT[config.stop_subgoal_grad](subgoal)
         sight = replace(sight, hidden=hidden.float(), now=sight.now.float())
         condition = self.acting.condition(
@@ -345,20 +344,6 @@ def expect_chunk(size: ExpertSize, data: DataSpec) -> None:
             "(policy.expert.action_dim)"
         )
 
-
-def _of_another_sample(policy: LaWAM, sight: Sight, batch: Batch) -> Tensor:
-    shown: Tensor = policy.world(sight.now, sight.code.roll(1, dims=0))
-    return shown
-
-
-# An ablation's subgoal [b s d], as the expert is trained on it; acting: SHOWN of acting.py. Spec 6.4. "none": the
-# present twice. "oracle": the true horizon.
-SUBGOALS: Mapping[SubgoalArm, Callable[[LaWAM, Sight, Batch], Tensor]] = {
-    "predicted": lambda policy, sight, batch: sight.subgoal,
-    "none": lambda policy, sight, batch: sight.now,
-    "oracle": lambda policy, sight, batch: batch.inputs["features"][:, 1],
-    "shuffled": _of_another_sample,
-}
 
 # Whether gradients of the action loss stop, at the subgoal and at tokens up to the last latent query (spec 2.3).
 GRADIENT: Mapping[bool, Callable[[Tensor], Tensor]] = {True: Tensor.detach, False: lambda x: x}

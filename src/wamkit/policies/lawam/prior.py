@@ -72,6 +72,25 @@ class PriorSize:
         check("policy.prior", self, {**dict.fromkeys(sizes, AT_LEAST_1), "vision_taps": taps})
 
 
+# field of PriorSize -> of the configs of transformers' Qwen3-VL
+TEXT_SIZES = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "ffn": "intermediate_size",
+    "vocabulary": "vocab_size",
+}
+VISION_SIZES = {
+    "vision_width": "hidden_size",
+    "vision_blocks": "depth",
+    "vision_heads": "num_heads",
+    "vision_ffn": "intermediate_size",
+    "vision_taps": "deepstack_visual_indexes",
+    "patch": "patch_size",
+    "merge": "spatial_merge_size",
+}
 TINY = PriorSize(
     width=128,
     layers=4,
@@ -137,17 +156,8 @@ class TextLayers(nn.Module):
         from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
 
         super().__init__()
-        config = Qwen3VLTextConfig(
-            vocab_size=size.vocabulary,
-            hidden_size=size.width,
-            intermediate_size=size.ffn,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            num_key_value_heads=size.kv_heads,
-            head_dim=size.head_dim,
-            attn_implementation="sdpa",
-        )
-        model = Qwen3VLTextModel(config)
+        own = {theirs: vars(size)[ours] for ours, theirs in TEXT_SIZES.items()}
+        model = Qwen3VLTextModel(Qwen3VLTextConfig(**own, attn_implementation="sdpa"))
         self.embed_tokens, self.layers, self.norm = model.embed_tokens, model.layers, model.norm
         with torch.device("cpu"):
             self.rope = Rope(size.head_dim, size.rope_base)
@@ -173,16 +183,10 @@ class VisionTower(nn.Module):
 
         super().__init__()
         config = Qwen3VLVisionConfig(
-            depth=size.vision_blocks,
-            hidden_size=size.vision_width,
-            intermediate_size=size.vision_ffn,
-            num_heads=size.vision_heads,
-            patch_size=size.patch,
+            **{theirs: vars(size)[ours] for ours, theirs in VISION_SIZES.items()},
             temporal_patch_size=FRAMES,
-            spatial_merge_size=size.merge,
             out_hidden_size=size.width,
             num_position_embeddings=size.position_side**2,
-            deepstack_visual_indexes=list(size.vision_taps),
         )
         model = Qwen3VLVisionModel(config)
         self.patch_embed, self.pos_embed = model.patch_embed, model.pos_embed
@@ -375,28 +379,16 @@ def _expect_size(folder: Path, size: PriorSize) -> None:
 
     config = Qwen3VLConfig.from_pretrained(folder)
     text, vision = config.text_config, config.vision_config
-    found = PriorSize(
-        text.hidden_size,
-        min(text.num_hidden_layers, size.layers),
-        text.num_attention_heads,
-        text.num_key_value_heads,
-        text.head_dim,
-        text.intermediate_size,
-        text.vocab_size,
-        text.rope_parameters["rope_theta"],
-        vision.hidden_size,
-        vision.depth,
-        vision.num_heads,
-        vision.intermediate_size,
-        tuple(vision.deepstack_visual_indexes),
-        round(vision.num_position_embeddings**0.5),
-        vision.patch_size,
-        vision.spatial_merge_size,
-    )
+    found = {ours: vars(text)[theirs] for ours, theirs in TEXT_SIZES.items()}
+    found |= {ours: vars(vision)[theirs] for ours, theirs in VISION_SIZES.items()}
+    found |= {
+        "layers": min(text.num_hidden_layers, size.layers),
+        "rope_base": text.rope_parameters["rope_theta"],
+        "vision_taps": tuple(vision.deepstack_visual_indexes),
+        "position_side": round(vision.num_position_embeddings**0.5),
+    }
     differences = [
-        f"{name} {own}, expected {vars(size)[name]}"
-        for name, own in vars(found).items()
-        if own != vars(size)[name]
+        f"{name} {own}, expected {vars(size)[name]}" for name, own in found.items() if own != vars(size)[name]
     ]
     if differences:
         raise BadInput(f"{folder}: a Qwen3-VL of another size than policy.prior: {'; '.join(differences)}")

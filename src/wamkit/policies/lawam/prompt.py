@@ -24,7 +24,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, Bound, check
 from wamkit.io.records import read_record
-from wamkit.policies.lawam.patches import patches
+from wamkit.policies.lawam.patches import grid, patches
 from wamkit.tree import Tree
 from wamkit.types import DataSpec
 from wamkit.wan.text import words_of
@@ -139,12 +139,8 @@ class Layout:
     @classmethod
     def of(cls, data: DataSpec, pixels: int) -> Layout:
         """BadInput where squares of `pixels` do not cover a view."""
-        if data.view_height % pixels or data.view_width % pixels:
-            raise BadInput(
-                f"data.view_height, data.view_width: expected multiples of policy.prompt.pixels, {pixels}, got "
-                f"{data.view_height} and {data.view_width}"
-            )
-        return cls(len(data.views), (data.view_height // pixels) * (data.view_width // pixels))
+        rows, columns = grid(data.view_height, data.view_width, pixels, "policy.prompt.pixels")
+        return cls(len(data.views), rows * columns)
 
 
 class QwenPrompt:

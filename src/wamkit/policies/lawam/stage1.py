@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
+from wamkit.io.files import sha256
 from wamkit.io.records import read_record
 from wamkit.io.tensors import load_strict
 from wamkit.io.weights import WEIGHTS, run_weights
@@ -26,21 +28,48 @@ from wamkit.types import DataSpec
 RUN_FILE = "run.json"
 
 
-def read_world_model(
-    directory: Path, features: FeaturesConfig, latent: LatentSize, module: LatentWorldModel
-) -> None:
-    """Fill a world model of this structure with that of a finished run of stage 1.
+@dataclass(frozen=True)
+class Stage1:
+    """A finished run of stage 1 in `directory`, read where it is needed, and what it must be like."""
 
-    Raises BadInput where the directory is none, its features or structure are others, or its weights are damaged.
-    """
-    _expect_stage1(directory, features, latent, module.grid)
-    fill_parts(directory, {"world": module})
+    directory: Path
+    features: FeaturesConfig
+    latent: LatentSize
+    grid: tuple[int, int]
 
+    @cached_property
+    def teacher(self) -> Teacher:
+        """On the CPU, in float32. Raises BadInput as `fill`."""
+        with torch.device("meta"):
+            teacher = Teacher(self.latent, self.features.dim, self.grid)
+        self.fill({"inverse": teacher.inverse, "bottleneck": teacher.bottleneck})
+        return teacher.float()
 
-def read_teacher(directory: Path, features: FeaturesConfig, latent: LatentSize, teacher: Teacher) -> None:
-    """Fill a teacher of this structure from a finished run of stage 1. Raises BadInput as `read_world_model`."""
-    _expect_stage1(directory, features, latent, teacher.inverse.grid)
-    fill_parts(directory, {"inverse": teacher.inverse, "bottleneck": teacher.bottleneck})
+    @property
+    def fingerprint(self) -> str:
+        """Names its weights."""
+        path = self.directory / WEIGHTS
+        if not path.is_file():
+            raise BadInput(f"{path}: missing; policy.world names the finished run of stage 1 (docs/train.md)")
+        return f"{sha256(path)[:16]}:{self.latent}"
+
+    def fill(self, modules: Mapping[str, nn.Module]) -> None:
+        """As `fill_parts`. BadInput where the directory is no stage 1, or has other features or another structure."""
+        remedy = "name a run directory that `wamkit train` wrote for a policy of kind lawam_world"
+        run = read_record(self.directory / RUN_FILE, Stage1Run, remedy)
+        size = run.data.view_height, run.data.view_width
+        pairs = {
+            "features": (_structure(run.policy.features), _structure(self.features)),
+            "latent sizes": (asdict(run.policy.latent), asdict(self.latent)),
+            "grid of patches": (run.policy.features.grid(*size), self.grid),
+        }
+        for name, (found, expected) in pairs.items():
+            if found != expected:
+                raise BadInput(
+                    f"{self.directory}: {name}: expected {expected}, got {found}; give this policy those of its stage "
+                    "1, or name another run directory of stage 1"
+                )
+        fill_parts(self.directory, modules)
 
 
 def fill_parts(directory: Path, modules: Mapping[str, nn.Module]) -> None:
@@ -66,25 +95,6 @@ class Stage1Policy:
     features: FeaturesConfig
     latent: LatentSize
     kind: Literal["lawam_world"]
-
-
-def _expect_stage1(
-    directory: Path, features: FeaturesConfig, latent: LatentSize, grid: tuple[int, int]
-) -> None:
-    remedy = "name a run directory that `wamkit train` wrote for a policy of kind lawam_world"
-    run = read_record(directory / RUN_FILE, Stage1Run, remedy)
-    size = run.data.view_height, run.data.view_width
-    pairs = {
-        "features": (_structure(run.policy.features), _structure(features)),
-        "latent sizes": (asdict(run.policy.latent), asdict(latent)),
-        "grid of patches": (run.policy.features.grid(*size), grid),
-    }
-    for name, (found, expected) in pairs.items():
-        if found != expected:
-            raise BadInput(
-                f"{directory}: {name}: expected {expected}, got {found}; give this policy those of its stage 1, or "
-                "name another run directory of stage 1"
-            )
 
 
 def _structure(features: FeaturesConfig) -> dict[str, Any]:
@@ -137,22 +147,12 @@ class FrozenWorld:
         return later
 
 
-def frozen_world(
-    features: FeaturesConfig,
-    latent: LatentSize,
-    data: DataSpec,
-    device: torch.device,
-    *,
-    world_of: Path,
-    stage1: Path,
-) -> FrozenWorld:
+def frozen_world(stage1: Stage1, directory: Path, data: DataSpec, device: torch.device) -> FrozenWorld:
     """The latent world model of a run of either stage, and the teacher of stage 1. BadInput naming a missing file."""
-    grid = features.grid(data.view_height, data.view_width)
+    teacher, features = stage1.teacher, stage1.features
     with torch.device("meta"):
-        teacher = Teacher(latent, features.dim, grid)
-        world = LatentWorldModel(latent, features.dim, grid)
-    read_teacher(stage1, features, latent, teacher)
-    fill_parts(world_of, {"world": world})
+        world = LatentWorldModel(stage1.latent, features.dim, stage1.grid)
+    fill_parts(directory, {"world": world})
     loaded = features.load()
     loaded.to(device)
     return FrozenWorld(loaded, teacher.to(device), world.to(device).requires_grad_(False), data)

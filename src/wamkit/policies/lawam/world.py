@@ -27,9 +27,9 @@ from wamkit.policies.base import FrozenEncoder, PolicyConfig, TrainedModule
 from wamkit.policies.lawam.augment import Augmentation, Prepare, TwoViews
 from wamkit.policies.lawam.features import DINOv3Config, Features, FeaturesConfig
 from wamkit.policies.lawam.latent_action import Bottleneck, Code, InverseDynamics, LatentSize
-from wamkit.policies.lawam.losses import FEATURE_LOSSES, FeatureLoss, state_loss
+from wamkit.policies.lawam.losses import FEATURE_LOSSES, FeatureLoss, squared_error
 from wamkit.policies.lawam.robot_linear import HUMAN, RobotRows
-from wamkit.policies.lawam.stage1 import FrozenWorld, frozen_world
+from wamkit.policies.lawam.stage1 import FrozenWorld, Stage1, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel, StateHead
 from wamkit.tree import Tree
 from wamkit.types import Batch, DataSpec, Group, PartTable, Preprocessing
@@ -82,7 +82,8 @@ class LaWAMWorldConfig(PolicyConfig):
 
     def world_model(self, directory: Path, data: DataSpec, device: torch.device) -> FrozenWorld:
         """The latent world model of a run directory. Raises BadInput naming a missing file."""
-        return frozen_world(self.features, self.latent, data, device, world_of=directory, stage1=directory)
+        grid = self.features.grid(data.view_height, data.view_width)
+        return frozen_world(Stage1(directory, self.features, self.latent, grid), directory, data, device)
 
     def __post_init__(self) -> None:
         check("policy", self, BOUNDS)
@@ -220,7 +221,7 @@ class LaWAMWorld(TrainedModule):
         now, later = F.pad(state, (0, self.config.state_dim - state.shape[-1])).unbind(1)
         change = self.state_head(made.z, now, self.robots(batch.embodiment))
         valid = self.tables.get_buffer("state_valid")[batch.embodiment]
-        return state_loss(change, later - now, valid)
+        return squared_error(change, later - now, valid)
 
 
 # Rows of the parameter table (spec 0).

@@ -28,7 +28,7 @@ from wamkit.types import Query
 from wamkit.wan.block import Block
 from wamkit.wan.dit import PATCH, PRESENT, WanDiT
 from wamkit.wan.folded_time import fold_adapter, fold_time
-from wamkit.wan.fused import FusedContext, Slot, fuse, modulation_at, run_blocks, slot_at
+from wamkit.wan.fused import FusedContext, Seen, Slot, fuse, modulation_at, run_blocks, slot_at
 
 States = tuple[Tensor, ...]
 """Adapted states of the taps, [b s d] each."""
@@ -134,7 +134,7 @@ class FusedLook:
     """`LightWAM.look`, context and all, for weights that do not change any more."""
 
     @torch.no_grad()
-    def __init__(self, dit: WanDiT, stack: Stack, context: Context) -> None:
+    def __init__(self, dit: WanDiT, stack: Stack, context: Context[tuple[Seen, ...]]) -> None:
         self.context, self.adapters = context, stack.adapters
         self.blocks = fuse(stack.blocks, stack.modulation)
         self.rotary, self.size = dit.rotary, dit.size
