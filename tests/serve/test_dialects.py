@@ -8,16 +8,15 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from wamkit_client.codec import pack, unpack
+from wamkit_client.codec import unpack
 from wamkit_client.envs.robotwin import wire
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
 from tests.serve.robots import FACTS, Echo, libero, service
-from wamkit.serve.dialects.openpi import metadata
 from wamkit.serve.served import Served
 from wamkit.serve.server import Server
-from wamkit.stages.serving import dialects
+from wamkit.stages.serving import dialects, greeting
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def policy() -> Echo:
 @pytest.fixture
 def server(policy: Echo) -> Iterator[Server]:
     served = service(policy)
-    with Server(served, dialects(), greeting=lambda: pack(metadata(served.policies))) as running:
+    with Server(served, dialects(), greeting=greeting(served.policies)) as running:
         yield running
 
 

@@ -19,7 +19,6 @@ from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
 from tests.robotwin.standin import HERE, module, run_directory, tiny_run
-from wamkit.robotwin.evaluation import serve
 from wamkit.serve.dialects.base import Service
 from wamkit.serve.dialects.xpolicylab import XPolicyLab
 from wamkit.serve.doors import Doors
@@ -27,6 +26,7 @@ from wamkit.serve.limits import Limits
 from wamkit.serve.scheduler import Scheduler
 from wamkit.serve.served import Facts, Policies, Robot, Served
 from wamkit.serve.server import Server
+from wamkit.stages.serving import dialects, greeting, load_served
 
 CAMERAS = ("cam_high", "cam_left_wrist", "cam_right_wrist")
 FACTS = Facts(
@@ -285,7 +285,7 @@ def test_close(server: Server) -> None:
 
 
 def test_xpolicylabs_folder(server: Server, dialect: XPolicyLab) -> None:
-    """policy/wamkit/model.py is `from wamkit_client.envs.robotwin.adapter import Model`."""
+    """policy/wamkit/model.py is `    from wamkit_client.envs.robotwin.adapter import Model`."""
     config = {"server": server.url, "task_name": "place_fan", "action_type": "joint"}
     model = Model({**config, "port": None, "ckpt_name": "x"})
     model.prepare_case({"seed": 11, "task_name": "place_fan"})
@@ -309,7 +309,10 @@ def test_xpolicylabs_folder(server: Server, dialect: XPolicyLab) -> None:
 
 def test_a_real_policy(tmp_path: Path) -> None:
     run = tiny_run()
-    with serve(run_directory(tmp_path / "run", run), run, "127.0.0.1", 0) as server:
+    policies = Policies(load_served("tiny", run_directory(tmp_path / "run", run), run))
+    with Server(Service(policies, Scheduler()), dialects(), greeting=greeting(policies)) as server:
+        config = {"server": server.url, "task_name": "place_fan", "action_type": "joint"}
+        Model(config).reset()  # our own client, which is greeted, too
         asked = client(server)
         actions = asked.infer(seen())
         assert len(actions) == 24 and actions[0]["left_arm_joint_state"].shape == (6,)

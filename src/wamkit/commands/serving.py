@@ -74,19 +74,18 @@ class Serve:
         use_device(self.device)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
         logging.getLogger("websockets").setLevel(logging.WARNING)
+        from wamkit.serve.doors import expect_guarded
+
+        folders = named(self.runs)
+        expect_guarded(self.host, self._doors(), self.insecure)
         try:
             import prometheus_client  # noqa: F401 - stands for the extra
 
             from wamkit.stages import serving
         except ModuleNotFoundError as error:
             raise BadInput(f"{error.name} is not installed: pip install 'wamkit[serve]'") from None
-        from wamkit.serve.doors import expect_guarded
-
-        doors = self._doors()
-        expect_guarded(self.host, doors, self.insecure)
         runs = {
-            name: serving.Source(path, partial(_asked, path, overrides))
-            for name, path in named(self.runs).items()
+            name: serving.Source(path, partial(_asked, path, overrides)) for name, path in folders.items()
         }
         asked = serving.Asked(
             host=self.host,

@@ -37,7 +37,7 @@ from wamkit.robotwin.evaluator import Evaluator, Printed
 from wamkit.robotwin.matching import match
 from wamkit.serve.dialects.base import Service
 from wamkit.serve.dialects.xpolicylab import Attempt, XPolicyLab
-from wamkit.serve.doors import HERE, Doors
+from wamkit.serve.doors import Doors
 from wamkit.serve.scheduler import Scheduler
 from wamkit.serve.served import Policies, Served
 from wamkit.serve.server import Server
@@ -51,19 +51,10 @@ LOGS = "logs"
 KEPT = "finished tasks are kept"
 
 
-def serve(run_dir: Path, asked: Run, host: str, port: int, token: str = "") -> Server:
-    """A run behind XPolicyLab's protocol, to be entered: for evaluators that somebody else starts.
-
-    token: what their URL must hold; "" makes one. The server's `url` is the whole URL.
-    Raises BadInput where the policy's cameras, actions or horizon are not RoboTwin's.
-    """
-    return _server(_served(run_dir, asked), XPolicyLab(), host, port, token)
-
-
-def _server(served: Served, dialect: XPolicyLab, host: str = HERE, port: int = 0, token: str = "") -> Server:
+def _server(served: Served, dialect: XPolicyLab) -> Server:
     """Every query is answered by a call of its own, so that results do not depend on what else is asked."""
     service = Service(Policies(served), Scheduler(window=0, most=1))
-    return Server(service, [dialect], Doors({"robotwin": token or secrets.token_hex(16)}), host, port)
+    return Server(service, [dialect], Doors({"robotwin": secrets.token_hex(16)}))
 
 
 def _served(run_dir: Path, asked: Run) -> Served:

@@ -43,6 +43,11 @@ def dialects() -> list[Dialect]:
     return [XPolicyLab(), RoboArena(), StarVla(), OpenPi()]
 
 
+def greeting(policies: Policies) -> Callable[[], bytes]:
+    """What a client is sent when it connects, where these are spoken."""
+    return lambda: pack(metadata(policies))
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a policy comes from. asked: its run as it is now, with what is asked of it otherwise."""
@@ -85,9 +90,7 @@ def serve(sources: Mapping[str, Source], asked: Asked, limits: Limits, doors: Ca
         asked.debug,
     )
     pages = {"/metrics": metrics.page, "/": json_page(lambda: metadata(service.policies))}
-    server = Server(
-        service, dialects(), doors(), asked.host, asked.port, lambda: pack(metadata(service.policies)), pages
-    )
+    server = Server(service, dialects(), doors(), asked.host, asked.port, greeting(service.policies), pages)
     with stop_request("nothing is kept") as stop, reload_request() as reload, server:
         for name, source in sources.items():
             served = load_served(name, source.run_dir, source.asked())

@@ -59,7 +59,12 @@ class Connection:
                 raise WireError(
                     "invalid_frame", "the server answered with text; is it another program's port?"
                 )
-            answer = unpack(message)
+            try:
+                answer = unpack(message)
+            except WireError:
+                if message_type != "hello":
+                    raise
+                continue  # the greeting of a server that speaks other protocols too
             if answer.message_id != frame.message_id:
                 continue  # of a question that was given up
             if answer.message_type == "error":

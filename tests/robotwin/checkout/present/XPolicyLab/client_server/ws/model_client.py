@@ -70,6 +70,8 @@ class Client:
     def ask(self, message_type, payload):
         asked = self.send(message_type, payload)
         answer = self.receive()
+        while "message_id" not in answer:  # a greeting for others is passed over
+            answer = self.receive()
         assert answer["message_id"] == asked, answer
         assert answer["evaluation_id"] == self.names["evaluation_id"], answer
         if answer["message_type"] == "error":

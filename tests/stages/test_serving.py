@@ -1,0 +1,179 @@
+"""`wamkit serve` as a process: what it answers, what signals do to it, and what it refuses to begin."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from wamkit_client.codec import pack, unpack
+from wamkit_client.types import Observation
+from websockets.exceptions import ConnectionClosedOK
+from websockets.sync.client import ClientConnection, connect
+
+from wamkit import load_policy
+from wamkit.cli import main
+from wamkit.io.weights import WEIGHTS
+
+PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
+RNG = np.random.default_rng(0)
+SEEN = Observation(
+    {view: RNG.integers(0, 255, (64, 64, 3), np.uint8) for view in ("corner2", "gripperPOV")},
+    np.array([0.1, 0.6, 0.2, 1.0], np.float32),
+    "open the drawer",
+    "metaworld_sawyer",
+    noise_seed=3,
+)
+QUESTION = {"images": SEEN.images, "state": SEEN.proprio, "prompt": SEEN.instruction, "seed": SEEN.noise_seed}
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A running `wamkit serve`. said: what it has printed."""
+
+    process: subprocess.Popen[str]
+    address: str
+    run: Path
+
+    def page(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection(self.address.removeprefix("ws://"), timeout=30)
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+    def said(self) -> str:
+        """The next line."""
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A link to a run, which may lead elsewhere later, and the run under its own name."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "run").symlink_to(PRETRAINED)
+    words = ["serve", f"a={folder / 'run'}", str(PRETRAINED), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wamkit.cli", *words], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert process.stdout
+    said = process.stdout.readline()
+    try:
+        assert said.startswith("serving a, metaworld3 at ws://127.0.0.1:"), said
+        yield Serving(process, said.split()[-1], folder / "run")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def asked(connection: ClientConnection, **more: object) -> dict[str, Any]:
+    connection.send(pack({**QUESTION, "request_id": 1, **more}))
+    found = unpack(connection.recv(timeout=60))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_answers_are_those_of_the_policy_in_this_process(serving: Serving) -> None:
+    expected = load_policy(PRETRAINED).act([SEEN])[0].actions
+    with connect(serving.address) as one:
+        told = unpack(one.recv(timeout=30))
+        assert (told["policy"], list(told["policies"]), told["state_dim"]) == ("a", ["a", "metaworld3"], 4)
+        for name in ("a", "metaworld3"):
+            answer = asked(one, policy=name)
+            assert answer["policy"] == name
+            np.testing.assert_array_equal(answer["actions"], expected)
+            assert answer["server_timing"]["blocks_ms"] > 0
+        assert "camera" not in asked(one)
+        wrong = asked(one, images={"corner2": SEEN.images["corner2"]})["error"]
+        assert wrong["reason"] == "bad_request" and "'images/gripperPOV'" in wrong["message"]
+
+
+def test_pages(serving: Serving) -> None:
+    assert serving.page("/readyz") == (200, "ready\n")
+    assert '"action_horizon": 16' in serving.page("/")[1]
+    status, text = serving.page("/metrics")
+    assert status == 200
+    for line in (
+        "wamkit_connections 0.0",
+        'wamkit_request_seconds_count{dialect="openpi"}',
+        'wamkit_refused_total{dialect="openpi",reason="bad_request"} 1.0',
+        'wamkit_stage_seconds_count{policy="a",stage="codec"}',
+        'wamkit_batch_observations_bucket{le="1.0",policy="a"}',
+        "process_resident_memory_bytes",
+    ):
+        assert line in text, line
+
+
+def test_another_run_takes_the_place_of_one_that_is_served(serving: Serving, tmp_path: Path) -> None:
+    """Its connections stay; a run that cannot be used, or is of another robot, does not get in."""
+    other = tmp_path / "other"
+    shutil.copytree(PRETRAINED, other)
+    weights = {name: tensor * 1.5 for name, tensor in load_file(other / WEIGHTS).items()}
+    save_file(weights, other / WEIGHTS)
+    with connect(serving.address) as one:
+        one.recv(timeout=30)
+        before = asked(one)["actions"]
+        lead(serving, other)
+        assert serving.said() == f"a was loaded anew from {serving.run}"
+        assert serving.said().startswith("metaworld3 was loaded anew")
+        after = asked(one)["actions"]
+        assert not np.array_equal(before, after)
+        np.testing.assert_array_equal(after, load_policy(other).act([SEEN])[0].actions)
+        lead(serving, tmp_path / "nothing")
+        assert serving.said().startswith("a stays as it was: ") and "loaded anew" in serving.said()
+        np.testing.assert_array_equal(asked(one)["actions"], after)
+    assert 'wamkit_reloads_total{done="false",policy="a"} 1.0' in serving.page("/metrics")[1]
+
+
+def lead(serving: Serving, where: Path) -> None:
+    """Let the link lead there, at once, and tell the server."""
+    fresh = serving.run.with_name("fresh")
+    fresh.symlink_to(where)
+    fresh.rename(serving.run)
+    serving.process.send_signal(signal.SIGHUP)
+
+
+def test_it_ends_when_it_is_told_to(serving: Serving) -> None:
+    """The last test here: what was asked is answered, and connections are closed in form."""
+    with connect(serving.address) as one:
+        one.recv(timeout=30)
+        one.send(pack({"observations": [QUESTION] * 64, "request_id": "last"}))
+        time.sleep(0.05)
+        serving.process.send_signal(signal.SIGTERM)
+        assert len(unpack(one.recv(timeout=60))["chunks"]) == 64
+        with pytest.raises(ConnectionClosedOK, match="1001"):
+            one.recv(timeout=30)
+    assert serving.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0: whoever reaches this address could move the robot"),
+        (["--keys", "missing"], "missing: the API keys cannot be read"),
+        (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key: give both"),
+        (["--tls-cert", "a", "--tls-key", "b"], "cannot be used"),
+        (["--map", "proprio=state"], "run.json is missing"),
+    ],
+)
+def test_what_it_refuses_to_begin(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["serve", str(tmp_path), "--port", "0", *words]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_names_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(PRETRAINED), f"metaworld3={PRETRAINED}"]) == 2
+    assert "'metaworld3' names both" in " ".join(capsys.readouterr().err.split())
