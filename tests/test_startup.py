@@ -24,9 +24,10 @@ import sys
 sys.argv = ["wamkit", *{arguments!r}]
 from wamkit.cli import main
 try:
-    main()
+    status = main()
 except SystemExit as done:
-    assert done.code == 0, done.code
+    status = done.code
+assert status == {status}, status
 print("IMPORTED", *sorted(sys.modules))
 """
 
@@ -35,14 +36,25 @@ print("IMPORTED", *sorted(sys.modules))
     "arguments", [["--help"], ["train", "--help"], ["recipes"], ["--version"]], ids=" ".join
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    code = REPORT.format(arguments=arguments)
+    assert not HEAVY & imported(arguments, 0), f"imported by wamkit {' '.join(arguments)}"
+
+
+def test_the_compiler_is_not_imported_before_something_is_compiled_or_optimized() -> None:
+    """More than a second of every command."""
+    found = imported(["eval", "no"], 2)
+    assert "torch" in found and "torch._dynamo" not in found
+
+
+def imported(arguments: list[str], status: int) -> set[str]:
+    """The modules that a command has imported at its end, with this status."""
+    code = REPORT.format(arguments=arguments, status=status)
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert result.returncode == 0, result.stderr
     *_, last = result.stdout.splitlines()
     assert last.startswith("IMPORTED")
-    assert not HEAVY & set(last.split()), f"imported by wamkit {' '.join(arguments)}"
+    return set(last.split())
 
 
 def test_the_robots_side_imports_without_torch() -> None:

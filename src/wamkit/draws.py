@@ -16,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 BLOCK = 64
+# The compiler cannot trace a generator. torch.compiler.disable would import the compiler here and now, for more than a
+# second at the start of every command; this one waits for the first draw.
+_untraced = torch._disable_dynamo
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,17 @@ class Draws:
             raise ValueError(f"one generator draws at most {BLOCK} rows, got {count}")
         return cls((generator,), 0, count, count)
 
-    @torch.compiler.disable  # it cannot trace a generator
+    @_untraced
     def uniform(self, device: torch.device) -> Float[Tensor, " b"]:
         """One number in [0, 1) per row."""
         return self._rows((), torch.rand).to(device)
 
-    @torch.compiler.disable
+    @_untraced
     def normal(self, like: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
         """Standard normal noise of the shape, dtype and device of `like`."""
         return self._rows(tuple(like.shape[1:]), torch.randn).to(like)
 
-    @torch.compiler.disable
+    @_untraced
     def uniform_like(self, like: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
         """Numbers in [0, 1), of the shape and device of `like`."""
         return self._rows(tuple(like.shape[1:]), torch.rand).to(like.device)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wamkit_client.envs.rendering import Probe, choose_platform, probe
+from wamkit_client.envs.rendering import TRIED, Probe, choose_platform, probe
 
 CHOOSE = """
 from wamkit_client.envs.rendering import choose_platform
@@ -21,9 +21,8 @@ except BadInput as error:
 
 def choose_elsewhere(**environment: str) -> str:
     """Output of a process without this one's choice."""
-    kept = {
-        name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")
-    }
+    choice = ("MUJOCO_GL", "PYOPENGL_PLATFORM", TRIED)
+    kept = {name: value for name, value in os.environ.items() if name not in choice}
     command = [sys.executable, "-c", CHOOSE]
     return subprocess.run(
         command, env={**kept, **environment}, capture_output=True, text=True, check=True
@@ -42,6 +41,15 @@ def test_a_users_choice_is_kept_if_it_works() -> None:
         assert choose_elsewhere(MUJOCO_GL=platform).split() == ["CHOSEN", platform]
     said = choose_elsewhere(MUJOCO_GL="nonsense")
     assert said.startswith("REFUSED MUJOCO_GL=nonsense (set in the environment) does not work")
+
+
+def test_children_do_not_try_again_but_another_environment_does(tmp_path: Path) -> None:
+    """Trying imports mujoco in a process of its own."""
+    (tmp_path / "mujoco.py").write_text("raise ImportError('tried')")
+    choice = {"MUJOCO_GL": choose_platform(), "PYTHONPATH": str(tmp_path)}
+    assert choose_elsewhere(**choice, **{TRIED: os.environ[TRIED]}).startswith("CHOSEN")
+    elsewhere = os.environ[TRIED].replace(sys.prefix, "/other/environment")
+    assert choose_elsewhere(**choice, **{TRIED: elsewhere}).startswith("REFUSED MUJOCO_GL")
 
 
 def test_a_machine_without_opengl_is_told_what_to_install(tmp_path: Path) -> None:

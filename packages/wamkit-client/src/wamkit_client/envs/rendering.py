@@ -17,6 +17,7 @@ import numpy as np
 from wamkit_client.types import BadInput
 
 PLATFORMS = ("egl", "osmesa")
+TRIED = "WAMKIT_RENDERING_TRIED"  # tells children which platform works, in which environment's packages
 PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 _TRY = """
 import mujoco
@@ -75,6 +76,8 @@ def choose_platform() -> str:
     # for the cores: a fifth slower alone, half as slow again beside another one. The images are the same.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     chosen = os.environ.get("MUJOCO_GL", "")
+    if chosen and os.environ.get(TRIED) == _tried(chosen):
+        return chosen
     if chosen:
         failure = _failure(chosen)
         if failure:
@@ -89,7 +92,12 @@ def choose_platform() -> str:
         else:
             raise BadInput("headless rendering is not possible on this machine.\n" + probe().describe())
         os.environ["MUJOCO_GL"] = chosen
+    os.environ[TRIED] = _tried(chosen)
     return chosen
+
+
+def _tried(platform: str) -> str:
+    return f"{platform} {sys.prefix}"
 
 
 @dataclass(frozen=True)
