@@ -25,7 +25,8 @@ from wamkit.commands.devices import VISIBLE  # noqa: E402
 
 choose_platform()  # before whichever test is the first to import mujoco
 torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start,
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # which compile the sources once
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.processes import command
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAMS = {"wamkit": str(Path(sys.executable).with_name("wamkit")), "python": sys.executable}
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,11 @@ def blocks(language: str) -> list[Block]:
 
 
 def run(words: Sequence[str], folder: Path) -> str:
-    """Run a command line of a page in a folder, in a process of its own as the reader has it (and without the suite's
-    checks of shapes, which cost time). `> FILE` at the end takes what it prints. Returns everything that it printed."""
+    """Run a command line of a page in a folder. `> FILE` at the end takes what it prints. Returns everything that it
+    printed; AssertionError where it fails."""
     words, out = (words[:-2], folder / words[-1]) if ">" in words else (words, None)
-    program, *rest = words
-    done = subprocess.run(
-        [PROGRAMS[program], *rest], cwd=folder, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+    done = command(words, folder)
+    assert done.status == 0, f"{' '.join(words)}\n{done.out}{done.err}"
     if out:
-        out.write_text(done.stdout)
-    return done.stdout + done.stderr
+        out.write_text(done.out)
+    return done.out + done.err

@@ -16,7 +16,8 @@ from wamkit.io.progress import MESSAGE_LENGTH, shortened
 from wamkit.recipes import recipe
 
 HELP = ["--help"]
-REFUSED = ["data", "info", "no"]
+REFUSED = ["inspect", "no"]
+LISTED = ["recipes"]
 TABLES = ["train", "metaworld3", "--plan"]
 ASCII = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
@@ -68,12 +69,12 @@ def test_a_saved_run_is_utf_8_whatever_the_terminal_is(tmp_path):
     ("words", "shell", "status", "says", "variables"),
     [
         (HELP, ">&-", 0, "", {}),
-        (REFUSED, ">&-", 2, "error: no/meta/info.json", {}),
+        (REFUSED, ">&-", 2, "error: no: neither a run directory", {}),
         (REFUSED, "2>&-", 2, "", {}),
         (REFUSED, "2>/dev/full", 2, "", {}),
         (HELP, ">/dev/full", 2, FULL, {}),
         (HELP, ">/dev/full", 2, FULL, UNBUFFERED),
-        (TABLES, ">/dev/full", 2, FULL, {}),
+        (LISTED, ">/dev/full", 2, FULL, {}),
     ],
 )
 def test_an_output_that_takes_nothing(words, shell, status, says, variables):
@@ -82,7 +83,7 @@ def test_an_output_that_takes_nothing(words, shell, status, says, variables):
     assert done.stderr.startswith(says) and done.stderr.count("\n") == bool(says)
 
 
-@pytest.mark.parametrize(("words", "variables"), [(HELP, {}), (HELP, UNBUFFERED), (TABLES, {})])
+@pytest.mark.parametrize(("words", "variables"), [(HELP, {}), (HELP, UNBUFFERED), (LISTED, {})])
 def test_a_reader_who_leaves(words, variables):
     done = wamkit(words, "| true", **variables)
     assert done.returncode == 1 and done.stderr == ""

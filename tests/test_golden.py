@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from tests.golden.compare import Golden
 from tests.golden.fast_wam import fast_wam_rows
 from tests.golden.lawam import lawam_rows
 from tests.golden.light_wam import light_wam_rows
+from tests.processes import command
 
 FILE = Path(__file__).parent / "golden" / "lightwam_seed1.safetensors"
 FAST = FILE.with_name("fastwam_seed1.safetensors")
@@ -134,12 +133,6 @@ def test_a_wrong_number_of_lawam_is_noticed(tensor, groups):
     ],
 )
 def test_the_command(arguments, status, says):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.golden", *arguments],
-        cwd=FILE.parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert says in done.stdout
+    done = command(["python", "-m", "tests.golden", *arguments], FILE.parents[2])
+    assert done.status == status, done.out + done.err
+    assert says in done.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,9 @@ def test_the_robots_side_imports_without_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert not HEAVY & set(result.stdout.split())
+
+
+def test_the_installed_program() -> None:
+    program = Path(sys.executable).with_name("wamkit")
+    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.startswith("wamkit ")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wamkit_client.suites import suite
 from wamkit_client.types import BadInput
 
 from wamkit.config import diff
@@ -49,10 +50,11 @@ def test_an_earlier_stage_is_trained_before(calls, tmp_path, capsys):
     first = recipe("metaworld3")
     fields = {name: getattr(first.policy, name) for name in asdict(first.policy)}
     second = replace(first, recipe="second", policy=Second(**fields))
-    assert demo.demo(second, "other", tmp_path, 3, [first]) == 0
+    assert demo.demo(second, "metaworld_mt10", "other", tmp_path, 3, [first]) == 0
     started = replace(second, policy=replace(second.policy, before=str(tmp_path / "stage1" / "run")))
     names, arguments = zip(*calls, strict=True)
     assert names == ("collect", "encode", "train", "encode", "train", "evaluate", "report")
+    assert arguments[0][0] == suite("metaworld_mt10") and arguments[5][2] == "metaworld3"
     assert [own[0] for own in arguments[1:5]] == [first, first, started, started]
     assert [own[2] for own in arguments[1:5]] == [tmp_path / "stage1" / "cache"] * 2 + [
         tmp_path / "cache"

@@ -47,6 +47,7 @@ class Demo:
         refuse_start(name, overrides)
         seed = {"train.seed": self.seed}
         before = [changed(smoke(run) if self.smoke else run, seed) for run in earlier(name)]
-        run = smoke(recipe(name)) if self.smoke else recipe(name)
+        whole = recipe(name)
+        run = changed(smoke(whole) if self.smoke else whole, overrides | seed)
         output_folder(self.out)
-        return demo(changed(run, overrides | seed), other, self.out, self.episodes, before)
+        return demo(run, whole.suite, other, self.out, self.episodes, before)

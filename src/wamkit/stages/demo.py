@@ -31,14 +31,17 @@ from wamkit.stages.tables import results_table
 TIMES = "stages.json"
 
 
-def demo(run: Run, other: str, out: Path, episodes: int, earlier: Sequence[Run] = ()) -> int:
+def demo(
+    run: Run, demonstrated: str, other: str, out: Path, episodes: int, earlier: Sequence[Run] = ()
+) -> int:
     """Run every stage into `out` and return the exit status. Raises BadInput as the stages do.
 
-    other: a recipe that `run` may be compared with. earlier: the stages that are trained before it, in order.
+    demonstrated: the suite in which experts are recorded; `run` is measured in its own. other: a recipe that `run` may
+    be compared with. earlier: the stages that are trained before it, in order.
     """
     wanted = CollectConfig(episodes=episodes)
     out.mkdir(parents=True, exist_ok=True)
-    suite = find_suite(run.suite)
+    suite = find_suite(demonstrated)
     device = stages.best_device()
     dataset, run_dir = out / "dataset", out / "run"
     results_dir = results_folder(run_dir, run.suite)
