@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,27 +26,46 @@ _context.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Done:
-    """Exit status, and what the process and its children printed."""
+    """Exit status (-n: ended by signal n), and what the process and its children printed."""
 
     status: int
     out: str
     err: str
 
 
-def command(words: Sequence[str], folder: Path) -> Done:
-    """Run `wamkit WORDS`, `python SCRIPT WORDS` or `python -m MODULE WORDS` in a folder.
+class Running:
+    """A process that runs `wamkit WORDS`, `python SCRIPT WORDS` or `python -m MODULE WORDS` in a folder."""
 
-    AssertionError if it takes longer than SECONDS.
-    """
-    with tempfile.TemporaryDirectory() as printed:
-        out, err = Path(printed) / "out", Path(printed) / "err"
-        process = _context.Process(target=_run, args=(words, folder, dict(os.environ), out, err))
-        process.start()
-        process.join(SECONDS)
-        if process.exitcode is None:
-            process.kill()
-            raise AssertionError(f"{' '.join(words)}: no end after {SECONDS} s\n{err.read_text()}")
-        return Done(process.exitcode, out.read_text(), err.read_text())
+    def __init__(self, words: Sequence[str], folder: Path) -> None:
+        self.words = words
+        self._printed = tempfile.TemporaryDirectory()
+        self._out, self._err = (Path(self._printed.name) / name for name in ("out", "err"))
+        for path in (self._out, self._err):
+            path.touch()
+        given = (words, folder, dict(os.environ), self._out, self._err)
+        self._process = _context.Process(target=_run, args=given)
+        self._process.start()
+
+    def lives(self) -> bool:
+        return self._process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def end(self) -> Done:
+        """Wait for it. AssertionError if it takes longer than SECONDS."""
+        self._process.join(SECONDS)
+        status = self._process.exitcode
+        if status is None:
+            self._process.kill()
+            raise AssertionError(f"{' '.join(self.words)}: no end after {SECONDS} s\n{self._err.read_text()}")
+        return Done(status, self._out.read_text(), self._err.read_text())
+
+
+def command(words: Sequence[str], folder: Path) -> Done:
+    """Run it to its end."""
+    return Running(words, folder).end()
 
 
 def _run(words: Sequence[str], folder: Path, variables: dict[str, str], out: Path, err: Path) -> None:

@@ -40,11 +40,13 @@ def test_every_value_of_a_recipe_is_listed_and_described(name):
 
 def test_what_is_listed_can_be_given():
     run = recipe("metaworld3")
-    for flag, value in lines(run).items():
-        if value.default in ("empty", "''"):
-            continue
-        _, overrides = parse(["train", "metaworld3", flag, *value.default.split()])
-        assert changed(run, overrides) == run, flag
+    listed = {
+        flag: value.default for flag, value in lines(run).items() if value.default not in ("empty", "''")
+    }
+    flags = [word for flag, default in listed.items() for word in (flag, *default.split())]
+    _, overrides = parse(["train", "metaworld3", *flags])
+    assert set(map(flag_of, overrides)) == listed.keys()
+    assert changed(run, overrides) == run
 
 
 def test_a_line_has_type_default_and_description(capsys):

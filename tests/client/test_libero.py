@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from importlib.machinery import ModuleSpec
@@ -29,13 +29,33 @@ from tests.client.libero import needs_libero
 SOUP = LIBERO_TASKS["libero_object"][0]
 FRAMES = Path(__file__).parent / "libero_frames.npz"
 ORIGINAL = "08533abd9f45d3fa"
-# Both have fixtures whose doors or knobs draw numbers of their own at every reset.
-FIXTURES = (LIBERO_TASKS["libero_spatial"][4], LIBERO_TASKS["libero_10"][3])
+# A sample of the 130, of every kind of table. The first two have fixtures whose doors or knobs draw numbers of their
+# own at every reset.
+SAMPLE = (
+    LIBERO_TASKS["libero_spatial"][4],
+    LIBERO_TASKS["libero_10"][3],
+    LIBERO_TASKS["libero_goal"][0],
+    LIBERO_TASKS["libero_10"][6],
+    LIBERO_TASKS["libero_90"][80],
+)
+WITH_DOORS = SAMPLE[:2]
+
+
+def of_tasks(tasks: Sequence[Task]) -> pytest.MarkDecorator:
+    """Environments are expensive: all tests of one task share one, after each other."""
+    return pytest.mark.parametrize("env", tasks, indirect=True, ids=lambda task: f"{task.group} {task.name}")
 
 
 @pytest.fixture(scope="module")
 def soup() -> Iterator[Libero]:
     env = LiberoConfig().make(SOUP)
+    yield env
+    env.close()
+
+
+@pytest.fixture(scope="module")
+def env(request: pytest.FixtureRequest) -> Iterator[Libero]:
+    env = LiberoConfig(settle_steps=2, fixtures="per_trial").make(request.param)
     yield env
     env.close()
 
@@ -205,9 +225,8 @@ def scene(env: Libero) -> tuple[np.ndarray, ...]:
 
 
 @needs_libero
-@pytest.mark.parametrize("task", FIXTURES, ids=lambda task: task.group)
-def test_fixtures_are_a_function_of_the_seed(task: Task) -> None:
-    env = LiberoConfig(settle_steps=1, fixtures="per_trial").make(task)
+@of_tasks(WITH_DOORS)
+def test_fixtures_are_a_function_of_the_seed(env: Libero) -> None:
     env.reset(0)
     first = scene(env)
     env.reset(7)
@@ -217,16 +236,17 @@ def test_fixtures_are_a_function_of_the_seed(task: Task) -> None:
         np.testing.assert_array_equal(before, after)
     moved = np.linalg.norm(other[2] - first[2], axis=1).max()
     assert 0.001 < moved < 0.03  # metres
-    env.close()
 
 
 @needs_libero
-def test_fixtures_stand_where_the_published_loop_has_them() -> None:
+@of_tasks(WITH_DOORS[:1])
+def test_fixtures_stand_where_the_published_loop_has_them(
+    env: Libero, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A fresh environment, seeded once, one reset before every trial: the places, and everything after settling."""
-    task, steps = FIXTURES[0], 3
+    task, steps = env.task, env.config.settle_steps
     installation = libero_install.find_installation()
     states = installation.initial_states(task.group, task.name)
-    env = LiberoConfig(settle_steps=steps, fixtures="per_trial").make(task)
     own = libero_install.control_env()(
         bddl_file_name=str(installation.bddl(task.group, task.name)), use_camera_obs=False
     )
@@ -247,11 +267,10 @@ def test_fixtures_stand_where_the_published_loop_has_them() -> None:
             np.testing.assert_array_equal(env.simulator.sim.data.qvel, own.sim.data.qvel)
         np.random.set_state(generator)
     assert np.abs(places[0] - places[2]).max() > 0.001
-    env.config = replace(env.config, fixtures="fixed")
+    monkeypatch.setattr(env, "config", replace(env.config, fixtures="fixed"))
     env.reset(2)
     np.testing.assert_array_equal(env.simulator.sim.model.body_pos, places[0])
     own.close()
-    env.close()
 
 
 @needs_libero
@@ -264,23 +283,17 @@ def test_the_expert_does_what_the_goal_check_wants(soup: Libero) -> None:
 
 
 @needs_libero
-@pytest.mark.parametrize(
-    "name",
-    [("libero_spatial", 8), ("libero_goal", 0), ("libero_10", 6), ("libero_90", 11), ("libero_90", 80)],
-)
-def test_tasks_load_reset_to_their_states_and_step(name: tuple[str, int]) -> None:
-    """A sample of the 130, of every kind of table."""
-    task = LIBERO_TASKS[name[0]][name[1]]
-    env = LiberoConfig(settle_steps=2, fixtures="per_trial").make(task)
+@of_tasks(SAMPLE)
+def test_tasks_load_reset_to_their_states_and_step(env: Libero) -> None:
+    task = env.task
     states = libero_install.find_installation().initial_states(task.group, task.name)
     assert len(states) == PUBLISHED_STATES
     state = env.reset(49)
     np.testing.assert_array_equal(state.vector, states[49, 1 : 1 + len(state.vector)])
     assert not env.step(np.array([0.0] * 6 + [1.0])).success
-    if name == ("libero_goal", 0):
+    if task.group == "libero_goal":
         with pytest.raises(BadInput, match="no scripted expert can do LIBERO task open_the_middle_drawer"):
             env.expert_action()
-    env.close()
 
 
 @needs_libero

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +18,7 @@ from wamkit_client.types import BadInput
 
 from tests.convert import robot_hdf5
 from tests.convert.robot_hdf5 import CAMERAS, HEIGHT, STEPS, WIDTH, numbers, picture
+from tests.processes import Running, command
 from wamkit.cli import main
 from wamkit.convert.robot_hdf5 import robot_to_lerobot
 from wamkit.data.actions import ActionSpace
@@ -184,18 +183,19 @@ def test_a_killed_conversion_ends_the_same(tmp_path: Path) -> None:
     source, out = tmp_path / "recordings", tmp_path / "out"
     for number in range(8):
         robot_hdf5.write(source, number)
-    command = [sys.executable, "-m", "wamkit.cli", "convert", "hdf5", str(source)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True)
+    convert_to = ["wamkit", "convert", "hdf5", str(source)]
+    assert command([*convert_to, str(tmp_path / "whole")], tmp_path).status == 0
     for staged in (2, 4):
-        with subprocess.Popen([*command, str(out)]) as process:
-            while not (out / ".staging" / f"episode-00000{staged - 1}").exists():
-                assert process.poll() is None
-                time.sleep(0.001)
-            process.kill()
+        process = Running([*convert_to, str(out)], tmp_path)
+        while not (out / ".staging" / f"episode-00000{staged - 1}").exists():
+            assert process.lives()
+            time.sleep(0.001)
+        process.send(signal.SIGKILL)
+        assert process.end().status == -signal.SIGKILL
         assert staged <= len(list(out.glob(".staging/episode-*[0-9]"))) <= 8 and not (out / "meta").exists()
-    subprocess.run([*command, str(out)], check=True)
+    assert command([*convert_to, str(out)], tmp_path).status == 0
     assert content(out) == content(tmp_path / "whole")
-    subprocess.run([*command, str(out)], check=True)
+    assert command([*convert_to, str(out)], tmp_path).status == 0
     assert content(out) == content(tmp_path / "whole")
 
 

@@ -1,4 +1,4 @@
-"""One process that, told so by a line on its input, encodes the tiny clips into a folder, slowly, naming each.
+"""One process that encodes the tiny clips into a folder, slowly, naming each.
 
 python -m tests.data.encode_process FOLDER SECONDS_PER_BATCH
 """
@@ -29,8 +29,6 @@ class SlowClips(TinyClips):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print("ready", flush=True)
-    input()
     fill(
         Fresh(SlowClips(SAMPLES), TinyEncoder()),
         Path(sys.argv[1]),

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import torch
 from wamkit_client.types import BadInput
 
 from tests.data.encode_process import BATCH_SIZE, FINGERPRINT, SAMPLES, SHARD_SIZE
+from tests.processes import Running
 from tests.train.tiny import TASKS, TinyPolicy, fresh
 from wamkit.data.cache import Cache, fill
 from wamkit.data.claims import Claim, claimed_jobs
@@ -265,30 +265,18 @@ def test_a_manifest_that_makes_no_sense_is_one_message(made: Cache, tmp_path: Pa
             Cache.open(folder, FINGERPRINT, HZ)
 
 
-def start(folder: Path, seconds: float, count: int) -> list[subprocess.Popen[str]]:
-    """`count` processes that begin to encode at the same time."""
-    command = [sys.executable, "-m", "tests.data.encode_process", str(folder), str(seconds)]
-    pipe = subprocess.PIPE
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) for _ in range(count)
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return processes
+def start(folder: Path, seconds: float) -> Running:
+    return Running(["python", "-m", "tests.data.encode_process", str(folder), str(seconds)], ROOT)
 
 
 def test_killed_encoding_goes_on_where_it_was(tmp_path: Path) -> None:
-    (process,) = start(tmp_path, 0.2, count=1)
+    process = start(tmp_path, 0.2)
     claim = tmp_path / "shard-00000016.claim-0"
     while not claim.exists():
-        assert process.poll() is None
+        assert process.lives()
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send(signal.SIGKILL)
+    assert process.end().status == -signal.SIGKILL
     assert claim.exists()
     (tmp_path / "shard-00000016.safetensors.elsewhere-1.tmp").write_bytes(b"half a shard")
     finished = sorted(tmp_path.glob("shard-*.json"))
@@ -302,10 +290,10 @@ def test_killed_encoding_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
     encoded = []
-    for process in start(tmp_path, 0.15, count=2):
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        encoded.append([int(line.split()[1]) for line in out.splitlines() if line.startswith("sample")])
+    for process in [start(tmp_path, 0.15) for _ in range(2)]:
+        done = process.end()
+        assert done.status == 0, done.err
+        encoded.append([int(line.split()[1]) for line in done.out.splitlines() if line.startswith("sample")])
     assert sorted(encoded[0] + encoded[1]) == list(range(SAMPLES)), "every sample once"
     assert encoded[0] and encoded[1]
     cache = Cache.open(tmp_path, FINGERPRINT, HZ)

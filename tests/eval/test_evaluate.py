@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +20,7 @@ from wamkit_client.types import ActionChunk, BadInput, NotSaved, Observation, Po
 
 from tests.client.toy import Reacher, Sleeper, ToyConfig, toy_suite
 from tests.client.waiting import waiting_suite
+from tests.processes import Running
 from wamkit.cli import main
 from wamkit.eval.evaluate import EvalConfig, differences, evaluate, like, read_results
 from wamkit.io.files import AGAIN
@@ -30,7 +29,6 @@ CONFIG = EvalConfig(replan_steps=4, processes=2, record_episodes=1)
 FACTS = {"checkpoint": "sha256:abc", "recipe": "toy"}
 SUITE = toy_suite("reach", "raise")
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
 
 
 def outcomes(results: dict[str, Any]) -> list[tuple[object, ...]]:
@@ -124,12 +122,12 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     script, folder = tmp_path / "script.py", tmp_path / "killed"
     script.write_text(EVALUATE)
     partial = folder / "results.partial.jsonl"
-    process = subprocess.Popen([sys.executable, str(script), str(folder)], env=ENVIRONMENT)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (partial.exists() and partial.read_text().count("\n") >= 4):
+    process = Running(["python", str(script), str(folder)], tmp_path)
+    while not (partial.exists() and partial.read_text().count("\n") >= 4):
+        assert process.lives()
         time.sleep(0.01)
-    process.kill()
-    process.wait()
+    process.send(signal.SIGKILL)
+    assert process.end().status == -signal.SIGKILL
     with partial.open("a") as file:
         file.write('{"task": "reach", "se')  # killed in the middle of a line
     policy = Reacher()
@@ -228,13 +226,13 @@ def test_two_evaluations_in_one_folder(tmp_path: Path) -> None:
     """A second process is refused while the first works, and later finds its results."""
     script, folder = tmp_path / "script.py", tmp_path / "shared"
     script.write_text(EVALUATE)
-    with subprocess.Popen([sys.executable, str(script), str(folder)], env=ENVIRONMENT) as first:
-        deadline = time.monotonic() + 60
-        while not (folder / "results.partial.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        with pytest.raises(BadInput, match="shared: another process evaluates here"):
-            evaluate(Reacher(), SUITE, CONFIG, folder, FACTS)
-    assert first.returncode == 0
+    first = Running(["python", str(script), str(folder)], tmp_path)
+    while not (folder / "results.partial.jsonl").exists():
+        assert first.lives()
+        time.sleep(0.01)
+    with pytest.raises(BadInput, match="shared: another process evaluates here"):
+        evaluate(Reacher(), SUITE, CONFIG, folder, FACTS)
+    assert first.end().status == 0
     assert evaluate(Sleeper(), SUITE, CONFIG, folder, FACTS)["total"]["successes"] == 6
     assert not (folder / ".lock").exists()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.convert import robot_hdf5
+from tests.processes import command
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.eval.evaluate import read_results
 from wamkit.io.files import AGAIN
@@ -32,8 +33,8 @@ Moment = Callable[[subprocess.Popen[str]], bool]
 def started(processes: int, seconds: float) -> Moment:
     """So long after a command has that many processes: they are imported, then their simulators."""
 
-    def reached(command: subprocess.Popen[str]) -> bool:
-        children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    def reached(process: subprocess.Popen[str]) -> bool:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         if len(children) < processes:
             return False
         time.sleep(seconds)
@@ -44,7 +45,7 @@ def started(processes: int, seconds: float) -> Moment:
 
 def interrupted(words: list[str], moment: Moment, number: signal.Signals) -> None:
     """Run a command until the moment, signal its process group, and read what it says."""
-    command = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -52,19 +53,19 @@ def interrupted(words: list[str], moment: Moment, number: signal.Signals) -> Non
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not moment(command):
-        assert command.poll() is None and time.monotonic() < deadline, command.communicate()[0]
+    while not moment(process):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.01)
-    os.killpg(command.pid, number)
-    said, _ = command.communicate(timeout=120)
-    assert command.returncode == 130, said
+    os.killpg(process.pid, number)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
     assert "Traceback" not in said and said.splitlines()[-1].startswith("interrupted. "), said
     assert said.count(AGAIN) == 1, said
-    assert not os.path.exists(f"/proc/{command.pid}")
+    assert not os.path.exists(f"/proc/{process.pid}")
 
 
-def finish(words: list[str]) -> None:
-    subprocess.run([sys.executable, "-m", "wamkit.cli", *words], check=True, stdout=subprocess.DEVNULL)
+def finish(words: list[str], folder: Path) -> None:
+    assert command(["wamkit", *words], folder).status == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -96,14 +97,14 @@ def test_collect(tmp_path: Path) -> None:
     out = tmp_path / "data"
     words = ["collect", "metaworld:window-open", "--episodes", "6", "--out", str(out)]
 
-    def recorded(command: subprocess.Popen[str]) -> bool:
+    def recorded(process: subprocess.Popen[str]) -> bool:
         return len(list(out.glob(".staging/episode-*[0-9]"))) >= 1
 
     one_of_two = started(processes=2, seconds=0.0)  # and their resource tracker
     interrupted(words, one_of_two, signal.SIGINT)
     interrupted(words, recorded, signal.SIGTERM)
     assert 1 <= len(list(out.glob(".staging/episode-*[0-9]"))) < 6
-    finish(words)
+    finish(words, tmp_path)
     states = Dataset.open(out).episode_column("initial_state")
     assert [json.loads(state)["seed"] for state in states] == [0, 1, 2, 3, 4, 5]
 
@@ -114,11 +115,11 @@ def test_convert(tmp_path: Path) -> None:
     out = tmp_path / "data"
     words = ["convert", "hdf5", str(tmp_path / "recordings"), str(out)]
 
-    def recorded(command: subprocess.Popen[str]) -> bool:
+    def recorded(process: subprocess.Popen[str]) -> bool:
         return len(list(out.glob(".staging/episode-*[0-9]"))) >= 1
 
     interrupted(words, recorded, signal.SIGTERM)
-    finish(words)
+    finish(words, tmp_path)
     assert len(Dataset.open(out).episodes) == 8
 
 
@@ -127,10 +128,10 @@ def test_eval(tmp_path: Path) -> None:
     words = ["eval", str(PRETRAINED), "--tasks", "0", "--episodes", "3", "--out", str(tmp_path)]
     words += ["--eval.processes", "1"]
 
-    def measured(command: subprocess.Popen[str]) -> bool:
+    def measured(process: subprocess.Popen[str]) -> bool:
         return partial.exists() and partial.read_text().count("\n") >= 2
 
     interrupted(words, started(processes=2, seconds=0.3), signal.SIGTERM)
     interrupted(words, measured, signal.SIGINT)
-    finish(words)
+    finish(words, tmp_path)
     assert 1 <= read_results(tmp_path / "results.json")["resumed"] < 3

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +19,7 @@ from wamkit_client.suites import suite
 from wamkit_client.types import BadInput
 
 from tests.client.toy import MENDED, toy_suite
+from tests.processes import Running
 from wamkit.cli import main
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.writer import Writer
@@ -32,8 +31,6 @@ CONFIG = CollectConfig(episodes=5, workers=2, steps_after_success=3)
 LONG = replace(
     CONFIG, episodes=20
 )  # seconds of work, so that a kill comes before its end on a busy machine too
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
 
 
 def columns(folder: Path) -> list[tuple[object, ...]]:
@@ -108,15 +105,12 @@ if __name__ == "__main__":
 def test_a_killed_collection_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
     script, folder = tmp_path / "script.py", tmp_path / "killed"
     script.write_text(COLLECT)
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(folder)], env=ENVIRONMENT, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 60
-    while not list(folder.glob(".staging/episode-00000[3-9]")) and time.monotonic() < deadline:
+    process = Running(["python", str(script), str(folder)], tmp_path)
+    while not list(folder.glob(".staging/episode-00000[3-9]")):
+        assert process.lives()
         time.sleep(0.002)
-    process.send_signal(number)
-    process.communicate()
-    assert process.returncode != 0
+    process.send(number)
+    assert process.end().status != 0
     kept = len(list(folder.glob(".staging/episode-*[0-9]")))
     assert 3 <= kept < 40
     collect(SUITE, folder, LONG)
@@ -128,13 +122,13 @@ def test_two_collections_in_one_folder(tmp_path: Path) -> None:
     """The second is refused at once, and finds what the first has done."""
     script, folder = tmp_path / "script.py", tmp_path / "shared"
     script.write_text(COLLECT)
-    with subprocess.Popen([sys.executable, str(script), str(folder)], env=ENVIRONMENT) as first:
-        deadline = time.monotonic() + 60
-        while not (folder / LOCK).exists() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        with pytest.raises(BadInput, match="shared: another process records here"):
-            collect(SUITE, folder, LONG)
-    assert first.returncode == 0
+    first = Running(["python", str(script), str(folder)], tmp_path)
+    while not (folder / LOCK).exists():
+        assert first.lives()
+        time.sleep(0.002)
+    with pytest.raises(BadInput, match="shared: another process records here"):
+        collect(SUITE, folder, LONG)
+    assert first.end().status == 0
     facts = collect(SUITE, folder, LONG)
     assert facts["tasks"]["reach"]["episodes"] == len(Dataset.open(folder).episodes) / 2 == 20
     assert not (folder / LOCK).exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from wamkit_client import suites
 from wamkit_client.types import BadInput
 
 from tests.client.waiting import waiting_suite
+from tests.processes import Running
 from tests.test_bad_input import record, refused
 from wamkit.cli import main
 from wamkit.config import Run, Source
@@ -29,7 +29,6 @@ from wamkit.stages.compare import compare, pairings, pairs
 from wamkit.stages.rows import Comparison, check, samples_of
 from wamkit.train import loop
 
-ROOT = Path(__file__).parents[2]
 RECIPES = ("metaworld3", "metaworld3_fast_wam")
 SMALL = (
     "--train.steps",
@@ -174,8 +173,6 @@ from tests.client.waiting import waiting_suite
 if __name__ == "__main__":
     suites.SUITES["metaworld3"] = waiting_suite("metaworld3")
     from wamkit.cli import main
-    print("ready", flush=True)
-    input()
     sys.exit(main(sys.argv[1:]))
 """
 
@@ -187,26 +184,10 @@ def test_two_processes_share_the_rows(finished, tmp_path):
     shutil.copy(finished / "out" / "cost.json", tmp_path / "out")
     script = tmp_path / "share.py"
     script.write_text(SHARE)
-    command = [sys.executable, str(script), *words(tmp_path, *RECIPES)]
-    processes = [
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for _ in range(2)
-    ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    begun = [line for text in said for line in text.splitlines() if line.endswith("_seed0")]
+    processes = [Running(["python", str(script), *words(tmp_path, *RECIPES)], tmp_path) for _ in range(2)]
+    said = [process.end() for process in processes]
+    assert [done.status for done in said] == [0, 0], said
+    begun = [line for done in said for line in done.out.splitlines() if line.endswith("_seed0")]
     each_row_once = [f"{i}/2 {name}_seed0" for i, name in enumerate(RECIPES, 1)]
     assert sorted(begun) == each_row_once, said
     assert (tmp_path / "out" / "comparison.html").exists()

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from tests.policies.tiny_policy import batch_of, tiny_config, tiny_policy
+from tests.processes import Running
 from tests.train.tiny import CONFIG, CPU, Slow, TinyPolicy, fresh
 from wamkit.data.cache import Cache, fill
 from wamkit.data.order import Order
@@ -93,15 +93,14 @@ def test_tensorboard_has_what_metrics_has(whole: Path) -> None:
     assert shown == {row["step"]: row["loss/video"] for row in read_rows(whole)}
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Running) -> None:
     while not condition():
-        assert process.poll() is None
+        assert process.lives()
         time.sleep(0.01)
 
 
-def start(run_dir: Path, seconds_per_step: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.train.tiny", str(run_dir), str(seconds_per_step)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(run_dir: Path, seconds_per_step: float) -> Running:
+    return Running(["python", "-m", "tests.train.tiny", str(run_dir), str(seconds_per_step)], ROOT)
 
 
 def steps_logged(run_dir: Path) -> int:
@@ -112,16 +111,15 @@ def steps_logged(run_dir: Path) -> int:
 def test_a_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     process = start(tmp_path, 0.1)
     wait_for(lambda: steps_logged(tmp_path) >= 19, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send(signal.SIGKILL)
+    assert process.end().status == -signal.SIGKILL
     newest = latest(tmp_path)
     assert newest is not None and newest.name in ("step_000008", "step_000016", "step_000024", "step_000032")
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99')  # a row cut off by the kill
 
-    process = start(tmp_path, 0)
-    _, error = process.communicate()
-    assert process.returncode == 0, error
+    done = start(tmp_path, 0).end()
+    assert done.status == 0, done.err
     assert lasting(tmp_path) == lasting(whole)
     assert equal(weights(tmp_path), weights(whole))
     for name in ("weights", "average", "optimizer"):
@@ -132,10 +130,10 @@ def test_a_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path) -> None:
 def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None:
     process = start(tmp_path, 0.05)
     wait_for(lambda: steps_logged(tmp_path) >= 10, process)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate()
-    assert process.returncode != 0
-    assert "KeyboardInterrupt: stopped after step" in error and "run the same command again" in error
+    process.send(signal.SIGINT)
+    done = process.end()
+    assert done.status != 0
+    assert "KeyboardInterrupt: stopped after step" in done.err and "run the same command again" in done.err
     newest = latest(tmp_path)
     assert newest is not None and int(newest.name[5:]) == steps_logged(tmp_path)
     train(TinyPolicy(), source(), CONFIG, tmp_path, CPU)
