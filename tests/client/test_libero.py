@@ -82,8 +82,11 @@ def test_an_observation_is_what_the_types_say(soup: Libero) -> None:
 
 
 @needs_libero
-def test_pictures_are_robosuites_own_at_rest_and_in_motion(soup: Libero) -> None:
+def test_pictures_are_robosuites_own_at_rest_and_in_motion(
+    soup: Libero, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two environments in one process, one of which draws at every step, as the published evaluation does."""
+    monkeypatch.setattr(soup, "config", replace(soup.config, settle_steps=5))
     own = libero_install.control_env()(
         bddl_file_name=str(libero_install.find_installation().bddl("libero_object", SOUP.name)),
         use_camera_obs=True,
@@ -95,7 +98,7 @@ def test_pictures_are_robosuites_own_at_rest_and_in_motion(soup: Libero) -> None
     sensed = own.set_init_state(
         libero_install.find_installation().initial_states("libero_object", SOUP.name)[3]
     )
-    for _ in range(30):
+    for _ in range(soup.config.settle_steps):
         sensed = own.step([0, 0, 0, 0, 0, 0, -1])[0]
     soup.reset(3)
     for moves in (0, 5):

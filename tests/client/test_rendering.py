@@ -46,7 +46,8 @@ def test_a_users_choice_is_kept_if_it_works() -> None:
 def test_children_do_not_try_again_but_another_environment_does(tmp_path: Path) -> None:
     """Trying imports mujoco in a process of its own."""
     (tmp_path / "mujoco.py").write_text("raise ImportError('tried')")
-    choice = {"MUJOCO_GL": choose_platform(), "PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    choice = {"MUJOCO_GL": choose_platform(), "PYTHONPATH": path}
     assert choose_elsewhere(**choice, **{TRIED: os.environ[TRIED]}).startswith("CHOSEN")
     elsewhere = os.environ[TRIED].replace(sys.prefix, "/other/environment")
     assert choose_elsewhere(**choice, **{TRIED: elsewhere}).startswith("REFUSED MUJOCO_GL")
