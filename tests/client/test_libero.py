@@ -43,7 +43,9 @@ WITH_DOORS = SAMPLE[:2]
 
 def of_tasks(tasks: Sequence[Task]) -> pytest.MarkDecorator:
     """Environments are expensive: all tests of one task share one, after each other."""
-    return pytest.mark.parametrize("env", tasks, indirect=True, ids=lambda task: f"{task.group} {task.name}")
+    return pytest.mark.parametrize(
+        "env", tasks, indirect=True, ids=lambda task: f"{task.group} {task.name[:20]}"
+    )
 
 
 @pytest.fixture(scope="module")
