@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from wamkit_client.types import BadInput
 
+from tests.policies import tiny_fast_wam, tiny_lawam
 from tests.policies.tiny_policy import batch_of, draws, tiny_config, tiny_policy
-from wamkit.bench.reference import light_wam_training
-from wamkit.bench.training_work import TrainingWork, training_work
+from wamkit.bench.reference import fast_wam_training, lawam_training, light_wam_training
+from wamkit.bench.training_work import Losses, TrainingWork, training_work
+from wamkit.bench.twins import losses_of
 from wamkit.policies.light_wam.policy import FullTuning, LoRATuning
 from wamkit.recipes import recipe
+from wamkit.types import Batch
 
 SAMPLES, GIB, GF = 16, 2**30, 1e9
 OFFICIAL_GF = 4885  # of a sample, forward and backward
@@ -37,12 +42,56 @@ def test_at_most_24_gib_are_kept(works):
 
 
 @pytest.mark.parametrize("tuning", [FullTuning(), LoRATuning(rank=2)], ids=["full", "lora"])
-def test_losses_and_gradients_are_those_of_the_official_work(tuning):
+def test_losses_and_gradients_of_light_wam_are_those_of_the_official_work(tuning):
     policy = tiny_policy(tiny_config(tuning, video_pool=2)).double()
-    batch = batch_of(policy)
-    ours = gradients(policy, dict(policy(batch, draws())))
-    official = gradients(policy, dict(light_wam_training.losses(policy, batch, draws())))
-    for name, gradient in official.items():
+    expect_equal(policy, batch_of(policy), light_wam_training.losses)
+
+
+@pytest.mark.parametrize("variant", fast_wam_training.SEQUENCES)
+def test_losses_and_gradients_of_fast_wam_are_those_of_the_official_work(variant):
+    policy = tiny_fast_wam.tiny_policy(tiny_fast_wam.tiny_config(variant=variant)).double()
+    expect_equal(policy, batch_of(policy), fast_wam_training.losses)
+
+
+@pytest.mark.parametrize("variant", ["no_video", "optional_idm"])
+def test_a_variant_without_a_published_recipe_has_no_twin(variant):
+    policy = tiny_fast_wam.tiny_policy(tiny_fast_wam.tiny_config(variant=variant))
+    with pytest.raises(BadInput, match="there is no twin"):
+        fast_wam_training.losses(policy, batch_of(policy), draws())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"stop_subgoal_grad": False, "repeats": 3},
+        {"stop_latent_context_grad": True, "subgoal": "shuffled"},
+        {"subgoal": "none", "distill_weight": 0.0},
+    ],
+    ids=["published", "open subgoal", "shuffled", "none"],
+)
+def test_losses_and_gradients_of_lawam_are_those_of_the_official_work(changes: dict[str, Any]) -> None:
+    """Prompts of different lengths; the expert may have more tokens than the chunk has actions."""
+    policy = tiny_lawam.tiny_lawam(**changes)
+    expect_equal(policy, tiny_lawam.batch(3), lawam_training.losses)
+
+
+def test_the_official_work_of_small_policies_is_more():
+    for name in ("metaworld3_fast_wam", "metaworld3_lawam"):
+        run = recipe(name)
+        run = replace(run, train=replace(run.train, batch_size=4))
+        ours, official = training_work(run), training_work(run, losses_of(run))
+        for what in ("flops", "kept"):
+            assert getattr(official, what) > getattr(ours, what), (name, what)
+
+
+def expect_equal(policy: torch.nn.Module, batch: Batch, official: Losses) -> None:
+    """Losses, and gradients of their sum."""
+    rows = len(batch.ids)
+    ours = gradients(policy, dict(policy(batch, draws(rows))))
+    theirs = gradients(policy, dict(official(policy, batch, draws(rows))))
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
         assert (ours[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-9, name
 
 

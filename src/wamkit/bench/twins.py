@@ -19,7 +19,7 @@ Losses = Callable[[Any, Batch, Draws], dict[str, Tensor]]
 TWINS: Mapping[str, str] = {"light_wam": "light_wam", "fast_wam": "fast_wam", "lawam": "lawam"}
 """Modules of reference/, each with a function `twin(policy) -> Actor`."""
 
-TRAINING_TWINS: Mapping[str, str] = {"light_wam": "light_wam_training"}
+TRAINING_TWINS: Mapping[str, str] = {kind: f"{name}_training" for kind, name in TWINS.items()}
 """Modules of reference/, each with a function `losses(policy, batch, draws)`: the official training step."""
 
 ENCODER_PASSES: Mapping[str, tuple[str, ...]] = {"lawam": ("bare_prompts",)}

@@ -136,23 +136,29 @@ def activations(policy: nn.Module, batch: Batch) -> int:
 
 
 def meta_batch(run: Run) -> Batch:
-    """What goes through the policy at a time, in the run's shapes, without memory."""
-    b, data = run.train.part_size, run.data
+    """`example_batch` without memory."""
     with torch.device("meta"):
-        return Batch(
-            inputs=run.policy.example_inputs(data, b)
-            | {
-                "proprio": torch.zeros(b, data.proprio_dim),
-                "frame_is_pad": torch.zeros(b, len(data.frame_times), dtype=torch.bool),
-            }
-            | (
-                {"frame_proprio": torch.zeros(b, len(data.frame_times), data.proprio_dim)}
-                if data.frame_proprio
-                else {}
-            ),
-            actions=torch.zeros(b, data.horizon, data.action_dim),
-            valid=torch.ones(b, data.horizon, data.action_dim, dtype=torch.bool),
-            embodiment=torch.zeros(b, dtype=torch.int64),
-            hz=torch.full((b,), data.hz),
-            ids=("",) * b,
-        )
+        return example_batch(run)
+
+
+def example_batch(run: Run) -> Batch:
+    """What goes through the policy at a time, in the run's shapes: zeros, all of it valid."""
+    b, data = run.train.part_size, run.data
+    frame_proprio = (
+        {"frame_proprio": torch.zeros(b, len(data.frame_times), data.proprio_dim)}
+        if data.frame_proprio
+        else {}
+    )
+    return Batch(
+        inputs=run.policy.example_inputs(data, b)
+        | {
+            "proprio": torch.zeros(b, data.proprio_dim),
+            "frame_is_pad": torch.zeros(b, len(data.frame_times), dtype=torch.bool),
+        }
+        | frame_proprio,
+        actions=torch.zeros(b, data.horizon, data.action_dim),
+        valid=torch.ones(b, data.horizon, data.action_dim, dtype=torch.bool),
+        embodiment=torch.zeros(b, dtype=torch.int64),
+        hz=torch.full((b,), data.hz),
+        ids=("",) * b,
+    )

@@ -22,12 +22,14 @@ from wamkit.types import Actor, Query
 from wamkit.wan.block import EMBEDDED_TIME_SCALE, Attention, Block, RMSNorm, TransformerSize
 from wamkit.wan.dit import WanDiT
 
+Rows = tuple[Tensor, ...]
+
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the blocks of one pass share: modulation [1, s or 1, 6, d], context [b l d], rotation [s 1 e/2] complex128.
+    """What the blocks of one pass share: modulation [., s or 1, 6, d], context [b l d], rotation [s 1 e/2] complex128.
 
-    The masks, of self-attention and of attention to the context, are all True.
+    mask: of self-attention, all True where nothing is hidden. context_mask: of attention to the context; all True.
     """
 
     modulation: Tensor
@@ -73,22 +75,39 @@ def conditions(network: Conditioned, t: Tensor, context: Tensor, rotation: Tenso
 
 def run(block: Block, x: Tensor, given: Conditions, before: Sequence[KV]) -> tuple[Tensor, KV]:
     """A block on tokens that see themselves and what was kept before; its tokens, and their keys and values."""
-    shift1, scale1, gate1, shift2, scale2, gate2 = (block.modulation + given.modulation).unbind(-2)
-    u = block.norm1(x) * (1 + scale1) + shift1
-    attention = block.self_attn
-    q = rotate(rms(attention.norm_q, linear(attention.q, u)), given.rotation, attention.heads)
-    own = KV(
-        rotate(rms(attention.norm_k, linear(attention.k, u)), given.rotation, attention.heads),
-        heads(linear(attention.v, u), attention.heads),
-    )
+    rows = modulation(block, given)
+    q, own = project(block, x, rows, given)
     k, v = (
         torch.cat([*rest, mine], dim=2) if rest else mine for mine, *rest in zip(own, *before, strict=True)
     )
-    x = x + out(attention, F.scaled_dot_product_attention(q, k, v, attn_mask=given.mask)) * gate1
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=given.mask)
+    return finish(block, x, attended, rows, given), own
+
+
+def modulation(block: Block, given: Conditions) -> Rows:
+    """(shift, scale, gate) of self-attention and of the MLP."""
+    return (block.modulation + given.modulation).unbind(-2)
+
+
+def project(block: Block, x: Tensor, rows: Rows, given: Conditions) -> tuple[Tensor, KV]:
+    """Queries [b n s e] of self-attention, and keys and values."""
+    shift, scale, *_ = rows
+    u, attention = block.norm1(x) * (1 + scale) + shift, block.self_attn
+    q = rotate(rms(attention.norm_q, linear(attention.q, u)), given.rotation, attention.heads)
+    return q, KV(
+        rotate(rms(attention.norm_k, linear(attention.k, u)), given.rotation, attention.heads),
+        heads(linear(attention.v, u), attention.heads),
+    )
+
+
+def finish(block: Block, x: Tensor, attended: Tensor, rows: Rows, given: Conditions) -> Tensor:
+    """What follows self-attention."""
+    _, _, gate1, shift, scale, gate2 = rows
+    x = x + out(block.self_attn, attended) * gate1
     x = x + look_at_context(block.cross_attn, block.norm3(x), given)
-    u = block.norm2(x) * (1 + scale2) + shift2
+    u = block.norm2(x) * (1 + scale) + shift
     first, gelu, second = block.ffn
-    return x + linear(second, gelu(linear(first, u))) * gate2, own
+    return x + linear(second, gelu(linear(first, u))) * gate2
 
 
 def look_at_context(attention: Attention, x: Tensor, given: Conditions) -> Tensor:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -354,14 +354,16 @@ def places(mask: Bool[Tensor, "b l"]) -> Int[Tensor, "b n"]:
 
 
 def example(config: PromptConfig, data: DataSpec, batch: int) -> Tree:
-    """Zeros in the shapes of what `Prompt.encode` returns."""
+    """In the shapes of what `Prompt.encode` returns: nothing but images and queries, in this order."""
     layout = Layout.of(data, config.pixels)
-    rows = {
-        "tokens": config.length,
-        "image_at": layout.views * layout.tokens,
-        "latent_at": QUERIES,
-        "action_at": QUERIES,
+    rows = {"image_at": layout.views * layout.tokens, "latent_at": QUERIES, "action_at": QUERIES}
+    *starts, length = accumulate(rows.values(), initial=0)
+    places = {
+        name: (first + torch.arange(rows[name])).expand(batch, -1)
+        for name, first in zip(rows, starts, strict=True)
     }
-    return {name: torch.zeros(batch, count, dtype=torch.int64) for name, count in rows.items()} | {
-        "length": torch.zeros(batch, dtype=torch.int64)
+    return {
+        "tokens": torch.zeros(batch, config.length, dtype=torch.int64),
+        **places,
+        "length": torch.full((batch,), length),
     }
