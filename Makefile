@@ -41,8 +41,12 @@ test-lerobot: install-dev
 	$(BIN)/python -m pytest -m lerobot tests/data tests/test_other_robots.py
 
 bench: install-dev
-	$(BIN)/python -m benchmarks.fast_wam_sampler
-	$(BIN)/python -m benchmarks.lawam_expert
+	$(BIN)/wamkit bench latency libero_fast_wam --reference --layers 2 4 --rounds 7 --out benchmarks/results
+	$(BIN)/wamkit bench latency libero_lawam --reference --rounds 5 --out benchmarks/results
+	$(BIN)/wamkit bench latency libero_spatial --reference --rounds 5 --out benchmarks/results
+	for recipe in metaworld3 metaworld3_fast_wam metaworld3_lawam; do \
+		$(BIN)/wamkit bench latency $$recipe --reference --passes --out benchmarks/results && \
+		$(BIN)/wamkit bench train-step $$recipe --reference --out benchmarks/results || exit 1; done
 	$(BIN)/python -m benchmarks.full_size
 
 lint: install-dev

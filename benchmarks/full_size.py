@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from wamkit_client.types import Observation
 
-from benchmarks.fast_wam_sampler import table
 from wamkit.bench.process import GIB, Cost, Steps, in_own_process
+from wamkit.bench.results import table
 from wamkit.config import Run, build_encoder, build_policy, load_engine, load_normalizer, to_json
 from wamkit.convert.released import from_official
 from wamkit.io.provenance import machine, revision, versions

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
+from wamkit_client import suites
 
+from tests.client.waiting import waiting_suite
+from tests.test_plug_in import record
 from wamkit.bench import latency
 from wamkit.bench.agreement import Agreement
+from wamkit.bench.depth import layers_of, of_depth
 from wamkit.bench.limits import gpu
 from wamkit.cli import main
+from wamkit.recipes import recipe
+from wamkit.stages.plan import meta_policy
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 SMALL = ("metaworld3", "metaworld3_fast_wam", "metaworld3_lawam")
@@ -62,21 +69,15 @@ def test_the_gate_sees_another_chunk(tmp_path: Path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_training_step(name: str, tmp_path: Path) -> None:
-    words = ["bench", "train-step", name, "--batch", "2", "4", "--rounds", "1"]
+def test_a_training_step_beside_the_twin(name: str, tmp_path: Path) -> None:
+    words = ["bench", "train-step", name, "--batch", "2", "4", "--rounds", "1", "--reference"]
     assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
     small, large = found(tmp_path, "train-step")["found"]
-    assert large["work"]["flops"] > 1.9 * small["work"]["flops"] > 0
-    assert large["kept"] > small["kept"] > 0
-
-
-def test_a_training_step_beside_the_twin(tmp_path: Path, capsys) -> None:
-    words = ["--batch", "2", "--rounds", "1", "--reference", "--out", str(tmp_path), "--device", "cpu"]
-    assert main(["bench", "train-step", "metaworld3", *words]) == 0
-    (step,) = found(tmp_path, "train-step")["found"]
-    assert step["seconds"].keys() == {"official work", "ours"}
-    assert main(["bench", "train-step", "metaworld3_lawam", *words]) == 2
-    assert "no twin of lawam" in capsys.readouterr().err
+    for step in (small, large):
+        assert step["seconds"].keys() == step["work"].keys() == {"official work", "ours"}
+        assert step["work"]["official work"]["kept"] > step["work"]["ours"]["kept"]
+    for what in ("flops", "kept"):
+        assert large["work"]["ours"][what] > 1.9 * small["work"]["ours"][what] > 0
 
 
 def test_encoding(tmp_path: Path) -> None:
@@ -84,7 +85,56 @@ def test_encoding(tmp_path: Path) -> None:
     assert {rate["size"] for rate in found(tmp_path, "encode")["found"]} == {1, 4}
 
 
-@pytest.mark.parametrize("over", ["batch", "horizon", "resolution"])
+def test_loading(tmp_path: Path) -> None:
+    """With and without a cache; a sample of the cache is read sooner than one is decoded and encoded."""
+    dataset, cache = tmp_path / "dataset", tmp_path / "cache"
+    record(dataset)
+    assert main(["encode", "metaworld3", "--dataset", str(dataset), "--cache", str(cache)]) == 0
+    rates = []
+    for given in ((), ("--cache", str(cache))):
+        out = tmp_path / f"out{len(given)}"
+        words = ["bench", "loading", "metaworld3", "--dataset", str(dataset), *given, "--rounds", "3"]
+        assert main([*words, "--train.batch-size", "8", "--out", str(out), "--device", "cpu"]) == 0
+        (rate,) = found(out, "loading")["found"]
+        assert (rate["name"], rate["size"], len(rate["seconds"]["wall"])) == ("samples", 8, 3)
+        rates.append(median(rate["seconds"]["cpu"]))
+    assert rates[1] < rates[0]
+
+
+def test_episodes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(suites.SUITES, "metaworld3", waiting_suite("metaworld3"))
+    words = ["bench", "episodes", str(PRETRAINED), "--episodes", "1", "--eval.processes", "1"]
+    assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    result = found(tmp_path, "episodes")["found"]
+    assert (result["episodes"], result["steps"]) == (2, 2 * 9)
+    assert result["latency"]["median_ms"] > 0
+
+
+def test_full_depth_follows_from_two_small_depths(tmp_path: Path) -> None:
+    words = ["bench", "latency", "metaworld3_fast_wam", "--layers", "1", "2", "--reference", "--rounds", "2"]
+    assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    result = found(tmp_path, "latency")["found"]
+    (whole,) = result["batches"]
+    small, large = (result["depths"][layers][0]["seconds"] for layers in ("1", "2"))
+    for way, seconds in whole["seconds"].items():
+        measured = zip(small[way]["wall"], large[way]["wall"], strict=True)
+        assert seconds["wall"] == pytest.approx([a + 5 * (b - a) for a, b in measured])
+    (page,) = tmp_path.glob("*.md")
+    assert "Two small depths" in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["robotwin", "libero_fast_wam", "libero_lawam"])
+def test_a_policy_of_another_depth_needs_as_much_more_for_every_layer(name: str) -> None:
+    """Of the published policies only the depth changes, so what each layer has is always the same."""
+    run, counts = recipe(name), []
+    assert of_depth(run, layers_of(run)) == run
+    for layers in (8, 12, 16):
+        policy = meta_policy(of_depth(run, layers))
+        counts.append(sum(weight.numel() for weight in policy.parameters()))
+    assert counts[0] < counts[1] and counts[2] - counts[1] == counts[1] - counts[0]
+
+
+@pytest.mark.parametrize("over", ["batch", "horizon", "resolution", "cameras", "depth"])
 def test_growth(over: str, tmp_path: Path) -> None:
     words = ["bench", "growth", "metaworld3", "--over", over, "--factors", "1", "2", "--rounds", "1"]
     assert main([*words, "--out", str(tmp_path)]) == 0
@@ -117,6 +167,11 @@ def test_the_official_code_is_timed_by_a_program_of_its_owner(tmp_path: Path, ca
         (["latency", "metaworld3", "--rounds", "0"], "expected numbers from 1"),
         (["latency", "metaworld3_fast_wam_joint", "--reference"], "no twin"),
         (["growth", "metaworld3", "--factors", "2"], "at least two different"),
+        (["growth", "robotwin", "--over", "cameras", "--factors", "1", "2"], "canvas 'robotwin'"),
+        (["latency", "metaworld3", "--layers", "2"], "expected two depths"),
+        (["latency", "metaworld3_lawam", "--layers", "1", "2"], "another part would have"),
+        (["latency", str(PRETRAINED), "--layers", "1", "2"], "name a recipe"),
+        (["latency", "metaworld3", "--layers", "4", "5", "--cold"], "omit --cold"),
     ],
 )
 def test_what_cannot_be_measured_is_said(words, says: str, tmp_path: Path, capsys) -> None:

@@ -20,6 +20,10 @@ def test_the_suite_runs_at_small_shapes(tmp_path: Path) -> None:
     logs = "".join(path.read_text()[-1500:] for path in tmp_path.glob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     assert done.stdout.index("gate_metaworld3:") < done.stdout.index("light_wam:")
+    rows = dict(row.strip("| ").split(" | ", 1) for row in done.stdout.splitlines() if row.startswith("| "))
+    for name in ("times as fast as the eager twin", "queries per second in batches of 16"):
+        assert float(rows[name].split()[0]) > 0, rows  # measured here too, on other policies
+    assert rows["Fast-WAM, LIBERO query, ten steps"].startswith("not measured | at most 20 ms")
     for what in ("latency", "train-step", "encode"):
         assert list(tmp_path.glob(f"*/{what}_metaworld3_*.json")), what
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from benchmarks.fast_wam_sampler import Networks, libero
+from tests.policies.full_width import Networks, libero
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import encoder_of, query_of, seeded
 from wamkit.bench.counting import Operations

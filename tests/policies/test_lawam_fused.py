@@ -10,15 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.lawam_expert import (
-    META,
-    PROTOCOLS,
-    asked,
-    count,
-    expert_on,
-    multiply_adds,
-    without_padding,
-)
+from tests.policies.full_width import META, asked, expert_on, flops, operations, without_padding
 from tests.policies.test_lawam_expert import SIZE, condition, noise, rows, tiny_expert
 from wamkit.bench.counting import Operations
 from wamkit.bench.reference.lawam import sample as official
@@ -110,11 +102,11 @@ def test_the_official_twin_gives_the_same_chunks() -> None:
 
 
 def test_half_of_the_official_operations(narrow: ActionExpert) -> None:
-    protocol = PROTOCOLS["LIBERO"]
-    x, given = asked(narrow, protocol)
-    given_short = without_padding(given, protocol)
+    x, given = asked(narrow)
+    given_short = without_padding(given)
     fast = FusedExpert(narrow, 10)
-    assert 2 * count(lambda: fast.sample(x, given_short)) <= count(lambda: official(narrow, x, given, 10))
+    ours = operations(lambda: fast.sample(x, given_short))
+    assert 2 * ours <= operations(lambda: official(narrow, x, given, 10))
     state = fast.begin(given_short)
     with torch.inference_mode(), Operations() as step:
         fast.velocity(x[:, :8], 0, state)
@@ -125,11 +117,11 @@ def test_half_of_the_official_operations(narrow: ActionExpert) -> None:
 
 def test_a_seventh_of_the_official_multiply_adds_on_libero() -> None:
     """At full width; depth hardly matters (benchmarks/results has full depth)."""
-    expert, protocol = expert_on(META, torch.bfloat16, replace(ExpertSize(), layers=4)), PROTOCOLS["LIBERO"]
-    x, given = asked(expert, protocol)
+    expert = expert_on(META, torch.bfloat16, replace(ExpertSize(), layers=4))
+    x, given = asked(expert)
     fast = FusedExpert(expert, 10)
-    ours = multiply_adds(lambda: fast.sample(x, without_padding(given, protocol)))
-    assert 7 * ours <= multiply_adds(lambda: official(expert, x, given, 10))
+    ours = flops(lambda: fast.sample(x, without_padding(given)))
+    assert 7 * ours <= flops(lambda: official(expert, x, given, 10))
 
 
 def test_at_full_size_15_percent_of_the_weights_are_copied() -> None:

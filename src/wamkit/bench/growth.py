@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from wamkit.bench.counting import work
+from wamkit.bench.depth import layers_of, of_depth
 from wamkit.bench.latency import job
 from wamkit.bench.results import table
 from wamkit.bench.subject import META, asking, random_subject
 from wamkit.bench.timing import in_turns
 from wamkit.config import Run
+from wamkit.data.canvas import view_boxes
 from wamkit.infer.engine import Engine
 from wamkit.io.differences import replaced
 
@@ -76,14 +78,33 @@ def _horizon(run: Run, factor: int) -> Run:
     return grown(run, {"data.chunk_seconds": run.data.chunk_seconds * factor})
 
 
+def _cameras(run: Run, factor: int) -> Run:
+    views = run.data.views
+    more = [f"{view}_{number}" for number in range(2, factor + 1) for view in views]
+    canvas = "horizontal" if run.data.canvas == "single" else run.data.canvas  # of one view they are the same
+    data = replace(run.data, views=(*views, *more), canvas=canvas)
+    view_boxes(data)  # before anything is built: not every canvas has room for more
+    return replace(run, data=data)
+
+
+def _depth(run: Run, factor: int) -> Run:
+    return of_depth(run, layers_of(run) * factor)
+
+
 def grown(run: Run, values: Mapping[str, float]) -> Run:
     """With other values."""
     other: Run = replaced(run, dict(values))
     return other
 
 
-GROWN: Mapping[str, Grown] = {"batch": _same, "resolution": _resolution, "horizon": _horizon}
-"""Observations in a query; both sides of every view; actions in a chunk."""
+GROWN: Mapping[str, Grown] = {
+    "batch": _same,
+    "resolution": _resolution,
+    "horizon": _horizon,
+    "cameras": _cameras,
+    "depth": _depth,
+}
+"""Observations in a query; both sides of every view; actions in a chunk; views, side by side; layers."""
 
 
 def growth_table(over: str, points: Sequence[Point]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,14 @@ TWIN = "official work"
 @dataclass(frozen=True)
 class Asked:
     """batches: observations per query. rounds: of every measurement. preset: how the policy acts. reference: beside its
-    twin. ladder: its passes one after the other."""
+    twin. ladder: its passes one after the other. layers: (), or two depths that full depth follows from (depth.py)."""
 
     batches: Sequence[int]
     rounds: int
     preset: PresetName
     reference: bool = False
     ladder: bool = False
+    layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Rung:
 class Latency:
     """work: counted by way and span, one observation. limit: seconds by span at the device's peaks, of the preset's
     work. gate: None without a reference. kernels: of a GPU, by way, of one observation. memory: bytes, at most, on a
-    GPU while it was asked; 0 on a processor."""
+    GPU while it was asked; 0 on a processor. depths: batches that were measured at small depths, by layers, where
+    `batches` follow from those (depth.py)."""
 
     batches: Sequence[Batch]
     work: Mapping[str, Mapping[str, Work]]
@@ -71,43 +73,66 @@ class Latency:
     ladder: Sequence[Rung]
     kernels: Mapping[str, Sequence[Kernel]]
     memory: int
+    depths: Mapping[int, Sequence[Batch]] = field(default_factory=dict)
 
 
 def measure(subject: Subject, asked: Asked, hardware: Hardware) -> Latency:
     """Raises BadInput where there is no twin; a gate that fails is in the result, without times."""
-    exact = float32_chunks(subject) if asked.reference and needs_float32(subject) else None
-    engines: dict[str, Engine[Any]] = {}
-    if asked.reference:
-        engines[TWIN] = Answering(subject, *twin_of(subject))
-    engines[asked.preset] = Engine(subject.encoder, subject.policy, subject.device, asked.preset)
-    gate = None
-    if asked.reference:
-        slow, fast = ((name, answers(engine)) for name, engine in engines.items())
-        binding = PRESETS[asked.preset].weights == "stored"
-        gate = replace(agreement(subject, slow, fast, exact), binding=binding)
-        if not gate.passed:
-            return Latency((), {}, {}, gate, (), {}, 0)
+    engines, gate = ways(subject, asked)
+    if gate and not gate.passed:
+        return failed(gate)
     cuda = subject.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(subject.device)
-    batches = [_batch(subject, engines, size, asked) for size in asked.batches]
+    batches = []
+    for size in asked.batches:
+        jobs = {name: job(subject, engine, size) for name, engine in engines.items()}
+        seconds = in_turns(jobs, asked.rounds, subject.device, f"batch {size}")
+        spans = {name: by_span(do, SPAN_ROUNDS, subject.device) for name, do in jobs.items()}
+        batches.append(batch_of(size, seconds, spans, asked))
     memory = torch.cuda.max_memory_allocated(subject.device) if cuda else 0
-    counted = count(subject.run, asked)
-    own = counted.get(asked.preset, {})
-    limit = {name: hardware.seconds(work, subject.precision) for name, work in own.items()}
+    counted, limit = expected(subject.run, subject.precision, asked, hardware)
     rungs = ladder(subject, asked.rounds) if asked.ladder else ()
     busy = {name: kernels_of(job(subject, engine, 1), subject.device) for name, engine in engines.items()}
     return Latency(batches, counted, limit, gate, rungs, busy, memory)
 
 
-def _batch(subject: Subject, engines: Mapping[str, Engine[Any]], size: int, asked: Asked) -> Batch:
-    jobs = {name: job(subject, engine, size) for name, engine in engines.items()}
-    seconds = in_turns(jobs, asked.rounds, subject.device, f"batch {size}")
-    spans = {name: by_span(do, SPAN_ROUNDS, subject.device) for name, do in jobs.items()}
+def ways(subject: Subject, asked: Asked) -> tuple[dict[str, Engine[Any]], Agreement | None]:
+    """What is measured beside each other, slow ones first, and whether they agree; None: there is only one."""
+    exact = float32_chunks(subject) if asked.reference and needs_float32(subject) else None
+    engines: dict[str, Engine[Any]] = {}
+    if asked.reference:
+        engines[TWIN] = Answering(subject, *twin_of(subject))
+    engines[asked.preset] = Engine(subject.encoder, subject.policy, subject.device, asked.preset)
+    if not asked.reference:
+        return engines, None
+    slow, fast = ((name, answers(engine)) for name, engine in engines.items())
+    binding = PRESETS[asked.preset].weights == "stored"
+    return engines, replace(agreement(subject, slow, fast, exact), binding=binding)
+
+
+def failed(gate: Agreement) -> Latency:
+    """What is found where two ways do not agree: nothing is timed."""
+    return Latency((), {}, {}, gate, (), {}, 0)
+
+
+def batch_of(
+    size: int, seconds: Mapping[str, Seconds], spans: Mapping[str, Mapping[str, float]], asked: Asked
+) -> Batch:
+    """With the ratios of the other ways to the preset."""
     fast = seconds[asked.preset]
     others = {name: own for name, own in seconds.items() if name != asked.preset}
     wall = {name: ratio(own.wall, fast.wall) for name, own in others.items()}
     return Batch(size, seconds, spans, wall, {name: ratio(own.cpu, fast.cpu) for name, own in others.items()})
+
+
+def expected(
+    run: Run, precision: torch.dtype, asked: Asked, hardware: Hardware
+) -> tuple[dict[str, dict[str, Work]], dict[str, float]]:
+    """Work by way and span, counted, and the least seconds of the preset's by span."""
+    counted = count(run, asked)
+    own = counted.get(asked.preset, {})
+    return counted, {name: hardware.seconds(work, precision) for name, work in own.items()}
 
 
 def job(subject: Subject, engine: Engine[Any], size: int) -> Job:
@@ -182,7 +207,9 @@ def _first_queries(what: str, run: Run, device: torch.device, preset: PresetName
     with steps("load"):
         subject = subject_of(what, run, device)
         engine = Engine(subject.encoder, subject.policy, device, preset)
-    ask = job(subject, engine, 1)
+        ask = job(subject, engine, 1)
+        engine.release()  # as every program that only acts does
+        del subject
     for name in ("first query", "second query"):
         with steps(name):
             ask(0)

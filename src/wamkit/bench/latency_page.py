@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from wamkit.bench.counting import OUTSIDE
-from wamkit.bench.latency import TWIN, Latency
+from wamkit.bench.latency import TWIN, Batch, Latency
 from wamkit.bench.limits import Hardware
 from wamkit.bench.process import GIB, Cost
 from wamkit.bench.results import shown, table
@@ -65,7 +65,14 @@ def page(
         return f"# {title}\n\n{shown(facts)}\n\n" + GATE_FAILED.format(gate=gate)
     more = [
         part
-        for part in (gate, _official(found, official), _kernels(found), _ladder(found), _cold(found, cold))
+        for part in (
+            _depths(found),
+            gate,
+            _official(found, official),
+            _kernels(found),
+            _ladder(found),
+            _cold(found, cold),
+        )
         if part
     ]
     return PAGE.format(
@@ -105,6 +112,28 @@ def _ratios(found: Latency) -> str:
         for batch in found.batches
         for name, ratio in batch.ratios.items()
     )
+
+
+def _depths(found: Latency) -> str:
+    """What was measured, where full depth follows from it."""
+    if not found.depths:
+        return ""
+    rows = [
+        [str(layers), str(batch.size), *_medians(batch), *map(str, batch.ratios.values())]
+        for layers, batches in found.depths.items()
+        for batch in batches
+    ]
+    names = [*found.batches[0].seconds]
+    head = ("layers", "observations", *names, *(f"{name} / {names[-1]}" for name in found.batches[0].ratios))
+    return (
+        "## Two small depths\n\nThese were measured, in turns; milliseconds, medians. All times above are those of "
+        "full depth as it follows from them, round by round: that of one more layer, times the missing layers.\n\n"
+        + table(head, rows)
+    )
+
+
+def _medians(batch: Batch) -> list[str]:
+    return [f"{1e3 * seconds.summary['median']:.2f}" for seconds in batch.seconds.values()]
 
 
 def _parts(found: Latency) -> str:
@@ -206,8 +235,9 @@ def _cold(found: Latency, cold: Cost | None) -> str:
         return memory
     first = cold.started + cold.seconds["load"] + cold.seconds["first query"]
     steps = "; ".join(f"{name} {seconds:.2f} s" for name, seconds in cold.seconds.items())
+    gpu = "".join(f" On the GPU at most {size / GIB:.2f} GiB: {name}." for name, size in cold.gpu.items())
     return (
         f"## A new process\n\n{first:.1f} s until its first chunk: started {cold.started:.2f} s; {steps}. {memory}"
         f"Memory of the process at most {cold.peak / GIB:.2f} GiB, of which {cold.peak_anonymous / GIB:.2f} GiB must "
-        f"stay; {cold.before / GIB:.2f} GiB before it loads anything."
+        f"stay; {cold.before / GIB:.2f} GiB before it loads anything.{gpu}"
     )

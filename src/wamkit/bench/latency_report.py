@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from wamkit_client.types import BadInput
 
+from wamkit.bench import depth
 from wamkit.bench.latency import Asked, cold_start, measure
 from wamkit.bench.latency_page import page
 from wamkit.bench.limits import gpu, hardware_of
 from wamkit.bench.official import NO_PROGRAM, official_seconds
 from wamkit.bench.plot import draw
 from wamkit.bench.results import circumstances, stem, write
-from wamkit.bench.subject import Subject, shown, subject_of
+from wamkit.bench.subject import META, Subject, is_run_directory, random_subject, shown, subject_of
 from wamkit.config import Run
 
 
@@ -23,9 +25,14 @@ def report(
     """The page in `out`, and whether what was compared agrees. limit: a GPU's name; "": this device. official: a
     program (official.py); NO_PROGRAM: none."""
     hardware = gpu(limit) if limit else hardware_of(device)
-    new_process = cold_start(what, run, device, asked.preset) if cold else None
-    subject = subject_of(what, run, device)
-    found = measure(subject, asked, hardware)
+    if asked.layers:
+        expect_recipe(what, asked, cold)
+        subject, new_process = random_subject(run, META), None
+        found = depth.measure(run, device, asked, asked.layers, hardware)
+    else:
+        new_process = cold_start(what, run, device, asked.preset) if cold else None
+        subject = subject_of(what, run, device)
+        found = measure(subject, asked, hardware)
     theirs = [] if official == NO_PROGRAM else official_seconds(official, subject, asked.rounds)
     facts = circumstances(device)
     path = out / stem("latency", subject.name, facts)
@@ -47,6 +54,14 @@ def report(
     else:
         write(path, everything, text)
     return Path(f"{path}.md"), found.gate is None or found.gate.passed
+
+
+def expect_recipe(what: str, asked: Asked, cold: bool) -> None:
+    """BadInput where more is asked than two small depths can tell of."""
+    if is_run_directory(what):
+        raise BadInput(f"--layers: {what} is a run directory, of one depth; name a recipe, or omit --layers")
+    if cold or asked.ladder:
+        raise BadInput("--layers: full depth is not built, so omit --cold and --passes")
 
 
 def _about(subject: Subject) -> str:

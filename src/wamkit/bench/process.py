@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 GIB = 2**30
 
 
@@ -24,7 +26,8 @@ GIB = 2**30
 class Cost:
     """Seconds by step, wall and of processor, and bytes: before the work (Python, torch, imports) and at its peak.
 
-    started: seconds from asking for the process to the beginning of the work.
+    started: seconds from asking for the process to the beginning of the work. gpu: bytes of a GPU at most, by step; {}
+    without one.
     """
 
     seconds: dict[str, float]
@@ -34,20 +37,28 @@ class Cost:
     peak: int
     peak_anonymous: int
     peak_file: int
+    gpu: dict[str, int]
 
 
 class Steps:
-    """`with steps("load"): ...` takes the time of a step."""
+    """`with steps("load"): ...` takes the time of a step, and its memory on a GPU."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
+        self.gpu: dict[str, int] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """See above."""
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
         begin, cpu = time.perf_counter(), time.process_time()
         yield
+        if cuda:
+            torch.cuda.synchronize()
+            self.gpu[name] = torch.cuda.max_memory_allocated()
         self.seconds[name], self.cpu_seconds[name] = time.perf_counter() - begin, time.process_time() - cpu
 
 
@@ -85,6 +96,7 @@ def cost(do: Callable[..., None], *given: Any, started: float = 0.0) -> Cost:
         peak=resident()["VmHWM"],
         peak_anonymous=peaks["RssAnon"],
         peak_file=peaks["RssFile"],
+        gpu=steps.gpu,
     )
 
 

@@ -16,6 +16,8 @@ from wamkit.commands.overrides import ListedRecipe, Overrides, changed
 from wamkit.io.progress import say
 
 if TYPE_CHECKING:
+    import torch
+
     from wamkit.config import Run
     from wamkit.infer.presets import PresetName
 
@@ -40,7 +42,7 @@ class Latency:
 
     Examples: wamkit bench latency demo/run
               wamkit bench latency robotwin --precision bf16 --reference --passes
-              wamkit bench latency libero_fast_wam --limit "RTX 4090" --policy.size.layers 4
+              wamkit bench latency libero_fast_wam --reference --layers 2 4 --limit "RTX 4090"
     """
 
     what: What
@@ -55,6 +57,8 @@ class Latency:
     """Also time the twin that does the official work, in turns, after checking that both give the same chunks."""
     passes: bool = False
     """Also add the passes one by one, and measure what each gains."""
+    layers: tuple[int, ...] = ()
+    """Two small depths, such as 2 4, from which full depth follows: for a recipe that does not fit in memory."""
     limit: Limit = ""
     official: Path = Path()
     """A program that times the official code of yours (docs/serve.md has the protocol)."""
@@ -64,19 +68,14 @@ class Latency:
     device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
-        use_device(self.device)
-        expect_numbers(self.rounds, *(self.batch or (0,)))
-        output_folder(self.out)
+        device = begin(self.device, self.out, self.rounds, *(self.batch or (0,)))
         from wamkit.bench.latency import Asked
         from wamkit.bench.latency_report import report
         from wamkit.bench.subject import run_of
-        from wamkit.stages.run import best_device
 
         run = acting_as(changed(run_of(self.what), overrides), self.preset, self.precision)
-        asked = Asked(self.batch, self.rounds, self.preset, self.reference, self.passes)
-        path, agrees = report(
-            self.what, run, best_device(), asked, self.limit, self.cold, self.official, self.out
-        )
+        asked = Asked(self.batch, self.rounds, self.preset, self.reference, self.passes, self.layers)
+        path, agrees = report(self.what, run, device, asked, self.limit, self.cold, self.official, self.out)
         for line in path.read_text().splitlines():
             say(line)
         say(f"{path}: done")
@@ -114,16 +113,13 @@ class TrainStep:
     device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
-        use_device(self.device)
-        expect_numbers(self.rounds, *self.batch)
-        output_folder(self.out)
+        device = begin(self.device, self.out, self.rounds, *self.batch)
         from wamkit.bench.limits import gpu, hardware_of
         from wamkit.bench.subject import run_of
         from wamkit.bench.tables import save
         from wamkit.bench.training import measure, page_table
-        from wamkit.stages.run import best_device
 
-        run, device = changed(run_of(self.what), overrides), best_device()
+        run = changed(run_of(self.what), overrides)
         steps = measure(run, device, self.batch or (run.train.part_size,), self.rounds, self.reference)
         hardware = gpu(self.limit) if self.limit else hardware_of(device)
         about = (
@@ -149,16 +145,12 @@ class Encoding:
     device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
-        use_device(self.device)
-        expect_numbers(self.rounds, *self.batch)
-        output_folder(self.out)
+        device = begin(self.device, self.out, self.rounds, *self.batch)
         from wamkit.bench.data import HEAD, encoding
         from wamkit.bench.results import table
         from wamkit.bench.subject import run_of, subject_of
         from wamkit.bench.tables import save
-        from wamkit.stages.run import best_device
 
-        device = best_device()
         subject = subject_of(self.what, changed(run_of(self.what), overrides), device)
         rates = encoding(subject, self.batch, self.rounds)
         body = table(HEAD, [rate.row for rate in rates])
@@ -182,16 +174,13 @@ class Loading:
     device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
-        use_device(self.device)
-        expect_numbers(self.rounds)
-        output_folder(self.out)
+        device = begin(self.device, self.out, self.rounds)
         from wamkit.bench.data import HEAD, loading
         from wamkit.bench.results import table
         from wamkit.bench.tables import save
         from wamkit.recipes import recipe
-        from wamkit.stages.run import best_device
 
-        run, device = changed(recipe(self.recipe), overrides), best_device()
+        run = changed(recipe(self.recipe), overrides)
         rates = loading(run, self.dataset, self.cache, device, self.workers, self.rounds)
         body = table(HEAD, [rate.row for rate in rates])
         return save("loading", self.recipe, "Reading batches", body, rates, device, self.out)
@@ -214,16 +203,13 @@ class EpisodeRate:
     device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
-        use_device(self.device)
-        expect_numbers(self.episodes)
-        output_folder(self.out)
+        device = begin(self.device, self.out, self.episodes)
         from wamkit.bench.episodes import measure
         from wamkit.bench.results import table
         from wamkit.bench.tables import save
         from wamkit.config import load_run
-        from wamkit.stages.run import best_device
 
-        run, device = changed(load_run(self.run), overrides), best_device()
+        run = changed(load_run(self.run), overrides)
         if not self.suite and not run.suite:
             raise BadInput(f"run {self.run} has no suite; name one with --suite")
         found = measure(self.run, run, self.suite or run.suite, self.episodes)
@@ -247,8 +233,8 @@ class Growth:
     """
 
     recipe: Positional[ListedRecipe]
-    over: Literal["batch", "resolution", "horizon"] = "batch"
-    """Observations per query, both sides of every view, or actions of a chunk."""
+    over: Literal["batch", "resolution", "horizon", "cameras", "depth"] = "batch"
+    """Observations per query, both sides of every view, actions of a chunk, views, or layers."""
     factors: tuple[int, ...] = (1, 2, 4)
     rounds: int = 10
     precision: Literal["", "bf16", "fp32"] = ""
@@ -256,21 +242,28 @@ class Growth:
     device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
-        use_device(self.device)
-        expect_numbers(self.rounds, *self.factors)
+        device = begin(self.device, self.out, self.rounds, *self.factors)
         if len(set(self.factors)) < 2:
             raise BadInput("--factors: expected at least two different ones")
-        output_folder(self.out)
         from wamkit.bench.growth import growth_table, measure
         from wamkit.bench.tables import save
         from wamkit.recipes import recipe
-        from wamkit.stages.run import best_device
 
         run = acting_as(changed(recipe(self.recipe), overrides), "exact", self.precision)
-        device = best_device()
         points = measure(run, device, self.over, self.factors, self.rounds)
         body = growth_table(self.over, points)
         return save("growth", self.recipe, f"Growth over {self.over}", body, points, device, self.out)
+
+
+def begin(device: str, out: Path, *numbers: int) -> torch.device:
+    """What every measurement does first: the device, for one that was named; BadInput for a number below 1, or for
+    results that cannot be written."""
+    use_device(device)
+    expect_numbers(*numbers)
+    output_folder(out)
+    from wamkit.stages.run import best_device
+
+    return best_device()
 
 
 def expect_numbers(*numbers: int) -> None:
