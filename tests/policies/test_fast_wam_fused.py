@@ -289,9 +289,14 @@ def test_full_size_has_the_same_operations() -> None:
     ("name", "steps", "encoded"), [("fast", 2, 1), ("no_video", 2, 1), ("joint", 4, 1), ("idm", 4, 2)]
 )
 def test_nothing_is_masked_joined_or_computed_in_vain(name: str, steps: int, encoded: int) -> None:
-    counts = ours(narrow("meta"), name, 2).query.counts
+    query = ours(narrow("meta"), name, 2).query
+    counts = query.counts
     assert not {"boolean mask", "cat.default"} & counts.keys()
     finished = steps * DEPTH + encoded * (DEPTH - 1)  # of clean frames the last block's output is not needed
+    beside = (
+        17 + 6 * encoded + 6 * 2 + 9 * (steps - 2)
+    )  # the text, clean frames, steps of the chunk, of the future
+    assert query.total() <= 13 * finished + beside
     assert counts["attention"] == 2 * finished
     assert counts["linear_gelu.default"] == finished
     assert counts["gelu.default"] == 2  # once for the context of each network

@@ -108,8 +108,8 @@ def test_one_version_is_encoded_and_the_other_predicted() -> None:
     world, batch = tiny_world(), batch_of(tiny_world())
     features = batch.inputs["features"]
     code = world.infer(features[:, 0])
-    made = world.predict(features[:, 1], code, code.sample(draws().normal(code.mu)))
-    expected = torch.nn.functional.smooth_l1_loss(made.predicted, features[:, 1, 1], beta=0.1)
+    predicted = world.world(features[:, 1, 0], code.sample(draws().normal(code.mu)))
+    expected = torch.nn.functional.smooth_l1_loss(predicted, features[:, 1, 1], beta=0.1)
     assert losses(world, batch)["features"] == pytest.approx(expected.item(), rel=1e-6)
     alone = replace(batch, inputs=batch.inputs | {"features": features[:, :1]})
     twice = replace(batch, inputs=batch.inputs | {"features": features[:, [0, 0]]})

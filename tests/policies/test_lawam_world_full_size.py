@@ -71,7 +71,7 @@ def test_two_versions_of_two_frames_go_through_the_published_networks() -> None:
     world: Any = meta_policy(FULL)
     code = world.infer(batch.inputs["features"][:, 0])
     assert code.mu.shape == (FULL.train.part_size, 32)
-    assert world.predict(batch.inputs["features"][:, 1], code, code.mu).predicted.shape[1:] == (256, 768)
+    assert world.world(batch.inputs["features"][:, 1, 0], code.mu).shape[1:] == (256, 768)
 
 
 def test_base_is_smaller() -> None:

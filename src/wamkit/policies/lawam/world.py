@@ -131,17 +131,6 @@ class PairEncoder(FrozenEncoder):
         return self
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """code: what the pair says of the change. z: the latent action [b e]. later: features at the horizon, and
-    predicted: LaWM's guess of them [b s d]."""
-
-    code: Code
-    z: Tensor
-    later: Tensor
-    predicted: Tensor
-
-
 class LaWAMWorld(TrainedModule):
     """See the module docstring."""
 
@@ -194,32 +183,25 @@ class LaWAMWorld(TrainedModule):
         """Unweighted losses by name."""
         features = batch.inputs["features"]
         code = self.infer(features[:, 0])
-        made = self.predict(features[:, -1], code, code.sample(draws.normal(code.mu)))
-        return {name: LOSSES[name](self, made, batch) for name in self.loss_weights}
+        z = code.sample(draws.normal(code.mu))
+        now, later = features[:, -1].unbind(1)
+        losses: Mapping[str, Callable[[], Tensor]] = {
+            "features": lambda: FEATURE_LOSSES[self.config.feature_loss](self.world(now, z), later),
+            "kl": lambda: code.kl().sum(1).mean(),  # summed over its dimensions
+            "state": lambda: self.state_loss(z, batch),
+        }
+        return {name: losses[name]() for name in self.loss_weights}
 
     def infer(self, pair: Float[Tensor, "b 2 s d"]) -> Code:
         """The latent action between two frames."""
         code: Code = self.bottleneck(self.inverse(pair))
         return code
 
-    def predict(self, pair: Float[Tensor, "b 2 s d"], code: Code, z: Float[Tensor, "b e"]) -> Prediction:
-        """The later frame of a pair, from the earlier one and a latent action."""
-        now, later = pair.unbind(1)
-        return Prediction(code, z, later, self.world(now, z))
-
-    def feature_loss(self, made: Prediction, batch: Batch) -> Float[Tensor, ""]:
-        """Error of the predicted features."""
-        return FEATURE_LOSSES[self.config.feature_loss](made.predicted, made.later)
-
-    def kl_loss(self, made: Prediction, batch: Batch) -> Float[Tensor, ""]:
-        """Divergence of the code, summed over its dimensions."""
-        return made.code.kl().sum(1).mean()
-
-    def state_loss(self, made: Prediction, batch: Batch) -> Float[Tensor, ""]:
+    def state_loss(self, z: Float[Tensor, "b e"], batch: Batch) -> Float[Tensor, ""]:
         """Squared error of the change of the state, in unit range, of robots alone."""
         state = self.normalizer.to_unit("proprio", batch.inputs["frame_proprio"], batch.embodiment)
         now, later = F.pad(state, (0, self.config.state_dim - state.shape[-1])).unbind(1)
-        change = self.state_head(made.z, now, self.robots(batch.embodiment))
+        change = self.state_head(z, now, self.robots(batch.embodiment))
         valid = self.tables.get_buffer("state_valid")[batch.embodiment]
         return squared_error(change, later - now, valid)
 
@@ -231,11 +213,6 @@ PARTS: PartTable = (
     ("latent world model", lambda name: name.startswith("world.")),
     ("state head", lambda name: name.startswith("state_head.")),
 )
-LOSSES: Mapping[str, Callable[[LaWAMWorld, Prediction, Batch], Tensor]] = {
-    "features": LaWAMWorld.feature_loss,
-    "kl": LaWAMWorld.kl_loss,
-    "state": LaWAMWorld.state_loss,
-}
 
 
 def expect_pairs(config: LaWAMWorldConfig, data: DataSpec) -> None:
