@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection, connect
 
 from tests.serve.robots import FACTS, Echo, libero, service
+from wamkit.serve.dialects.spoken import dialects, greeting
 from wamkit.serve.served import Served
 from wamkit.serve.server import Server
-from wamkit.stages.serving import dialects, greeting
 
 
 @pytest.fixture

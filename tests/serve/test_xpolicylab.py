@@ -20,13 +20,14 @@ from websockets.sync.client import connect
 
 from tests.robotwin.standin import HERE, module, run_directory, tiny_run
 from wamkit.serve.dialects.base import Service
+from wamkit.serve.dialects.spoken import dialects, greeting
 from wamkit.serve.dialects.xpolicylab import XPolicyLab
 from wamkit.serve.doors import Doors
 from wamkit.serve.limits import Limits
 from wamkit.serve.scheduler import Scheduler
 from wamkit.serve.served import Facts, Policies, Robot, Served
 from wamkit.serve.server import Server
-from wamkit.stages.serving import dialects, greeting, load_served
+from wamkit.stages.serving import load_served
 
 CAMERAS = ("cam_high", "cam_left_wrist", "cam_right_wrist")
 FACTS = Facts(

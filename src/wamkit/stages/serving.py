@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from wamkit_client.codec import pack
 from wamkit_client.types import BadInput, Observation
 
 from wamkit.config import Run, load_engine_as, load_normalizer
@@ -18,11 +17,9 @@ from wamkit.infer.graphs import BUCKETS
 from wamkit.io.interrupt import reload_request, stop_request
 from wamkit.io.progress import say
 from wamkit.io.provenance import revision
-from wamkit.serve.dialects.base import Dialect, Service
-from wamkit.serve.dialects.openpi import OpenPi, metadata
-from wamkit.serve.dialects.roboarena import RoboArena
-from wamkit.serve.dialects.starvla import StarVla
-from wamkit.serve.dialects.xpolicylab import XPolicyLab
+from wamkit.serve.dialects.base import Service
+from wamkit.serve.dialects.openpi import metadata
+from wamkit.serve.dialects.spoken import dialects, greeting
 from wamkit.serve.doors import Doors
 from wamkit.serve.layouts import LAYOUTS, mapped
 from wamkit.serve.limits import Limits
@@ -36,16 +33,6 @@ from wamkit.types import WHOLE, Policy
 LISTENS_SECONDS = 0.2
 """Between two looks at what signals have asked for."""
 IDENTITY = ("recipe", "seed", "steps", "weights", "precision", "device")
-
-
-def dialects() -> list[Dialect]:
-    """All that are spoken on one port. openpi's, which any map may be, is the last."""
-    return [XPolicyLab(), RoboArena(), StarVla(), OpenPi()]
-
-
-def greeting(policies: Policies) -> Callable[[], bytes]:
-    """What a client is sent when it connects, where these are spoken."""
-    return lambda: pack(metadata(policies))
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,12 @@ class StarVla:
     name = "starvla"
 
     def speaks(self, fields: Mapping[Any, Any]) -> bool:
-        return "examples" in fields or fields.get("type") in TYPES
+        return "examples" in fields or (isinstance(fields.get("type"), str) and fields["type"] in TYPES)
 
     async def answer(self, message: Message, client: Client) -> Reply:
         kind = message.fields.get("type", INFER[0])
+        if not isinstance(kind, str) or kind not in TYPES:
+            raise BadInput(f"'type': expected one of {', '.join(TYPES)}, got {kind!r:.100}")
         served = client.service.policies.find(message.name("policy"))
         if kind in INFER:
             observed = _observations(message, client, served)
