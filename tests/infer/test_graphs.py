@@ -20,7 +20,10 @@ from wamkit_client.types import BadInput
 from tests.infer.test_properties import CPU, POLICIES, answers, engine_of, observed, same
 from tests.policies.tiny_policy import encoder_of
 from wamkit.infer.engine import Engine
-from wamkit.infer.graphs import KEPT, Recording, Replayed, Work, bucket
+from wamkit.infer.graphs import KEPT, Replayed, bucket, replaying
+from wamkit.policies.base import Function
+from wamkit.tree import Tree, tree_of
+from wamkit.tree import tree_leaves as leaves_of
 
 NAMES = ("light_wam", "fast_wam, fast", "fast_wam, joint", "lawam")
 
@@ -51,18 +54,19 @@ class Tape(TorchDispatchMode):
         return now
 
 
-def taped(work: Work) -> Recording:
+def taped(function: Function, example: Tree) -> Function:
     """As a CUDA graph: a run that warms up, and one that is recorded."""
-    work()
+    inputs = {name: x.clone() for name, x in leaves_of(example).items()}
+    function(tree_of(inputs))
     with Tape() as tape:
-        result = work()
+        result = function(tree_of(inputs))
 
     def replay() -> None:
         now = tape.replay()
         for x in result.values():
             x.copy_(now.get(id(x), x))
 
-    return Recording(replay, result)
+    return replaying(replay, inputs, result)
 
 
 def graphed(name: str, **changes: Any) -> Engine[Any]:
@@ -108,11 +112,11 @@ def test_buckets() -> None:
 def test_recordings_are_bounded() -> None:
     made = []
 
-    def record(work: Work) -> Recording:
-        made.append(work)
-        return taped(work)
+    def record(function: Function, example: Tree) -> Function:
+        made.append(function)
+        return taped(function, example)
 
-    double = Replayed(lambda tree, about: {"y": 2 * tree["x"]}, CPU, record)
+    double = Replayed(lambda tree, about: {"y": 2 * tree["x"]}, record)
     for size in (*range(1, KEPT + 5), KEPT + 4, 1):
         x = torch.randn(size)
         assert torch.equal(double({"x": x})["y"], 2 * x)

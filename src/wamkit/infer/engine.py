@@ -17,7 +17,7 @@ from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
-from wamkit.infer.graphs import CudaGraphs, GraphedActor, GraphedEncoder, Recorder, bucket, expect_staged
+from wamkit.infer.graphs import CudaGraphs, Recorder, ReplayedActor, ReplayedEncoder, bucket, expect_staged
 from wamkit.infer.presets import PRESETS, Preset, PresetName
 from wamkit.infer.quantise import expect_eight_bits, quantised
 from wamkit.infer.sealing import seal, weightless
@@ -53,8 +53,12 @@ class Engine(ClientPolicy, Generic[P]):
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
         self._answer = _actor(policy, way, device)
         self._size: Callable[[int], int] = int  # of a batch: that of what is asked
+        if way.compiled:
+            from wamkit.infer.compiled import compiled  # torch's compiler takes a second to import
+
+            self._answer, self._size = compiled(self._answer, device), bucket
         if way.graphs and device.type == "cuda":
-            self._replay(CudaGraphs())
+            self._replay(CudaGraphs(device))
         seal(policy)
         available = torch.get_num_threads()
         self.threads = fastest(policy, available) if device.type == "cpu" else available
@@ -73,8 +77,8 @@ class Engine(ClientPolicy, Generic[P]):
 
     def _replay(self, record: Recorder) -> None:
         """From now on work of the device is recorded and replayed."""
-        self._acting_encoder = GraphedEncoder(self._acting_encoder, self.device, record)
-        self._answer = GraphedActor(expect_staged(self._answer), self.device, record)
+        self._acting_encoder = ReplayedEncoder(self._acting_encoder, record)
+        self._answer = ReplayedActor(expect_staged(self._answer), record)
         self._size = bucket
 
     def _act(self, asked: Sequence[Observation]) -> list[ActionChunk]:

@@ -8,8 +8,7 @@ filled up to one of BUCKETS, so that a few recordings serve all; the answers to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
 from typing import cast
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.io.progress import bar
-from wamkit.policies.base import StagedActor
+from wamkit.policies.base import Function, StagedActor
 from wamkit.tree import Tree, tree_leaves, tree_map, tree_of
 from wamkit.types import ActingEncoder, Actor, Query
 
@@ -28,47 +27,51 @@ WARM_UP = 3
 KEPT = 24
 """Recordings that are kept, those used last: a few lengths of instructions in every bucket."""
 
-Work = Callable[[], Tree]
-
-
-@dataclass(frozen=True)
-class Recording:
-    """replay: does the work again, into the tensors of `result`."""
-
-    replay: Callable[[], object]
-    result: Tree
-
-
-Recorder = Callable[[Work], Recording]
+Recorder = Callable[[Function, Tree], Function]
+"""Of a function, and of an example of what it is given: another that does the same for trees of the same shapes."""
 
 
 class CudaGraphs:
-    """Records on the present CUDA device. All recordings share memory, since their results are copied out."""
+    """Records on a CUDA device. All recordings share memory, since their results are copied out."""
 
-    def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.pool = device, torch.cuda.graph_pool_handle()
 
-    def __call__(self, work: Work) -> Recording:
-        """BadInput where `work` waits for the host or needs its numbers."""
+    def __call__(self, function: Function, example: Tree) -> Function:
+        """BadInput where `function` waits for the host or needs its numbers."""
+        inputs = {name: x.to(self.device, copy=True) for name, x in tree_leaves(example).items()}
+        given = tree_of(inputs)
         with bar("warm up", WARM_UP + 1, unit="runs") as advance:
             beside = torch.cuda.Stream()
             beside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(beside):
                 for _ in range(WARM_UP):
-                    work()
+                    function(given)
                     advance()
             torch.cuda.current_stream().wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
             try:
                 with torch.cuda.graph(graph, pool=self.pool):
-                    result = work()
+                    result = function(given)
             except RuntimeError as error:
                 raise BadInput(
                     f"eval.engine: a query waits for the host, so it cannot be recorded as a CUDA graph ({error}); "
                     "choose exact"
                 ) from error
             advance()
-        return Recording(graph.replay, result)
+        return replaying(graph.replay, inputs, result)
+
+
+def replaying(replay: Callable[[], object], inputs: Mapping[str, Tensor], result: Tree) -> Function:
+    """What copies to `inputs`, calls `replay`, which writes to `result`, and returns a copy of that."""
+
+    def run(tree: Tree) -> Tree:
+        for name, x in tree_leaves(tree).items():
+            inputs[name].copy_(_pinned(x, inputs[name].device), non_blocking=True)
+        replay()
+        return tree_map(torch.clone, result)
+
+    return run
 
 
 class Replayed:
@@ -77,32 +80,19 @@ class Replayed:
     function: does the same operations for all trees of the same shapes and the same second argument.
     """
 
-    def __init__(
-        self,
-        function: Callable[[Tree, Hashable], Tree],
-        device: torch.device,
-        record: Recorder,
-    ) -> None:
-        self.function, self.device, self.record = function, device, record
-        self._recorded: dict[Hashable, tuple[dict[str, Tensor], Recording]] = {}
+    def __init__(self, function: Callable[[Tree, Hashable], Tree], record: Recorder) -> None:
+        self.function, self.record = function, record
+        self._recorded: dict[Hashable, Function] = {}
 
     def __call__(self, tree: Tree, about: Hashable = ()) -> Tree:
         """What `function` gives, in tensors of the caller's own."""
-        given = tree_leaves(tree)
-        shape = (about, tuple((name, x.shape, x.dtype) for name, x in given.items()))
+        shape = (about, tuple((name, x.shape, x.dtype) for name, x in tree_leaves(tree).items()))
         if shape not in self._recorded:
-            self._recorded[shape] = self._new(given, about)
-        inputs, recording = self._recorded[shape] = self._recorded.pop(shape)  # used last
+            self._recorded[shape] = self.record(lambda given: self.function(given, about), tree)
+        recording = self._recorded[shape] = self._recorded.pop(shape)  # used last
         for oldest in list(self._recorded)[:-KEPT]:
             del self._recorded[oldest]
-        for name, x in given.items():
-            inputs[name].copy_(_pinned(x, self.device), non_blocking=True)
-        recording.replay()
-        return tree_map(torch.clone, recording.result)
-
-    def _new(self, given: dict[str, Tensor], about: Hashable) -> tuple[dict[str, Tensor], Recording]:
-        inputs = {name: x.to(self.device, copy=True) for name, x in given.items()}
-        return inputs, self.record(lambda: self.function(tree_of(inputs), about))
+        return recording(tree)
 
 
 def _pinned(x: Tensor, device: torch.device) -> Tensor:
@@ -110,32 +100,35 @@ def _pinned(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x
 
 
-class GraphedEncoder:
+class ReplayedEncoder:
     """An encoder of single frames whose work on the device is replayed."""
 
-    def __init__(self, encoder: ActingEncoder, device: torch.device, record: Recorder) -> None:
+    def __init__(self, encoder: ActingEncoder, record: Recorder) -> None:
         self.prepare, self.text = encoder.prepare, encoder.text
-        self._replayed = Replayed(lambda prepared, about: encoder.frames(prepared), device, record)
+        self._replayed = Replayed(lambda prepared, about: encoder.frames(prepared), record)
 
     def frames(self, prepared: Tree) -> Tree:
         """As the encoder's."""
         return self._replayed(prepared)
 
 
-class GraphedActor:
+class ReplayedActor:
     """A staged actor whose work on the device is replayed."""
 
-    def __init__(self, actor: StagedActor, device: torch.device, record: Recorder) -> None:
+    def __init__(self, actor: StagedActor, record: Recorder) -> None:
         def compute(tree: Tree, about: Hashable) -> Tree:
             delay, steps = cast(tuple[int, int], about)
             return {"chunk": actor.compute(Query(**tree, generators=(), delay=delay, steps=steps))}
 
-        self.actor, self._replayed = actor, Replayed(compute, device, record)
+        self.prepare, self._replayed = actor.prepare, Replayed(compute, record)
 
     def __call__(self, query: Query) -> Tensor:
-        asked = self.actor.prepare(query)
-        tensors = {name: getattr(asked, name) for name in ("inputs", "embodiment", "hz", "prefix")}
-        chunk: Tensor = self._replayed(tensors, (asked.delay, asked.steps))["chunk"]
+        return self.compute(self.prepare(query))
+
+    def compute(self, query: Query) -> Tensor:
+        """As the actor's."""
+        tensors = {name: getattr(query, name) for name in ("inputs", "embodiment", "hz", "prefix")}
+        chunk: Tensor = self._replayed(tensors, (query.delay, query.steps))["chunk"]
         return chunk
 
 

@@ -12,19 +12,21 @@ from typing import Literal
 
 import torch
 
-PresetName = Literal["plain", "exact", "fast", "small", "float8"]
+PresetName = Literal["plain", "exact", "compiled", "fast", "small", "float8"]
 
 
 @dataclass(frozen=True)
 class Preset:
     """passes: all of the encoder and, unless it is quantised, of the policy are done, or none.
 
-    precision: of the weights; None: as the run says. graphs: queries are replayed as CUDA graphs, where there is CUDA.
+    precision: of the weights; None: as the run says. compiled: the policy's work is done by compiled programs
+    (infer/compiled.py). graphs: queries are replayed as CUDA graphs, where there is CUDA.
     weights: of the policy's large products; in eight bits, of which passes would make copies in more.
     """
 
     passes: bool
     precision: torch.dtype | None = None
+    compiled: bool = False
     graphs: bool = False
     weights: Literal["stored", "int8", "float8"] = "stored"
 
@@ -36,6 +38,7 @@ class Preset:
 PRESETS: Mapping[PresetName, Preset] = {
     "plain": Preset(passes=False),
     "exact": Preset(passes=True),
+    "compiled": Preset(passes=True, compiled=True, graphs=True),
     "fast": Preset(passes=True, precision=torch.bfloat16, graphs=True),
     "small": Preset(passes=True, precision=torch.bfloat16, weights="int8"),
     "float8": Preset(passes=True, precision=torch.bfloat16, weights="float8"),

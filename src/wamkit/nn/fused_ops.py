@@ -3,14 +3,17 @@ operation wherever a device is given operations one by one.
 
 On the processor they are composed of torch's own operations and called as they are: finding a registered operation
 costs as much there as the arithmetic of a small policy. Everywhere else they are operations `wamkit::...`, which can be
-captured in a graph, compiled, and counted on the meta device. Their CUDA kernels (nn/fused_kernels.py) are imported
-with the first tensor that lies on such a device. Nothing here has a gradient.
+captured in a graph and counted on the meta device. Their CUDA kernels (nn/fused_kernels.py) are imported
+with the first tensor that lies on such a device. Compilers fuse what is composed, of real numbers only (`real`).
+Nothing here has a gradient.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -92,8 +95,33 @@ def composed_place_heads_(out: Tensor, qkv: Tensor, norm: Tensor, floor: Tensor,
     # v is multiplied and rotated too, by ones: one operation for all three costs less than two for q and k. The
     # product with `norm` is float32, as rotation has to be; writing to `out` rounds.
     pairs = (rows * norm).view(b, s, 3, n, e // 2, 2)
+    rotated = _rotate.get()(pairs, rotary)
+    out.copy_(rotated.view(b, s, 3, n, e).transpose(1, 2))
+
+
+def rotate_complex(pairs: Float[Tensor, "*rows half 2"], rotary: Complex[Tensor, "*_ half"]) -> Tensor:
+    """Pairs times complex numbers, in place: one operation."""
     torch.view_as_complex(pairs).mul_(rotary)
-    out.copy_(pairs.view(b, s, 3, n, e).transpose(1, 2))
+    return pairs
+
+
+def rotate_real(pairs: Float[Tensor, "*rows half 2"], rotary: Complex[Tensor, "*_ half"]) -> Tensor:
+    """`rotate_complex` of real numbers: several operations."""
+    (x, y), (cos, sin) = pairs.unbind(-1), torch.view_as_real(rotary).unbind(-1)
+    return torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1)
+
+
+_rotate: ContextVar[Callable[[Tensor, Tensor], Tensor]] = ContextVar("rotate", default=rotate_complex)
+
+
+@contextmanager
+def real() -> Iterator[None]:
+    """Within it nothing is complex, for compilers that cannot fuse that."""
+    before = _rotate.set(rotate_real)
+    try:
+        yield
+    finally:
+        _rotate.reset(before)
 
 
 def composed_normalize_(x: Tensor, floor: Tensor) -> None:

@@ -55,6 +55,21 @@ class StagedActor(Protocol):
         """
 
 
+Function = Callable[[Tree], Tree]
+"""Work on tensors, the same for all trees of the same shapes; it reads no numbers."""
+
+
+@runtime_checkable
+class PiecewiseActor(StagedActor, Protocol):
+    """A StagedActor that does the same work several times in a query, which need be compiled only once."""
+
+    def remade(self, remake: Callable[[Function], Function]) -> StagedActor:
+        """The same, with what `remake` makes of each piece of the work in its place.
+
+        BadInput where it does not consist of such pieces.
+        """
+
+
 @dataclass(frozen=True)
 class EncoderFacts:
     """What `wamkit inspect` shows of an encoder on this machine.

@@ -115,9 +115,9 @@ class FusedBlock:
         self.rows: tuple[Rows, ...] = tuple(row.unbind() for row in rows.to(self.weight.dtype).unbind())
         self.ungated = torch.ones_like(self.rows[0][0])
 
-    def enter(self, x: Float[Tensor, "b s d"], time: int) -> Float[Tensor, "b s d"]:
+    def enter(self, x: Float[Tensor, "b s d"], rows: Rows) -> Float[Tensor, "b s d"]:
         """Normed, as the block begins with."""
-        shift, scale, *_ = self.rows[time]
+        shift, scale, *_ = rows
         return F.layer_norm(x, shift.shape, scale, shift, self.eps)
 
     def project(self, u: Float[Tensor, "b s d"], place: Place) -> None:
@@ -126,10 +126,10 @@ class FusedBlock:
         place_heads_(place.qkv, qkv, self.norm, self.floor, place.rotary)
 
     def finish(
-        self, x: Float[Tensor, "b s d"], time: int, place: Place, context: Seen
+        self, x: Float[Tensor, "b s d"], rows: Rows, place: Place, context: Seen
     ) -> Float[Tensor, "b s d"]:
         """Self-attention and everything after it: x becomes the block's output. Returns that, normed for the next."""
-        _, _, gate1, shift2, scale2, gate2, shift, scale = self.rows[time]
+        _, _, gate1, shift2, scale2, gate2, shift, scale = rows
         attended = self.out(join_heads(F.scaled_dot_product_attention(place.q, place.k, place.v)))
         cross = self.cross_norm
         u = add_norm_(x, attended, gate1, cross.weight, cross.bias, self.eps)
@@ -142,25 +142,30 @@ class FusedBlock:
         return add_norm_(x, self.narrow(hidden), gate2, scale, shift, self.eps)
 
 
-def blockwise(
-    x: Float[Tensor, "b s d"], layers: Sequence[tuple[FusedBlock, Place, Seen]], time: int
-) -> Iterator[None]:
+class Layer(NamedTuple):
+    """A block at one flow time (a row of its `rows`), and what it looks at."""
+
+    block: FusedBlock
+    rows: Rows
+    place: Place
+    context: Seen
+
+
+def blockwise(x: Float[Tensor, "b s d"], layers: Sequence[Layer]) -> Iterator[None]:
     """Blocks on the tokens of a group, which x becomes: it is written over.
 
     Stops wherever keys and values of a block lie in their place. What is not asked for is not computed.
     """
-    u = layers[0][0].enter(x, time)
-    for block, place, context in layers:
+    u = layers[0].block.enter(x, layers[0].rows)
+    for block, rows, place, context in layers:
         block.project(u, place)
         yield
-        u = block.finish(x, time, place, context)
+        u = block.finish(x, rows, place, context)
 
 
-def run_blocks(
-    x: Float[Tensor, "b s d"], layers: Sequence[tuple[FusedBlock, Place, Seen]], time: int
-) -> Float[Tensor, "b s d"]:
+def run_blocks(x: Float[Tensor, "b s d"], layers: Sequence[Layer]) -> Float[Tensor, "b s d"]:
     """`blockwise` without a stop; returns x, which is written over."""
-    for _ in blockwise(x, layers, time):
+    for _ in blockwise(x, layers):
         pass
     return x
 
@@ -228,8 +233,8 @@ class FusedNetwork:
         self, x: Float[Tensor, "b s d"], group: str, time: int, state: QueryState
     ) -> Iterator[None]:
         """All blocks on the tokens of a group at the flow time of that number (see `blockwise`)."""
-        layers = zip(self.blocks, state.places[group], state.context[group], strict=True)
-        return blockwise(x, list(layers), time)
+        seen = zip(self.blocks, state.places[group], state.context[group], strict=True)
+        return blockwise(x, [Layer(block, block.rows[time], place, text) for block, place, text in seen])
 
 
 def modulation_at(

@@ -59,7 +59,7 @@ class FusedSampler:
         head = dit.head.modulation + self.video.time[:, None]  # r 2 d
         head[:, 1] += 1  # scale
         self.head_rows = [row.unbind() for row in head.to(self.dtype).unbind()]
-        self._layouts: dict[tuple[int, ...], Layout] = {}  # by shape of a query; one camera has one
+        self._layouts: dict[tuple[int, int, int, int], Layout] = {}  # by shape of a query; one camera has one
 
     @property
     def contexts(self) -> Mapping[str, FusedContext]:
@@ -85,15 +85,19 @@ class FusedSampler:
     @torch.inference_mode()
     def begin(self, present: Tensor, seen: SeenBy, noise: Noise) -> QueryState:
         """Everything of a query that is not tokens; the buffers are still empty."""
-        shape = (noise.video.shape[2], *grid(present), noise.action.shape[1])
-        if shape not in self._layouts:
-            self._layouts[shape] = lay_out(self.sees, *shape, *self.rotaries)
-        layout, size = self._layouts[shape], self.size
+        layout, size = self.layout(noise.video.shape[2], *grid(present), noise.action.shape[1]), self.size
         rows = max(slot.end for slot in layout.values())
         each = (size.layers, len(present), 3, rows, size.heads, size.head_dim)
         buffers = torch.empty(each, dtype=self.dtype, device=present.device).unbind()
         places = {group: tuple(slot.of(buffer) for buffer in buffers) for group, slot in layout.items()}
         return QueryState(places, dict.fromkeys(layout, seen["video"]) | {"action": seen["action"]})
+
+    def layout(self, frames: int, rows: int, columns: int, steps: int) -> Layout:
+        """Of a query with so many imagined frames, of a grid, and actions."""
+        shape = frames, rows, columns, steps
+        if shape not in self._layouts:
+            self._layouts[shape] = lay_out(self.sees, *shape, *self.rotaries)
+        return self._layouts[shape]
 
     # Walks: they stop in every block where keys and values of the group lie in their slot.
 

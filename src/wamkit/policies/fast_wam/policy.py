@@ -33,6 +33,7 @@ from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import NEEDS, FusedSampler, SeenBy
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE
+from wamkit.policies.fast_wam.pieces import FusedActor
 from wamkit.policies.fast_wam.sampling import NoiseProtocol, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
 from wamkit.policies.fused_context import Context, EveryRow, KeptRows
@@ -323,7 +324,7 @@ class FastWAM(PolicyModule):
         rows: Context[SeenBy] = EveryRow(sampler.look, *token)
         if "kept_text" in passes:
             rows = ByNetwork({name: KeptRows(see, *token) for name, see in sampler.contexts.items()})
-        return SampledActor(sampler.answer, rows, self.draw_noise, self.normalizer)
+        return FusedActor(sampler.answer, rows, self.draw_noise, self.normalizer, sampler)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Protocol, cast
 
 import torch
@@ -28,7 +27,7 @@ from wamkit.types import Query
 from wamkit.wan.block import Block
 from wamkit.wan.dit import PATCH, PRESENT, WanDiT
 from wamkit.wan.folded_time import fold_adapter, fold_time
-from wamkit.wan.fused import FusedContext, Seen, Slot, fuse, modulation_at, run_blocks, slot_at
+from wamkit.wan.fused import FusedContext, Layer, Seen, Slot, fuse, modulation_at, run_blocks, slot_at
 
 States = tuple[Tensor, ...]
 """Adapted states of the taps, [b s d] each."""
@@ -154,8 +153,9 @@ class FusedLook:
         found, start = [], 0
         for tap, adapter in self.adapters.items():
             part = slice(start, tap + 1)
-            layers = list(zip(self.blocks[part], repeat(place), text[part], strict=False))
-            found.append(adapter(run_blocks(x, layers, 0)))
+            seen = zip(self.blocks[part], text[part], strict=True)
+            layers = [Layer(block, block.rows[0], place, rows) for block, rows in seen]
+            found.append(adapter(run_blocks(x, layers)))
             x = found[-1].clone()  # blocks write over their tokens
             start = tap + 1
         return tuple(found)
