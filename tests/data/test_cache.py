@@ -172,7 +172,8 @@ def test_damage_is_named(tmp_path: Path) -> None:
 def test_a_worker_sends_samples_and_not_their_shards(tmp_path: Path, workers: int) -> None:
     """Fails when what is read are views of the memory map: a worker would send all rows of the shard."""
     cache = make(tmp_path, 20)
-    read = cache.reader([3, 17, 4], [0, 0, 0])
+    read = cache.reader([3, 17, 4], [0, 0, 0]).own
+    assert "context" not in read.inputs
     for column in (read.actions, read.frame_is_pad, *tree_leaves(read.inputs).values()):
         assert column.untyped_storage().nbytes() == column.numel() * column.element_size()
     with closing(batches(cache, TinyPolicy().embodiment, 8, seed=5, workers=workers)) as stream:

@@ -12,6 +12,8 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from time import sleep
@@ -23,8 +25,9 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.claims import Claim, claimed_jobs
 from wamkit.data.order import Order
-from wamkit.data.samples import Encoded, Samples, read_ahead
-from wamkit.data.shards import Content, Manifest, Shard, samples_of, shards_of
+from wamkit.data.samples import STATES, Encoded, Samples, read_ahead
+from wamkit.data.shards import INPUTS, OTHERS, Content, Manifest, Shard, digest, samples_of, shards_of
+from wamkit.data.shared import Row
 from wamkit.io.files import NO_SPACE, create_file, disk_full
 from wamkit.io.progress import Advance, bar
 from wamkit.io.records import read_record
@@ -181,6 +184,14 @@ def _full(folder: Path, shards_expected: int) -> BadInput:
     return disk_full(folder, needed, f"{len(finished)} of {shards_expected} shards are finished and kept")
 
 
+@dataclass(frozen=True)
+class Read:
+    """Samples without what they have in common, and where that lies: shard and position in it, of each."""
+
+    own: Encoded
+    places: tuple[tuple[int, int], ...]
+
+
 class Cache:
     """A finished latent cache, read in any order from any thread. Shards are memory-mapped: memory use is the page
     cache's and shrinks when others need it. A shard's checksum is compared before its first sample is given out.
@@ -195,6 +206,7 @@ class Cache:
         self._manifests = manifests
         self._open: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
         self._verified: set[int] = set()
+        self._keys: dict[tuple[str, int, int], bytes] = {}
         self._lock = Lock()
 
     @classmethod
@@ -232,27 +244,48 @@ class Cache:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __call__(self, indices: Sequence[int], seeds: Sequence[int]) -> Encoded:
+    def __call__(self, indices: Sequence[int], seeds: Sequence[int]) -> Read:
         """These samples, bit-equal to what the encoder made of them. Seeds are not used: nothing is augmented."""
-        found = [self._row(index) for index in indices]
-        columns = {name: torch.stack([row[name] for row in found]) for name in found[0]}
+        places = tuple(divmod(index, self._shard_size) for index in indices)
+        names = [name for name in self._manifests[0].shapes if name not in self._shared]
+        columns = {name: torch.stack([self._row(name, *place)[1] for place in places]) for name in names}
         embodiments = tuple(self.embodiments[index] for index in indices)
-        return samples_of(columns, embodiments, tuple(self.ids[index] for index in indices), self.hz)
+        ids = tuple(self.ids[index] for index in indices)
+        return Read(samples_of(columns, embodiments, ids, self.hz), places)
 
-    def finish(self, read: Encoded) -> Encoded:
-        """As they were read."""
-        return read
+    def finish(self, read: Read) -> Encoded:
+        """With what samples have in common, which is not copied until it is wanted."""
+        shared = {
+            name.removeprefix(INPUTS): tuple(self._common(name, *place) for place in read.places)
+            for name in self._shared
+        }
+        return replace(read.own, shared=shared)
 
     def verify(self) -> None:
         """Read every shard and compare its checksum. BadInput naming the first that differs."""
         for number, manifest in enumerate(self._manifests):
             self._shard(number).verify(manifest)
 
-    def _row(self, index: int) -> dict[str, Tensor]:
-        number, position = divmod(index, self._shard_size)
+    @cached_property
+    def _shared(self) -> tuple[str, ...]:
+        """Fields of which samples have rows in common, as the first shard tells."""
+        tensors = self._tensors(0)
+        counts = {name: len(tensors[f"rows.{name}"]) for name in self._manifests[0].shapes}
+        own = {*OTHERS, *(f"{INPUTS}{name}" for name in STATES)}
+        return tuple(n for n, count in counts.items() if n not in own and 2 * count <= self._shard(0).count)
+
+    def _common(self, name: str, number: int, position: int) -> Row:
+        row, data = self._row(name, number, position)
+        place = name, number, row
+        if place not in self._keys:  # the same row lies in many shards
+            self._keys[place] = digest(data)
+        return Row(self._keys[place], lambda: data)
+
+    def _row(self, name: str, number: int, position: int) -> tuple[int, Tensor]:
+        """Its number in the shard's table, and itself: a part of the file."""
         tensors = self._tensors(number)
-        names = self._manifests[number].shapes
-        return {name: tensors[f"rows.{name}"][tensors[f"index.{name}"][position]] for name in names}
+        row = int(tensors[f"index.{name}"][position])
+        return row, tensors[f"rows.{name}"][row]
 
     def _tensors(self, number: int) -> dict[str, Tensor]:
         with self._lock:

@@ -20,6 +20,8 @@ from wamkit_client.types import BadInput
 
 from wamkit.data.order import Order, augmentation_seed
 from wamkit.data.samples import Reader, Samples
+from wamkit.data.shared import Table
+from wamkit.tree import tree_leaves, tree_of
 from wamkit.types import Batch
 
 
@@ -86,13 +88,15 @@ def batches(
         multiprocessing_context="forkserver" if workers else None,
         generator=torch.Generator(),  # torch would draw from the global one
     )
-    steps = iter(loader)
+    steps, table = iter(loader), Table(device)
 
     def read() -> Batch:
         found = next(steps)
         if isinstance(found, BadInput):
             raise found
-        return samples.finish(found).batch(embodiment).to(device)
+        encoded = samples.finish(found)
+        batch = encoded.batch(embodiment).to(device)
+        return replace(batch, inputs=tree_of(tree_leaves(batch.inputs) | table.stacked(encoded.shared)))
 
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
     ahead: deque[Future[Batch]] = deque()

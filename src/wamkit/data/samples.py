@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,9 +23,11 @@ from wamkit_client.types import BadInput
 from wamkit.data.augment import Augment
 from wamkit.data.clips import ClipSample
 from wamkit.data.order import Order
-from wamkit.tree import Tree, tree_cat, tree_leaves, tree_map
+from wamkit.data.shared import Row, Shared, Table
+from wamkit.tree import Tree, tree_cat, tree_leaves, tree_map, tree_of
 from wamkit.types import UNCHANGED, Augmentation, Batch, Encoder
 
+CPU = torch.device("cpu")
 STATES = ("proprio", "frame_proprio")
 """Inputs that are as wide as a robot's proprio; the second is there where the spec asks for it."""
 
@@ -35,6 +38,7 @@ class Encoded:
 
     valid: as Batch.valid.
     embodiments, ids: names of robots and samples. hz: control steps per second.
+    shared: inputs that samples have in common, by path (tree.tree_leaves); they are not among `inputs`.
     """
 
     inputs: Tree
@@ -44,9 +48,19 @@ class Encoded:
     hz: Float[Tensor, " b"]
     embodiments: tuple[str, ...]
     ids: tuple[str, ...]
+    shared: Shared = field(default_factory=dict)
+
+    def whole(self, but: Collection[str] = ()) -> Encoded:
+        """With everything among `inputs`, on the CPU, but for the shared fields `but`."""
+        rows = {name: rows for name, rows in self.shared.items() if name not in but}
+        return replace(
+            self,
+            inputs=tree_of(tree_leaves(self.inputs) | Table(CPU).stacked(rows)),
+            shared={name: self.shared[name] for name in but},
+        )
 
     def batch(self, embodiment: Callable[[Sequence[str]], Tensor]) -> Batch:
-        """The batch of a policy that numbers robots by `embodiment`."""
+        """The batch of a policy that numbers robots by `embodiment`, without what is shared."""
         return Batch(
             inputs=self.inputs | {"frame_is_pad": self.frame_is_pad},
             actions=self.actions,
@@ -78,7 +92,7 @@ class Samples(Protocol):
         """How many samples."""
 
     def finish(self, read: Any) -> Encoded:
-        """What the reader returned, as one record; tensors are on the CPU."""
+        """What the reader returned, as one record; tensors are on the CPU, but for what is shared."""
 
 
 class Reader(Protocol):
@@ -93,7 +107,7 @@ class Reader(Protocol):
 
 def read_all(samples: Samples, indices: Sequence[int]) -> Encoded:
     """These samples, in this order; nothing is augmented by chance."""
-    return samples.finish(samples.reader(indices, [0] * len(indices)))
+    return samples.finish(samples.reader(indices, [0] * len(indices))).whole()
 
 
 READ_AHEAD = 2
@@ -108,9 +122,9 @@ def read_ahead(samples: Samples, batches: Iterable[Sequence[int]]) -> Iterator[E
         for indices in batches:
             upcoming.append(thread.submit(samples.reader, indices, [0] * len(indices)))
             if len(upcoming) > READ_AHEAD:
-                yield samples.finish(upcoming.popleft().result())
+                yield samples.finish(upcoming.popleft().result()).whole()
         while upcoming:
-            yield samples.finish(upcoming.popleft().result())
+            yield samples.finish(upcoming.popleft().result()).whole()
     finally:
         thread.shutdown(wait=True, cancel_futures=True)
 
@@ -234,7 +248,21 @@ class Fresh:
     @torch.no_grad()
     def finish(self, read: Unencoded) -> Encoded:
         """The samples, encoded where the encoder is."""
-        return read.encoded(self.encoder.frames(read.prepared) | self.encoder.text(read.instructions))
+        return replace(read.encoded(self.encoder.frames(read.prepared)), shared=self._told(read.instructions))
+
+    def _told(self, instructions: Sequence[str]) -> Shared:
+        told = {text: tree_leaves(self.encoder.text([text])) for text in dict.fromkeys(instructions)}
+        fields = told[instructions[0]]
+        return {
+            name: tuple(
+                Row((id(self.encoder), text), partial(_first, told[text][name])) for text in instructions
+            )
+            for name in fields
+        }
+
+
+def _first(rows: Tensor) -> Tensor:
+    return rows[0]
 
 
 @dataclass(frozen=True)
@@ -321,6 +349,9 @@ class MixtureReader:
 def _joined(parts: Sequence[Encoded], back: Tensor) -> Encoded:
     """The rows of all parts, row i of the result being row back[i] of their concatenation."""
     order = back.tolist()
+    common = [name for name in parts[0].shared if all(name in part.shared for part in parts)]
+    parts = [part.whole(but=common) for part in parts]
+    shared = {name: [row for part in parts for row in part.shared[name]] for name in common}
     embodiments = [name for part in parts for name in part.embodiments]
     ids = [name for part in parts for name in part.ids]
     return Encoded(
@@ -331,4 +362,5 @@ def _joined(parts: Sequence[Encoded], back: Tensor) -> Encoded:
         hz=torch.cat([part.hz for part in parts])[back],
         embodiments=tuple(embodiments[i] for i in order),
         ids=tuple(ids[i] for i in order),
+        shared={name: tuple(rows[i] for i in order) for name, rows in shared.items()},
     )

@@ -171,6 +171,12 @@ class Content:
         return rows | index
 
 
+def digest(row: Tensor) -> bytes:
+    """Of its bytes; on the CPU."""
+    data = row.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return hashlib.blake2b(data, digest_size=20).digest()
+
+
 class Table:
     """One field of many samples: `rows`, the distinct ones as they appear, and `index`, for each sample its row.
 
@@ -185,8 +191,7 @@ class Table:
     def add(self, column: Tensor) -> None:
         """The field of the next samples, [n, ...] on the CPU."""
         for row in column:
-            data = row.contiguous().reshape(-1).view(torch.uint8).numpy()
-            number = self._number.setdefault(hashlib.blake2b(data, digest_size=20).digest(), len(self.rows))
+            number = self._number.setdefault(digest(row), len(self.rows))
             if number == len(self.rows):
                 self.rows.append(row.clone(memory_format=torch.contiguous_format))
             self.index.append(number)
