@@ -20,8 +20,10 @@ from wamkit.config import (
     to_json,
 )
 from wamkit.data.normalize import Normalizer
+from wamkit.draws import Draws
 from wamkit.recipes import RECIPES, recipe
-from wamkit.stages.plan import activations, memory, meta_batch, meta_policy, parts
+from wamkit.stages.kept import Kept
+from wamkit.stages.plan import memory, meta_batch, meta_policy, parts
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -98,15 +100,16 @@ def test_the_full_size_plan_is_counted_without_memory(capsys):
         assert number in printed
 
 
-def test_planned_activations_are_those_of_a_real_batch():
-    """The meta device counts what a real forward pass keeps, but for the attention kernel's own notes."""
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_planned_activations_are_those_of_a_real_batch(precision: str) -> None:
     run = recipe("metaworld3")
-    run = replace(run, train=replace(run.train, batch_size=2))
-    policy = meta_policy(run)
-    batch = meta_batch(run)
-    real = build_policy(run, Normalizer.from_json(policy.normalizer.to_json(), "plan"))
-    zeros = batch.map(lambda x: torch.zeros_like(x, device="cpu"), batch.ids)
-    kept = activations(real, zeros)
+    run = replace(run, train=replace(run.train, batch_size=2, precision=precision))
+    policy, batch = meta_policy(run), meta_batch(run)
     planned = memory(run, policy)
-    assert planned.activations == pytest.approx(kept, rel=0.1)
+    real = build_policy(run, Normalizer.from_json(policy.normalizer.to_json(), "plan")).train()
+    kept = Kept((*real.parameters(), *real.buffers()))
+    zeros = batch.map(lambda x: torch.zeros_like(x, device="cpu"), batch.ids)
+    with kept.watching(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        real(zeros, Draws.of(torch.Generator(), 2))
+    assert planned.activations == pytest.approx(kept.bytes, rel=0.01)
     assert planned.optimizer == 8 * sum(part.trainable for part in parts(run, policy))

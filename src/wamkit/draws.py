@@ -25,20 +25,24 @@ _untraced = torch._disable_dynamo
 class Draws:
     """Draws for rows `first` to `first + count - 1` of a global batch of `total`.
 
-    generators: of the blocks that these rows overlap, in order.
+    generators: of the blocks that these rows overlap, in order. host: such on the CPU, for what the host decides by;
+    (): `generators` are on it.
     """
 
     generators: tuple[torch.Generator, ...]
     first: int
     count: int
     total: int
+    host: tuple[torch.Generator, ...] = ()
 
     @classmethod
     def of_step(cls, seed: int, step: int, device: torch.device, first: int, count: int, total: int) -> Draws:
         """Those of optimizer step `step` (from 0), drawn on `device`."""
         blocks = range(first // BLOCK, (first + count - 1) // BLOCK + 1)
-        generators = (torch.Generator(device).manual_seed(block_seed(seed, step, block)) for block in blocks)
-        return cls(tuple(generators), first, count, total)
+        seeds = [block_seed(seed, step, block) for block in blocks]
+        generators = tuple(torch.Generator(device).manual_seed(own) for own in seeds)
+        host = () if device.type == "cpu" else tuple(torch.Generator().manual_seed(own) for own in seeds)
+        return cls(generators, first, count, total, host)
 
     @classmethod
     def of(cls, generator: torch.Generator, count: int) -> Draws:
@@ -50,24 +54,31 @@ class Draws:
     @_untraced
     def uniform(self, device: torch.device) -> Float[Tensor, " b"]:
         """One number in [0, 1) per row."""
-        return self._rows((), torch.rand).to(device)
+        return self._rows((), torch.rand, self.generators).to(device)
+
+    @torch.compiler.disable
+    def decisions(self) -> list[float]:
+        """One number in [0, 1) per row, for the host, which does not wait for the device."""
+        return self._rows((), torch.rand, self.host or self.generators).tolist()
 
     @_untraced
     def normal(self, like: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
         """Standard normal noise of the shape, dtype and device of `like`."""
-        return self._rows(tuple(like.shape[1:]), torch.randn).to(like)
+        return self._rows(tuple(like.shape[1:]), torch.randn, self.generators).to(like)
 
     @_untraced
     def uniform_like(self, like: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
         """Numbers in [0, 1), of the shape and device of `like`."""
-        return self._rows(tuple(like.shape[1:]), torch.rand).to(like.device)
+        return self._rows(tuple(like.shape[1:]), torch.rand, self.generators).to(like.device)
 
-    def _rows(self, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
+    def _rows(
+        self, shape: tuple[int, ...], draw: Callable[..., Tensor], generators: tuple[torch.Generator, ...]
+    ) -> Tensor:
         # A generator's numbers depend on how many are asked for at once. So every block is drawn whole (the last one as
         # far as the global batch goes), whichever of its rows are wanted, and the rows are cut out of it.
         start = self.first // BLOCK * BLOCK
         blocks = []
-        for number, generator in enumerate(self.generators):
+        for number, generator in enumerate(generators):
             rows = min(BLOCK, self.total - (start + number * BLOCK))
             blocks.append(draw((rows, *shape), generator=generator, device=generator.device))
         return torch.cat(blocks)[self.first - start : self.first - start + self.count]

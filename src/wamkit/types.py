@@ -213,9 +213,10 @@ class Batch:
         """The same batch with every tensor on `device`."""
         return self.map(lambda x: x.to(device, non_blocking=True), self.ids)
 
-    def rows(self, index: Tensor) -> Batch:
+    def rows(self, numbers: Sequence[int]) -> Batch:
         """Some samples of the batch."""
-        return self.map(lambda x: x[index.to(x.device)], tuple(self.ids[i] for i in index.tolist()))
+        index = torch.tensor(numbers).to(self.hz.device, non_blocking=True)
+        return self.map(lambda x: x[index], tuple(self.ids[i] for i in numbers))
 
 
 WHOLE = sys.maxsize

@@ -75,7 +75,7 @@ def test_half_of_the_samples_are_of_each_row():
     expected = 0.0
     for i, whole in enumerate(as_idm):
         row = torch.tensor([i])
-        policy, one = policies["idm" if whole else "fast"], batch.rows(row)
+        policy, one = policies["idm" if whole else "fast"], batch.rows([i])
         context = policy.context(one.inputs, one.embodiment)
         losses = policy.losses({group: x.rows(row) for group, x in noised.items()}, context, one)
         expected += losses["action"] / 8

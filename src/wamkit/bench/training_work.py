@@ -1,14 +1,11 @@
 """What a training step asks of the device, counted without doing any of it: losses and their gradients.
 
-Tensors are CPU tensors without memory ("fake"), not meta ones: the meta device has no autocast, and counts attention as
-the products that it consists of. So precision is that of the run, and attention is one operation that keeps its inputs,
-its result and one number per row, as on a GPU.
+Tensors are CPU tensors without memory, in the run's precision (stages/kept.py says why).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +19,9 @@ from wamkit.bench.counting import is_view
 from wamkit.config import Run
 from wamkit.draws import Draws
 from wamkit.nn.frozen import store_frozen_linears
+from wamkit.stages.kept import CPU, Kept, without_memory
 from wamkit.stages.plan import meta_batch, meta_policy
 from wamkit.types import Batch
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,9 @@ def training_work(run: Run, losses: Losses = lambda policy, *given: policy(*give
         store_frozen_linears(module.train(), torch.bfloat16)
     draws = Draws.of_step(0, 0, CPU, 0, len(batch.ids), len(batch.ids))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        without_memory(module)
-        batch = batch.map(on_cpu, batch.ids)
-        kept = Kept(module)
+        hollow(module)
+        batch = batch.map(without_memory, batch.ids)
+        kept = Kept((*module.parameters(), *module.buffers()))
         with FlopCounterMode(display=False, custom_mapping=FLOPS) as flops, Counted() as operations:
             with (
                 kept.watching(),
@@ -65,18 +61,14 @@ def training_work(run: Run, losses: Losses = lambda policy, *given: policy(*give
     return TrainingWork(operations.number, flops.get_total_flops(), kept.bytes)
 
 
-def without_memory(module: nn.Module) -> None:
+def hollow(module: nn.Module) -> None:
     """Parameters and buffers become CPU tensors without memory, in place; under FakeTensorMode."""
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
-            part.register_parameter(name, nn.Parameter(on_cpu(parameter), parameter.requires_grad))
+            empty = without_memory(parameter).detach()
+            part.register_parameter(name, nn.Parameter(empty, parameter.requires_grad))
         for name, buffer in part.named_buffers(recurse=False):
-            setattr(part, name, on_cpu(buffer))
-
-
-def on_cpu(x: Tensor) -> Tensor:
-    """Of the same shape, without memory; under FakeTensorMode."""
-    return torch.empty(x.shape, dtype=x.dtype, device="cpu")
+            setattr(part, name, without_memory(buffer))
 
 
 class Counted(TorchDispatchMode):
@@ -89,31 +81,6 @@ class Counted(TorchDispatchMode):
     ) -> Any:
         self.number += operation.namespace == "aten" and not is_view(operation)
         return operation(*args, **(kwargs or {}))
-
-
-class Kept:
-    """bytes: that autograd keeps, but for the parameters and buffers of a module; what shares memory counts once."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._own = {id(x) for x in (*module.parameters(), *module.buffers())}
-        self._found: dict[int, Tensor] = {}  # an id is unique only while its tensor lives
-
-    @property
-    def bytes(self) -> int:
-        """See above."""
-        return sum(x.untyped_storage().nbytes() for x in self._found.values())
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """What is computed here is counted."""
-        with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda x: x):
-            yield
-
-    def _keep(self, x: Tensor) -> Tensor:
-        base = x if x._base is None else x._base
-        if id(base) not in self._own:
-            self._found[id(base)] = base
-        return x
 
 
 def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:

@@ -47,6 +47,8 @@ def action_loss_per_sample(
     return (error * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
 
 
-def prefix_weights(horizon: int, prefix: int, weight: float, tail: float) -> Float[Tensor, " {horizon}"]:
-    """Weight per action step: `weight` for the first `prefix` steps, `tail` after."""
-    return torch.where(torch.arange(horizon) < prefix, weight, tail)
+def prefix_weights(
+    horizon: int, prefix: int, weight: float, tail: float, device: torch.device | None = None
+) -> Float[Tensor, " {horizon}"]:
+    """Weight per action step: `weight` for the first `prefix` steps, `tail` after. device: None, torch's default."""
+    return torch.where(torch.arange(horizon, device=device) < prefix, weight, tail)

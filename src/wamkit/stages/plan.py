@@ -1,7 +1,7 @@
 """`wamkit train --plan`: what a run will be, before anything is allocated.
 
 The policy is built on torch's meta device (shapes without memory), so the full-size model is counted exactly on a
-laptop; the activations kept for backward are counted by running the losses there.
+laptop; what is kept for backward is counted in stages/kept.py.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wamkit.config import Run
 from wamkit.data.normalize import Normalizer, Stats
-from wamkit.draws import Draws
 from wamkit.nn.frozen import store_frozen_linears
 from wamkit.nn.layers import recompute
 from wamkit.recipes import earlier
+from wamkit.stages.kept import activations
 from wamkit.types import Batch, Policy, Trainable
 
 EMBODIMENT = "plan"
@@ -109,30 +109,8 @@ def memory(run: Run, policy: Trainable) -> Memory:
     recompute(module, run.train.checkpoint_blocks)
     weights = sum(p.nbytes for p in module.parameters())
     trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
-    kept = activations(module, meta_batch(run))
+    kept = activations(module, meta_batch(run), run.train.precision)
     return Memory(weights, trained, 2 * trained, trained if run.train.average_decay > 0 else 0, kept)
-
-
-def activations(policy: nn.Module, batch: Batch) -> int:
-    """Bytes that autograd keeps of one batch's forward pass, views counted once; on the meta device without memory.
-
-    Without autocast, which the meta device does not have: of a run in bf16 an upper bound.
-    """
-    own = {id(p) for p in policy.parameters()}
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []  # an id is unique only while its tensor lives
-
-    def pack(tensor: Tensor) -> Tensor:
-        base = tensor if tensor._base is None else tensor._base
-        if id(base) not in own:
-            alive.append(base)
-            kept[id(base)] = base.numel() * base.element_size()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        policy.train()
-        policy(batch, Draws.of_step(0, 0, torch.device("cpu"), 0, len(batch.ids), len(batch.ids)))
-    return sum(kept.values())
 
 
 def meta_batch(run: Run) -> Batch:

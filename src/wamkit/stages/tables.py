@@ -77,15 +77,12 @@ def plan_tables(run: Run, datasets: Sequence[Path], released: Path, place: Place
 def _memory_table(run: Run, found: Fit) -> Table:
     need = found.need
     parted = f" in {run.train.accumulation} parts" if run.train.accumulation > 1 else ""
-    counted = "counted on the meta device" + (
-        ", without autocast: at most" if run.train.precision == "bf16" else ""
-    )
     kinds = ("weights", "gradients", "optimizer", *(("average",) if need.average else ()))
     return _facts(
         f"memory of a training step, batch {run.train.batch_size}{parted} on one device ({run.train.precision})",
         {name: f"{getattr(need, name) / 2**30:.2f} GiB" for name in kinds}
         | {
-            "activations": f"{need.activations / 2**30:.2f} GiB kept for backward, {counted}",
+            "activations": f"{need.activations / 2**30:.2f} GiB kept for backward, counted",
             "sum": f"{need.total / 2**30:.2f} GiB, and the encoder where no --cache is given",
             f"fits {found.place.name}": found.sentence(),
         },

@@ -284,15 +284,17 @@ class FastWAM(PolicyModule):
         context = self.context(batch.inputs, batch.embodiment)
         if not self.variant.sometimes:
             return self.losses(noised, context, batch)
-        whole = draws.uniform(context.device) < self.config.idm_share
+        whole = [number < self.config.idm_share for number in draws.decisions()]
         always = {group: x for group, x in noised.items() if group not in self.variant.sometimes}
         total = dict.fromkeys(self.loss_weights, torch.zeros((), device=context.device))
-        for groups, chosen in ((noised, whole), (always, ~whole)):
-            rows = chosen.nonzero()[:, 0]
-            if len(rows):
+        for groups, is_whole in ((noised, True), (always, False)):
+            chosen = [row for row, own in enumerate(whole) if own == is_whole]
+            if chosen:
+                rows = torch.tensor(chosen).to(context.device, non_blocking=True)
                 some = {group: x.rows(rows) for group, x in groups.items()}
-                found = self.losses(some, context[rows], batch.rows(rows))
-                total = {name: total[name] + len(rows) / len(context) * loss for name, loss in found.items()}
+                found = self.losses(some, context[rows], batch.rows(chosen))
+                share = len(chosen) / len(whole)
+                total = {name: total[name] + share * loss for name, loss in found.items()}
         return total
 
     def losses(
