@@ -214,12 +214,18 @@ class ActionExpert(nn.Module):
         self, noisy: Float[Tensor, "b k a"], t: Float[Tensor, " b"], context: Context, drop: Drop = keep
     ) -> Float[Tensor, "b k a"]:
         """Velocities of chunks at flow times t."""
+        return self.velocities(noisy[:, None], t[:, None], context, drop)[:, 0]
+
+    def velocities(
+        self, noisy: Float[Tensor, "b r k a"], t: Float[Tensor, "b r"], context: Context, drop: Drop = keep
+    ) -> Float[Tensor, "b r k a"]:
+        """Velocities of r chunks of each sample at flow times t; all of them share the context."""
         dtype = self.null_subgoal.dtype
-        x = self.encoder(noisy.to(dtype), context.robot) * context.valid[..., None]
+        x = self.encoder(noisy.to(dtype), context.robot) * context.valid[:, None, :, None]
         x = self.trunk(x, self.embed_time(t), context.due, context.valid, context.seen, drop)
         return self.decoder(x, context.robot).float()
 
-    def embed_time(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    def embed_time(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
         """Flow times as the trunk takes them."""
         return F.silu(self.time(self.flow_time(t).to(self.null_subgoal.dtype)))
 

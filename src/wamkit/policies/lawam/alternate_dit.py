@@ -49,13 +49,13 @@ class Layer(nn.Module):
         self.up, self.down = nn.Linear(width, ffn), nn.Linear(ffn, width)
 
     def ask(
-        self, x: Float[Tensor, "b k d"], time: Float[Tensor, "b d"], due: Float[Tensor, "b k d"]
-    ) -> Float[Tensor, "b k d"]:
+        self, x: Float[Tensor, "b r k d"], time: Float[Tensor, "b r d"], due: Float[Tensor, "b k d"]
+    ) -> Float[Tensor, "b r k d"]:
         """What attention is asked with. The code of physical time is added here, in every layer, as in the released
         code; the paper adds it to the tokens once.
         """
-        scale, shift = self.modulate(time[:, None])
-        return self.norm(x) * (1 + scale) + shift + due
+        scale, shift = self.modulate(time[:, :, None])
+        return self.norm(x) * (1 + scale) + shift + due[:, None]
 
     def modulate(self, time: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
         """Scale and shift [*b d]."""
@@ -67,11 +67,12 @@ class Layer(nn.Module):
         return Seen(split_heads(self.k(tokens), self.heads), split_heads(self.v(tokens), self.heads), valid)
 
     def forward(
-        self, x: Float[Tensor, "b k d"], asked: Float[Tensor, "b k d"], seen: Seen, drop: Drop
-    ) -> Float[Tensor, "b k d"]:
+        self, x: Float[Tensor, "b r k d"], asked: Float[Tensor, "_ s d"], seen: Seen, drop: Drop
+    ) -> Float[Tensor, "b r k d"]:
+        """asked: of all tokens of x, those together that look at the same."""
         q = split_heads(self.q(asked), self.heads)
         attended = F.scaled_dot_product_attention(q, seen.k, seen.v, attn_mask=seen.valid)
-        x = x + drop(self.out(join_heads(attended)))
+        x = x + drop(self.out(join_heads(attended)).view(x.shape))
         inner = F.gelu(self.up(self.norm(x)), approximate="tanh")
         return x + drop(self.down(drop(inner)))
 
@@ -101,21 +102,22 @@ class AlternateDiT(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b k d"],
-        time: Float[Tensor, "b d"],
+        x: Float[Tensor, "b r k d"],
+        time: Float[Tensor, "b r d"],
         due: Float[Tensor, "b k d"],
         valid: Bool[Tensor, "b k"],
         context: tuple[Seen, ...],
         drop: Drop,
-    ) -> Float[Tensor, "b k d"]:
-        """time: embedded flow time. due: the code of physical time. valid: which action tokens exist."""
-        keys = valid[:, None, None]
+    ) -> Float[Tensor, "b r k d"]:
+        """Of r chunks of each sample, which do not see each other. time: embedded flow time. due: the code of physical
+        time. valid: which action tokens exist."""
+        keys = valid.repeat_interleave(x.shape[1], dim=0)[:, None, None]
         cross, alone = (cast(Iterable[Layer], self.layers[first::2]) for first in (0, 1))
         for looking, own, seen in zip(cross, alone, context, strict=True):
-            x = looking(x, looking.ask(x, time, due), seen, drop)
-            asked = own.ask(x, time, due)
+            x = looking(x, looking.ask(x, time, due).flatten(1, 2), seen, drop)
+            asked = own.ask(x, time, due).flatten(0, 1)
             x = own(x, asked, own.look(asked, keys), drop)
-        scale, shift = self.last_modulate(time[:, None])
+        scale, shift = self.last_modulate(time[:, :, None])
         return self.last(self.last_norm(x) * (1 + scale) + shift)
 
     def last_modulate(self, time: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
+from wamkit.flow import Noised
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.lawam.acting import PASSES, SUBGOALS, Acting, Sight, SubgoalArm
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, ExpertSize, action_loss
@@ -310,14 +311,22 @@ class LaWAM(PolicyModule):
         unit = self.normalizer.to_unit("action", batch.actions, batch.embodiment)
         more = (0, config.expert.action_dim - self.data.action_dim)  # up to the dimensions of the tables
         target, valid = F.pad(unit, more), F.pad(batch.valid, more)
+
+        def drawn() -> Noised:
+            t = TIMES.draw(draws, target.device)
+            return TIMES.noised(target, draws.normal(target), t)
+
         with _in_float32(target.device):
-            context, drop = expert.context(condition), expert.dropout(draws)
-            losses = []
-            for _ in range(config.repeats):
-                t = TIMES.draw(draws, target.device)
-                noised = TIMES.noised(target, draws.normal(target), t)
-                velocity = expert.velocity(noised.x, noised.t, context, drop)
-                losses.append(action_loss(velocity, noised.velocity, valid, condition.robot))
+            chunks = [drawn() for _ in range(config.repeats)]
+            noisy, t = (
+                torch.stack([each.x for each in chunks], 1),
+                torch.stack([each.t for each in chunks], 1),
+            )
+            velocities = expert.velocities(noisy, t, expert.context(condition), expert.dropout(draws))
+            losses = [
+                action_loss(velocity, each.velocity, valid, condition.robot)
+                for velocity, each in zip(velocities.unbind(1), chunks, strict=True)
+            ]
         return torch.stack(losses).mean()
 
 
