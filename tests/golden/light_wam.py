@@ -17,7 +17,7 @@ from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.tree import Tree
 from wamkit.types import DataSpec
 from wamkit.wan.block import Stream
-from wamkit.wan.dit import PRESENT, Adapters, Pass, WanDiT, WanSize
+from wamkit.wan.dit import PRESENT, Adapters, WanDiT, WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
 
 TIMES = flow.Shift(train=5.0, sample=5.0).times("float32")  # of every schedule in the files
@@ -117,7 +117,7 @@ def _action_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tens
     _rotation(golden, "action", stream.rope)
     x = stream.tokens
     for i, (block, adapter) in enumerate(zip(dit.blocks, dit.adapters, strict=True)):
-        x = block(x, block.cross_attn.context(stream.context), stream, FIRST_FRAME_CAUSAL)
+        x = block(x, stream, FIRST_FRAME_CAUSAL)
         golden.check(f"action_branch/block{i}_out", x)
         x = adapter(x)
         if i in policy.config.adapters.layers:
@@ -130,7 +130,7 @@ def _action_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tens
 
 
 def _tokens(dit: WanDiT, stream: Stream) -> Tensor:
-    return dit.run([Pass(stream, FIRST_FRAME_CAUSAL, (), dit.size.layers)])[0].tokens
+    return dit.run(stream, FIRST_FRAME_CAUSAL, range(dit.size.layers)).tokens
 
 
 def _video_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tensor) -> None:

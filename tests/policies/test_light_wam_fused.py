@@ -200,7 +200,7 @@ def run(block: Block, x: Tensor, context: Tensor, modulation: Tensor) -> Tensor:
     rope = LineRotary(SIZE.head_dim)(x.shape[1])
     stream = Stream(x, (1,), {"present": x.shape[1]}, x[:1, :1], modulation[:, None], context, None, rope)
     with torch.no_grad():
-        return block(x, block.cross_attn.context(context), stream, FIRST_FRAME_CAUSAL)
+        return block(x, stream, FIRST_FRAME_CAUSAL)
 
 
 def test_a_folded_adapter_does_the_same() -> None:

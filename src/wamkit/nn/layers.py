@@ -7,27 +7,35 @@ the same numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 State = tuple[Tensor, ...]
-Step = Callable[..., State]  # number of a layer, state -> state
+Step = Callable[..., State]
+"""Number of a layer, state -> state."""
+
+
+def _as_it_is(function: Callable[..., Any], *given: Any) -> Any:
+    return function(*given)
 
 
 class Layers(nn.ModuleList):
-    """group: how many layers are computed again at a time; 0: none, everything is kept."""
+    """group: how many layers are computed again at a time; 0: none, everything is kept.
+    call: how a step calls the function of its layer: as it is, or compiled (train/compiled.py)."""
 
     group = 0
+    call: Callable[..., Any] = staticmethod(_as_it_is)
 
-    def run(self, step: Step, count: int, state: State) -> State:
-        """`step` with the number of each of the first `count` layers."""
+    def run(self, step: Step, numbers: range, state: State) -> State:
+        """`step` with each of these numbers of layers."""
         if not self.group or not torch.is_grad_enabled():
-            return _run(step, range(count), *state)
-        for first in range(0, count, self.group):
-            numbers = range(first, min(first + self.group, count))
-            state = checkpoint(_run, step, numbers, *state, use_reentrant=False, preserve_rng_state=False)
+            return _run(step, numbers, *state)
+        for first in numbers[:: self.group]:
+            own = range(first, min(first + self.group, numbers.stop))
+            state = checkpoint(_run, step, own, *state, use_reentrant=False, preserve_rng_state=False)
         return state
 
 

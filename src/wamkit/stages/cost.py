@@ -18,7 +18,7 @@ from wamkit_client.types import Observation
 
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import bar
-from wamkit.train.loop import TrainConfig, initial_state, optimize
+from wamkit.train.loop import TrainConfig, forward_of, initial_state, optimize
 from wamkit.types import Batch, Trainable
 
 WARM_UP, QUERY_ROUNDS, STEP_ROUNDS = 1, 15, 5
@@ -76,7 +76,7 @@ def in_turns(
 def training(asked: Learning) -> Callable[[], object]:
     """A step of training as the run did it; returns when the device has done it."""
     state, batch = initial_state(asked.network, asked.config), asked.batch
-    forward = torch.compile(state.module) if asked.config.compile else state.module
+    forward = forward_of(state.module, asked.config)
 
     def step() -> None:
         optimize(forward, batch, 0, state, asked.config)

@@ -31,6 +31,7 @@ from wamkit.nn.layers import recompute
 from wamkit.train import checkpoint
 from wamkit.train.beside import Beside, nothing
 from wamkit.train.checkpoint import Progress, State
+from wamkit.train.compiled import compiled, expect_compiler
 from wamkit.train.halves import Learn, at_once, side_by_side
 from wamkit.train.held_out import FILE as HELD_OUT
 from wamkit.train.held_out import NOTHING, HeldOut
@@ -65,7 +66,7 @@ class TrainConfig:
     clip_norm: gradients of a larger total norm are scaled down to it; "none": they are not.
     average_decay: of the exponential moving average that becomes `weights.safetensors`; 0: the last weights.
     precision: "fp32", or "bf16": autocast; weights, optimizer and losses stay float32.
-    compile: torch.compile the policy (worth its minutes on a GPU).
+    compile: torch.compile the layers, each kind once (train/compiled.py; worth its minutes on a GPU).
     checkpoint_blocks: video model blocks that keep only what enters them, so many together, and are computed again
         in the backward pass: less memory, a third more work, the same numbers; 0: none.
     log_every, save_every: steps from one row of the log, or one checkpoint, to the next. keep_last: checkpoints kept.
@@ -186,9 +187,11 @@ def train(
     step and sample ids; checkpoints stay good), a full disk; KeyboardInterrupt after Ctrl-C or SIGTERM, once
     a checkpoint is saved (a second Ctrl-C does not wait).
     """
+    if config.compile:
+        expect_compiler(device)
     cast(nn.Module, policy).to(device)
     state = initial_state(policy, config)
-    forward = torch.compile(state.module) if config.compile else state.module
+    forward = forward_of(state.module, config)
     with only_writer(run_dir, "trains"), _full_disk_explained(run_dir, state):
         begin = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
         first = begin.progress.step
@@ -265,6 +268,11 @@ def initial_state(policy: Trainable, config: TrainConfig) -> State:
     return State(policy, optimizer, MovingAverage(module, config.average_decay))
 
 
+def forward_of(module: nn.Module, config: TrainConfig) -> Callable[[Batch, Draws], dict[str, Tensor]]:
+    """What computes the losses of a step: the policy, or what it is compiled to."""
+    return compiled(module) if config.compile else module
+
+
 def optimize(
     forward: Callable[[Batch, Draws], dict[str, Tensor]],
     batch: Batch,
@@ -282,7 +290,7 @@ def optimize(
     state.optimizer.zero_grad()
 
     def losses(rows: range) -> tuple[Tensor, Tensor]:
-        part = batch.rows(torch.tensor(rows))
+        part = batch.map(lambda x: x[rows.start : rows.stop], batch.ids[rows.start : rows.stop])
         draws = Draws.of_step(config.seed, step, device, rows.start, len(rows), len(batch.ids))
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             found = forward(part, draws)

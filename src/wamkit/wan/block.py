@@ -7,8 +7,9 @@ original Wan names. Spec: Light-WAM 1.4, Fast-WAM 1.2-1.4. It knows nothing abou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import cast
 
 import torch
@@ -82,6 +83,29 @@ class Stream:
     rope: Tensor
 
 
+def beside(one: Stream, other: Stream) -> Stream:
+    """The tokens of two streams, whose groups have different names, in one; both have the context of the first."""
+    runs = [stream.tokens.shape[1] // stream.modulation.shape[1] for stream in (one, other)]
+    rows = [run // gcd(*runs) for run in runs]  # all runs are as long as the shortest that divides both
+    return Stream(
+        tokens=torch.cat([one.tokens, other.tokens], dim=1),
+        grid=(one.tokens.shape[1] + other.tokens.shape[1],),
+        sizes={**one.sizes, **other.sizes},
+        time=_joined_rows([one.time, other.time], rows),
+        modulation=_joined_rows([one.modulation, other.modulation], rows),
+        context=one.context,
+        context_mask=one.context_mask,
+        rope=torch.cat([one.rope, other.rope]),
+    )
+
+
+def _joined_rows(parts: Sequence[Float[Tensor, "_ _ *rest"]], times: Sequence[int]) -> Tensor:
+    """Below each other, every row of a part as often as `times` says."""
+    b = max(map(len, parts))
+    rows = [part.expand(b, *part.shape[1:]) for part in parts]
+    return torch.cat([part.repeat_interleave(n, dim=1) for part, n in zip(rows, times, strict=True)], dim=1)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the full width, in float32, cast back before the weight (Wan)."""
 
@@ -135,12 +159,11 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, size.width) / size.width**0.5)
 
     def forward(
-        self, x: Float[Tensor, "b s d"], context: KV, stream: Stream, visibility: Visibility
+        self, x: Float[Tensor, "b s d"], stream: Stream, visibility: Visibility
     ) -> Float[Tensor, "b s d"]:
-        """context: `self.cross_attn.context` of the stream's, which streams can share."""
         rows = self.rows(stream)
         q, kv = self.project(x, rows, stream)
-        return self.finish(x, attend(q, kv, visibility), rows, context, stream)
+        return self.finish(x, attend(q, kv, visibility), rows, stream)
 
     def rows(self, stream: Stream) -> Rows:
         """(shift, 1 + scale, gate) of self-attention and of the MLP, each [. r d]."""
@@ -167,7 +190,6 @@ class Block(nn.Module):
         x: Float[Tensor, "b s d"],
         attended: Mapping[str, Tensor],
         rows: Rows,
-        context: KV,
         stream: Stream,
     ) -> Float[Tensor, "b s d"]:
         """Everything after self-attention. attended: by group; those of other networks are ignored."""
@@ -178,7 +200,8 @@ class Block(nn.Module):
         cross, affine = self.cross_attn, (self.norm3.weight[None, None], self.norm3.bias[None, None])
         (q,) = applied(normed(self.norm3.eps), (x, *affine), (cross.q,))
         q = split_heads(rms_normed(q, cross.norm_q.eps), cross.heads)
-        seen = F.scaled_dot_product_attention(q, context.k, context.v, attn_mask=stream.context_mask)
+        k, v = cross.context(stream.context)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=stream.context_mask)
         x = x + cross.join(seen)
 
         (hidden,) = applied(normed(self.norm2.eps), (x, scale2, shift2), (self.ffn[0],))

@@ -11,7 +11,6 @@ or losses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -96,18 +95,8 @@ def future(latents: Float[Tensor, "b c f h w"]) -> Frames:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Tokens on their way through the first `blocks` blocks. taps: blocks after which their state is wanted."""
-
-    stream: Stream
-    visibility: Visibility
-    taps: tuple[int, ...]
-    blocks: int
-
-
-@dataclass(frozen=True)
 class Passed:
-    """Tokens [b s d] after a pass; taps: adapted states [b s d] after the requested blocks, in that order."""
+    """Tokens [b s d] after blocks; taps: adapted states [b s d] after the requested ones, in that order."""
 
     tokens: Tensor
     taps: tuple[Tensor, ...]
@@ -180,7 +169,7 @@ class WanDiT(nn.Module):
         groups: what the t frames are, in order. times: flow time in [0, 1] of each group; leading dimension 1 or b.
         """
         stream = self.embed(latents, times, context, groups)
-        (done,) = self.run([Pass(stream, visibility, taps, self.size.layers)])
+        done = self.run(stream, visibility, range(self.size.layers), taps)
         return Output(self.head(done.tokens, stream), done.taps)
 
     def features(
@@ -194,7 +183,7 @@ class WanDiT(nn.Module):
     ) -> tuple[Float[Tensor, "b s d"], ...]:
         """Only the taps of `forward`; blocks after the last tap are not run (exact)."""
         stream = self.embed(latents, times, context, groups)
-        return self.run([Pass(stream, visibility, taps, max(taps) + 1)])[0].taps
+        return self.run(stream, visibility, range(max(taps) + 1), taps).taps
 
     def embed(
         self,
@@ -235,30 +224,28 @@ class WanDiT(nn.Module):
             rope=self.rotary([frames.positions for frames in groups], *grid[1:]),
         )
 
-    def run(self, passes: Sequence[Pass]) -> list[Passed]:
-        """Blocks with their adapters. All passes have the context of the first: its keys and values are made once."""
-        taps: list[dict[int, Tensor]] = [{} for _ in passes]
+    def run(
+        self, stream: Stream, visibility: Visibility, blocks: range, taps: tuple[int, ...] = ()
+    ) -> Passed:
+        """These blocks with their adapters."""
+        layers, tapped = cast(Layers, self.blocks), dict[int, Tensor]()
 
-        def step(i: int, *tokens: Tensor) -> tuple[Tensor, ...]:
-            block = cast(Block, self.blocks[i])
-            context = block.cross_attn.context(passes[0].stream.context)
-            after = list(tokens)
-            for number, one in enumerate(passes):
-                if i < one.blocks:
-                    x = block(tokens[number], context, one.stream, one.visibility)
-                    # A tap is the adapted state, which is also what the next block gets: adapters are trained by both
-                    # losses.
-                    after[number] = self.adapters[i](x)
-                if i in one.taps:
-                    taps[number][i] = after[number]
-            return tuple(after)
+        def step(i: int, x: Tensor) -> tuple[Tensor, ...]:
+            # A tap is the adapted state, which is also what the next block gets: adapters are trained by both losses.
+            x = layers.call(_adapted, layers[i], self.adapters[i], x, stream, visibility)
+            if i in taps:
+                tapped[i] = x
+            return (x,)
 
-        count = max(one.blocks for one in passes)
-        done = cast(Layers, self.blocks).run(step, count, tuple(one.stream.tokens for one in passes))
-        return [
-            Passed(x, tuple(states[i] for i in one.taps))
-            for x, states, one in zip(done, taps, passes, strict=True)
-        ]
+        (x,) = layers.run(step, blocks, (stream.tokens,))
+        return Passed(x, tuple(tapped[i] for i in taps))
+
+
+def _adapted(
+    block: Block, adapter: nn.Module, x: Float[Tensor, "b s d"], stream: Stream, visibility: Visibility
+) -> Float[Tensor, "b s d"]:
+    found: Tensor = adapter(block(x, stream, visibility))
+    return found
 
 
 def _per_frame(x: Float[Tensor, "_ g *rest"], groups: tuple[Frames, ...]) -> Float[Tensor, "_ t *rest"]:

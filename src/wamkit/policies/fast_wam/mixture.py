@@ -7,7 +7,7 @@ change (the present frame, an imagined future) are computed once, by `prefill`, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -29,24 +29,36 @@ def run_together(
 ) -> tuple[Tensor, ...]:
     """Final tokens [b s d] of every network. parts: blocks and stream of each. cache: groups outside the streams."""
     streams = [stream for _, stream in parts]
+    first = cast(Layers, parts[0][0])
 
     def step(number: int, *tokens: Tensor) -> tuple[Tensor, ...]:
         layer = [cast(Block, blocks[number]) for blocks, _ in parts]
-        rows = [block.rows(stream) for block, stream in zip(layer, streams, strict=True)]
-        q: dict[str, Tensor] = {}
-        kv = dict(cache[number])
-        # Everyone projects before anyone attends: a network's queries need the others' keys of the same layer.
-        for block, x, row, stream in zip(layer, tokens, rows, streams, strict=True):
-            own_q, own_kv = block.project(x, row, stream)
-            q, kv = q | own_q, kv | own_kv
-        attended = attend(q, kv, visibility)
-        return tuple(
-            block.finish(x, attended, row, block.cross_attn.context(stream.context), stream)
-            for block, x, row, stream in zip(layer, tokens, rows, streams, strict=True)
-        )
+        found: tuple[Tensor, ...] = first.call(_layer, layer, tokens, streams, visibility, cache[number])
+        return found
 
-    first = cast(Layers, parts[0][0])
-    return first.run(step, len(first), tuple(stream.tokens for stream in streams))
+    return first.run(step, range(len(first)), tuple(stream.tokens for stream in streams))
+
+
+def _layer(
+    layer: Sequence[Block],
+    tokens: Sequence[Tensor],
+    streams: Sequence[Stream],
+    visibility: Visibility,
+    before: Mapping[str, KV],
+) -> tuple[Tensor, ...]:
+    """The block of every network."""
+    rows = [block.rows(stream) for block, stream in zip(layer, streams, strict=True)]
+    q: dict[str, Tensor] = {}
+    kv = dict(before)
+    # Everyone projects before anyone attends: a network's queries need the others' keys of the same layer.
+    for block, x, row, stream in zip(layer, tokens, rows, streams, strict=True):
+        own_q, own_kv = block.project(x, row, stream)
+        q, kv = q | own_q, kv | own_kv
+    attended = attend(q, kv, visibility)
+    return tuple(
+        block.finish(x, attended, row, stream)
+        for block, x, row, stream in zip(layer, tokens, rows, streams, strict=True)
+    )
 
 
 def prefill(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, cache: KVCache) -> KVCache:
@@ -57,8 +69,7 @@ def prefill(blocks: nn.ModuleList, stream: Stream, visibility: Visibility, cache
         q, kv = block.project(x, rows, stream)
         layers.append(before | kv)
         if number < len(blocks):
-            context = block.cross_attn.context(stream.context)
-            x = block.finish(x, attend(q, layers[-1], visibility), rows, context, stream)
+            x = block.finish(x, attend(q, layers[-1], visibility), rows, stream)
     return tuple(layers)
 
 

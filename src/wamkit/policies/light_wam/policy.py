@@ -8,7 +8,7 @@ are this class with other configs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -28,6 +28,7 @@ from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weigh
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
 from wamkit.policies.light_wam.folded_expert import FoldedExpert
 from wamkit.policies.light_wam.fused import NEEDS, FusedActor, States, answer, fused_look
+from wamkit.policies.light_wam.objectives import OBJECTIVES
 from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
 from wamkit.policies.wan_encoder import (
     WanEncoder,
@@ -41,7 +42,7 @@ from wamkit.policies.wan_encoder import (
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.checkpoint import load_wan
-from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, Pass, WanDiT, WanSize, future
+from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
 from wamkit.wan.encoders import (
     CodecConfig,
     TextConfig,
@@ -348,9 +349,9 @@ class LightWAM(PolicyModule):
     def action_loss(self, taps: tuple[Float[Tensor, "b s d"], ...], batch: Batch) -> Float[Tensor, ""]:
         """Weighted masked squared error of the chunk in unit range."""
         target = self.normalizer.to_unit("action", batch.actions, batch.embodiment)
-        predicted = self.expert(taps, self.data.horizon)
-        steps = self.config.step_weights
-        weights = prefix_weights(self.data.horizon, steps.prefix, steps.weight, steps.tail).to(target.device)
+        horizon, steps = self.data.horizon, self.config.step_weights
+        predicted = self.expert(taps, horizon)
+        weights = prefix_weights(horizon, steps.prefix, steps.weight, steps.tail, target.device)
         return action_loss_per_sample(predicted, target, batch.valid, weights).mean()
 
     # for reports
@@ -396,52 +397,3 @@ PARTS: PartTable = (
     ("action expert", lambda name: name.startswith("expert.")),
     ("proprio encoder", lambda name: name.startswith("proprio_encoder.")),
 )
-
-Objective = Callable[[LightWAM, Batch, Draws], dict[str, Tensor]]
-
-
-def cotrain(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-    """The published objective: one look at the present for the actions, one at the noised pooled clip."""
-    dit, present = policy.dit, batch.inputs["present"]
-    context = policy.context(batch.inputs, batch.embodiment)
-    clip = policy.draw_noise(batch.inputs, draws)
-    future = dit.embed(clip.latents, clip.times, context, clip.groups)
-    now = dit.stream(present, torch.zeros(1, 1, device=present.device), future.context, (PRESENT,))
-    taps = policy.config.adapters.layers
-    imagined, seen = dit.run(
-        [
-            Pass(future, FIRST_FRAME_CAUSAL, (), dit.size.layers),
-            Pass(now, FIRST_FRAME_CAUSAL, taps, max(taps) + 1),
-        ]
-    )
-    velocity = dit.head(imagined.tokens, future)[:, :, 1:]
-    return {
-        "video": policy.video_loss(velocity, clip, batch),
-        "action": policy.action_loss(seen.taps, batch),
-    }
-
-
-def cotrain_one_pass(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-    """`cotrain` without pooling: the clip's first-frame tokens are the action pass, token for token (spec 6.4)."""
-    context = policy.context(batch.inputs, batch.embodiment)
-    clip = policy.draw_noise(batch.inputs, draws)
-    taps = policy.config.adapters.layers
-    out = policy.dit(clip.latents, clip.times, context, clip.groups, FIRST_FRAME_CAUSAL, taps)
-    tokens = out.taps[0].shape[1] // clip.latents.shape[2]
-    return {
-        "video": policy.video_loss(out.velocity[:, :, 1:], clip, batch),
-        "action": policy.action_loss(tuple(tap[:, :tokens] for tap in out.taps), batch),
-    }
-
-
-def action_only(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-    """No video co-training: the controlled comparison's other arm."""
-    taps = policy.look(batch.inputs["present"], policy.context(batch.inputs, batch.embodiment))
-    return {"action": policy.action_loss(taps, batch)}
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "cotrain": cotrain,
-    "cotrain_one_pass": cotrain_one_pass,
-    "action_only": action_only,
-}
