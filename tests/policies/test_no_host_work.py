@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.fast_wam_sampler import Networks, libero
-from benchmarks.lawam_expert import PROTOCOLS, asked, expert_on, without_padding
 from tests.policies import tiny_fast_wam
+from tests.policies.full_width import Networks, asked, expert_on, libero, without_padding
 from tests.policies.tiny_policy import tiny_config, tiny_policy
 from wamkit.nn.lora import merge_lora
 from wamkit.policies.fast_wam.fused import FusedSampler
@@ -28,7 +27,7 @@ from wamkit.policies.light_wam.policy import LoRATuning
 from wamkit.types import Query
 from wamkit.wan.vae import VAESize, WanVAE
 
-META, LIBERO = torch.device("meta"), PROTOCOLS["LIBERO"]
+META = torch.device("meta")
 
 
 class OnTheDevice(TorchDispatchMode):
@@ -97,9 +96,9 @@ def test_fused_fast_wam(name: str) -> None:
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_lawams_expert(guidance: float) -> None:
-    expert, protocol = expert_on(META, torch.float32, ExpertSize(width=16, heads=2, ffn=16, layers=4)), LIBERO
-    noise, condition = asked(expert, protocol, batch=2)
-    short, fast = without_padding(condition, protocol), FusedExpert(expert, 3, guidance)
+    expert = expert_on(META, torch.float32, ExpertSize(width=16, heads=2, ffn=16, layers=4))
+    noise, condition = asked(expert)
+    short, fast = without_padding(condition), FusedExpert(expert, 3, guidance)
     with OnTheDevice() as found:
         assert fast.sample(noise, short).is_meta
         expert.context(condition)
