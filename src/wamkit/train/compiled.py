@@ -18,7 +18,8 @@ REMEDY = "or train without --train.compile True"
 
 
 def compiled(module: nn.Module) -> Callable[..., Any]:
-    """What to call in place of `module`, whose layers are changed in place."""
+    """What to call in place of `module`, whose layers are changed in place. BadInput where there is no compiler."""
+    expect_compiler(next(module.parameters()).device)
     layers = [part for part in module.modules() if isinstance(part, Layers)]
     call = Compiled()
     for part in layers:

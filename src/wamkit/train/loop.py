@@ -31,7 +31,7 @@ from wamkit.nn.layers import recompute
 from wamkit.train import checkpoint
 from wamkit.train.beside import Beside, nothing
 from wamkit.train.checkpoint import Progress, State
-from wamkit.train.compiled import compiled, expect_compiler
+from wamkit.train.compiled import compiled
 from wamkit.train.halves import Learn, at_once, side_by_side
 from wamkit.train.held_out import FILE as HELD_OUT
 from wamkit.train.held_out import NOTHING, HeldOut
@@ -187,8 +187,6 @@ def train(
     step and sample ids; checkpoints stay good), a full disk; KeyboardInterrupt after Ctrl-C or SIGTERM, once
     a checkpoint is saved (a second Ctrl-C does not wait).
     """
-    if config.compile:
-        expect_compiler(device)
     cast(nn.Module, policy).to(device)
     state = initial_state(policy, config)
     forward = forward_of(state.module, config)
