@@ -46,11 +46,9 @@ def messages() -> list[bytes]:
 def damaged(whole: bytes, rng: random.Random) -> bytes:
     """Bytes altered, taken away or repeated, a length that is not true, or nothing but noise."""
     data = bytearray(whole)
-    for _ in range(rng.randrange(1, 8)):
+    for _ in range(rng.randrange(1, 4)):
         at = rng.randrange(len(data) or 1)
-        match rng.randrange(7):
-            case 0:
-                data[at : at + 1] = rng.randbytes(1)
+        match rng.randrange(12):
             case 1:
                 del data[at : at + rng.randrange(20)]
             case 2:
@@ -67,6 +65,8 @@ def damaged(whole: bytes, rng: random.Random) -> bytes:
                 del data[at:]
             case 6:
                 data[at:at] = rng.randbytes(rng.randrange(30))
+            case _:
+                data[at : at + 1] = rng.randbytes(1)
     return bytes(data)
 
 

@@ -11,9 +11,8 @@ True, b"data", b"dtype"}; msgpack-numpy's of both is {b"nd": whether an array, b
 from __future__ import annotations
 
 import math
-import re
 from struct import Struct, error
-from typing import Any, Callable, Dict, Mapping, Tuple, Union
+from typing import Any, Callable, Dict, Tuple, Union
 
 import msgpack
 import numpy as np
@@ -29,7 +28,12 @@ SCALARS = {
     "u": (int,),
     "f": (float, int),
 }  # what a scalar's number may be, by kind
-PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
+# By every way to write it, also without a byte order.
+_DTYPES = {
+    order + name: np.dtype(order + name)
+    for order in ("", "<", ">", "|", "=")
+    for name in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+}
 
 Array = Union[np.ndarray, np.generic]
 
@@ -55,7 +59,7 @@ def pack(value: Any, form: Callable[[Array], Dict[bytes, Any]] = openpi) -> byte
     """A tree of plain values and arrays as bytes; TypeError for anything else. form: of the arrays."""
 
     def to_wire(value: Any) -> Dict[bytes, Any]:
-        if isinstance(value, (np.ndarray, np.generic)) and PLAIN_DTYPE.fullmatch(value.dtype.str):
+        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.str in _DTYPES:
             return form(value)
         raise TypeError(f"{type(value).__name__} cannot be sent; expected plain values and arrays of numbers")
 
@@ -103,18 +107,13 @@ class _Reader:
     def refuse(self, first: int, depth: int) -> Any:
         raise Malformed(f"not a msgpack message of plain values: a value begins with the byte {first:#x}")
 
-    def view(self, length: int, depth: int) -> memoryview:
-        end = self.at + length
-        if end > len(self._message):
-            raise IndexError
-        found, self.at = self._memory[self.at : end], end
-        return found
-
     def binary(self, length: int, depth: int) -> bytes:
-        return bytes(self.view(length, depth))
+        start = self._skip(length)
+        return self._message[start : self.at]
 
     def text(self, length: int, depth: int) -> str:
-        return str(self.view(length, depth), "utf-8")
+        start = self._skip(length)
+        return self._message[start : self.at].decode()
 
     def list(self, length: int, depth: int) -> Any:
         self._count(length, depth)
@@ -123,17 +122,15 @@ class _Reader:
     def map(self, length: int, depth: int) -> Any:
         self._count(2 * length, depth)
         fields: Dict[Union[str, bytes], Any] = {}
+        in_truth = _plain
         for _ in range(length):
             key = self.value(depth - 1)
-            if type(key) is not str and type(key) is not bytes:
+            if type(key) is bytes:
+                in_truth = _ARRAYS.get(key, in_truth)
+            elif type(key) is not str:
                 raise Malformed(f"a key of a map is a {type(key).__name__}, expected text")
             fields[key] = self._data(depth - 1) if key == b"data" else self.value(depth - 1)
-        for name, read in _ARRAYS.items():
-            if name in fields:
-                return read(fields)
-        if type(fields.get(b"data")) is memoryview:  # of no array
-            fields[b"data"] = bytes(fields[b"data"])
-        return fields
+        return in_truth(fields)
 
     def _data(self, depth: int) -> Any:
         """The next value, which may be an array's data: bytes are a view."""
@@ -141,7 +138,15 @@ class _Reader:
         if read is not _Reader.binary:
             return self.value(depth)
         self.at += 1
-        return self.view(self._number(size), depth)
+        start = self._skip(self._number(size))
+        return self._memory[start : self.at]
+
+    def _skip(self, length: int) -> int:
+        """Where the next `length` bytes begin; `at` is where they end."""
+        start, self.at = self.at, self.at + length
+        if self.at > len(self._message):
+            raise IndexError
+        return start
 
     def _number(self, form: Struct) -> Any:
         (number,) = form.unpack_from(self._message, self.at)
@@ -174,11 +179,17 @@ _FIRST_BYTES: Dict[int, Tuple[Callable[..., Any], Any]] = {
 }
 
 
-def _openpi_array(fields: Mapping[Any, Any]) -> np.ndarray:
+def _plain(fields: Dict[Any, Any]) -> Any:
+    if type(fields.get(b"data")) is memoryview:
+        fields[b"data"] = bytes(fields[b"data"])
+    return fields
+
+
+def _openpi_array(fields: Dict[Any, Any]) -> np.ndarray:
     return _view(fields, b"dtype", fields.get(b"shape"))
 
 
-def _openpi_scalar(fields: Mapping[Any, Any]) -> Any:
+def _openpi_scalar(fields: Dict[Any, Any]) -> Any:
     kind, number = _dtype(fields, b"dtype"), fields.get(b"data")
     if type(number) not in SCALARS[kind.kind]:
         raise Malformed(f"a scalar of type {kind} holds a {type(number).__name__}")
@@ -192,26 +203,26 @@ def _openpi_scalar(fields: Mapping[Any, Any]) -> Any:
     return scalar
 
 
-def _msgpack_numpy(fields: Mapping[Any, Any]) -> Any:
+def _msgpack_numpy(fields: Dict[Any, Any]) -> Any:
     return _view(fields, b"type", fields.get(b"shape")) if fields[b"nd"] else _view(fields, b"type", [])[()]
 
 
-def _refuse_complex(fields: Mapping[Any, Any]) -> Any:
+def _refuse_complex(fields: Dict[Any, Any]) -> Any:
     raise Malformed("complex numbers are not part of this protocol")
 
 
-def _dtype(fields: Mapping[Any, Any], key: bytes) -> np.dtype:
+def _dtype(fields: Dict[Any, Any], key: bytes) -> np.dtype:
     name = fields.get(key)
-    if type(name) is not str or not PLAIN_DTYPE.fullmatch(name):
+    if type(name) is not str or name not in _DTYPES:
         raise Malformed(f"an array is malformed: type {name!r:.100}, expected numbers or truth values")
-    return np.dtype(name)
+    return _DTYPES[name]
 
 
-def _view(fields: Mapping[Any, Any], key: bytes, shape: Any) -> np.ndarray:
+def _view(fields: Dict[Any, Any], key: bytes, shape: Any) -> np.ndarray:
     dtype, data = _dtype(fields, key), fields.get(b"data")
     if type(data) is not memoryview:
         raise Malformed(f"an array is malformed: its data are a {type(data).__name__}, expected bytes")
-    if type(shape) is not list or any(type(size) is not int or size < 0 for size in shape):
+    if type(shape) is not list or not {*map(type, shape)} <= {int} or min(shape, default=0) < 0:
         raise Malformed(f"an array is malformed: shape {shape!r:.100}, expected a list of integers from 0")
     if len(shape) > MOST_DIMENSIONS:
         raise Malformed(f"an array is malformed: {len(shape)} dimensions, expected at most {MOST_DIMENSIONS}")
@@ -228,7 +239,7 @@ def _view(fields: Mapping[Any, Any], key: bytes, shape: Any) -> np.ndarray:
 
 
 # By the key that gives it away, what a map is in truth.
-_ARRAYS: Dict[bytes, Callable[[Mapping[Any, Any]], Any]] = {
+_ARRAYS: Dict[bytes, Callable[[Dict[Any, Any]], Any]] = {
     b"__ndarray__": _openpi_array,
     b"__npgeneric__": _openpi_scalar,
     b"nd": _msgpack_numpy,
