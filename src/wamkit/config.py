@@ -35,7 +35,7 @@ from wamkit.policies.base import PolicyConfig
 from wamkit.registry import policy_type
 from wamkit.train.checkpoint import read_weights
 from wamkit.train.loop import FREE_TO_CHANGE, TrainConfig
-from wamkit.types import WHOLE, DataSpec, Encoder, Policy, Trainable
+from wamkit.types import DataSpec, Encoder, Policy, Trainable
 
 if TYPE_CHECKING:
     AnyPolicyConfig = PolicyConfig
@@ -135,6 +135,11 @@ class Run:
             _check_sources(self.sources, self.data)
             for source in self.sources:
                 _check_source(source, self.policy, self.data)
+
+    @property
+    def robots(self) -> dict[str, DataSpec]:
+        """By name, the robots of a mixture; all others are as `data` says."""
+        return {source.robot: source.data for source in self.sources if source.robot}
 
 
 def _check_sources(sources: Sequence[Source], data: DataSpec) -> None:
@@ -354,12 +359,11 @@ def load_engine(directory: Path, device: torch.device) -> Engine[Policy]:
     return load_engine_as(load_run(directory), directory, device)
 
 
-def load_engine_as(run: Run, directory: Path, device: torch.device, steps: int = WHOLE) -> Engine[Policy]:
+def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[Policy]:
     """The weights of a run directory, acting as `run` says; see `inference_overrides` for what that may change.
 
-    steps: of a chunk, that will be executed. Nothing is drawn, and no weight is held in another precision than it acts
-    in: the policy is built on the meta device and takes the tensors of the files as they are, memory-mapped, or each
-    cast and moved by itself.
+    Nothing is drawn, and no weight is held in another precision than it acts in: the policy is built on the meta device
+    and takes the tensors of the files as they are, memory-mapped, or each cast and moved by itself.
     """
     normalizer = load_normalizer(directory)
     with torch.device("meta"):
@@ -372,8 +376,7 @@ def load_engine_as(run: Run, directory: Path, device: torch.device, steps: int =
         parameter.data = parameter.data.to(device, precision)
     encoder = run.policy.encoder(run.data, run.eval.preprocessing)
     module.to(device).eval()
-    robots = {source.robot: source.data for source in run.sources if source.robot}
-    return Engine(encoder.to(device), acting(policy, run), device, run.eval.engine, robots, steps)
+    return Engine(encoder.to(device), acting(policy, run), device, run.eval.engine, run.robots)
 
 
 def acting(policy: Trainable, run: Run) -> Policy:

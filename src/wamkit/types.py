@@ -9,7 +9,6 @@ A mask is True where attention is allowed; `is_pad` is True where data is invent
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,7 +18,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
-from wamkit_client.types import BadInput
+from wamkit_client.types import WHOLE, BadInput
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, DECAY, POSITIVE, Bound, check
 from wamkit.draws import Draws
@@ -217,10 +216,6 @@ class Batch:
         """Some samples of the batch."""
         index = torch.tensor(numbers).to(self.hz.device, non_blocking=True)
         return self.map(lambda x: x[index], tuple(self.ids[i] for i in numbers))
-
-
-WHOLE = sys.maxsize
-"""As many steps as a chunk has."""
 
 
 @dataclass(frozen=True)

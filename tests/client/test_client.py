@@ -113,7 +113,10 @@ def test_a_served_policy_is_that_policy() -> None:
         assert rollout(policy, env, 0, config) == rollout(Reacher(), env, 0, config)
     assert len(scripted.asked) == 1, "one connection"
     sent = scripted.asked[0][0]["observations"][0]
-    assert sent["seed"] == 7 and sent["prompt"] == "reach"
+    assert (
+        sent["seed"] == 7 and "steps" not in sent and scripted.asked[0][-1]["observations"][0]["steps"] == 3
+    )
+    assert sent["prompt"] == "reach"
 
 
 def test_every_question_has_a_name_of_its_own() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from wamkit_client.types import BadInput, Observation
+from wamkit_client.types import WHOLE, BadInput, Observation
 
 from tests.policies import tiny_fast_wam, tiny_lawam, tiny_policy
 from wamkit.infer.engine import Engine
@@ -36,24 +36,28 @@ POLICIES: dict[str, Callable[[], Any]] = {
 PRESETS: tuple[PresetName, ...] = ("plain", "exact", "small")
 
 
-def engine_of(name: str, preset: PresetName, **changes: Any) -> Engine[Any]:
+def engine_of(name: str, preset: PresetName) -> Engine[Any]:
     """In float32, whatever the preset's own precision is, so that rounding is small."""
     policy = POLICIES[name]()
-    return Engine(tiny_policy.encoder_of(policy), policy.eval(), CPU, preset, **changes)
+    return Engine(tiny_policy.encoder_of(policy), policy.eval(), CPU, preset)
 
 
-def observed(seed: int, proprio: int = 3, size: tuple[int, int] = (32, 32)) -> Observation:
+def observed(
+    seed: int, proprio: int = 3, size: tuple[int, int] = (32, 32), steps: int = WHOLE
+) -> Observation:
     """Something else for every seed."""
     rng = np.random.default_rng(seed)
     images = {view: rng.integers(0, 256, (*size, 3), dtype=np.uint8) for view in ("front", "wrist")}
     state = rng.normal(size=proprio).astype(np.float32)
-    return Observation(images, state, f"do thing {seed}", "robot", noise_seed=seed)
+    return Observation(images, state, f"do thing {seed}", "robot", noise_seed=seed, steps=steps)
 
 
-def answers(engine: Engine[Any], seeds: Sequence[int], size: tuple[int, int] = (32, 32)) -> np.ndarray:
+def answers(
+    engine: Engine[Any], seeds: Sequence[int], size: tuple[int, int] = (32, 32), steps: int = WHOLE
+) -> np.ndarray:
     """[b k a]: one call about all of them."""
     proprio = engine.policy.data.proprio_dim
-    chunks = engine.act([observed(seed, proprio, size) for seed in seeds])
+    chunks = engine.act([observed(seed, proprio, size, steps) for seed in seeds])
     return np.stack([chunk.actions for chunk in chunks])
 
 
@@ -142,8 +146,9 @@ def test_what_acting_does_not_use_may_go(name: str, preset: PresetName) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_steps_that_are_executed_are_those_of_the_whole_chunk(name: str, preset: PresetName) -> None:
-    whole, few = answers(engine_of(name, preset), [1, 2]), answers(engine_of(name, preset, steps=2), [1, 2])
-    assert 2 <= few.shape[1] <= whole.shape[1] == engine_of(name, preset).policy.data.horizon
+    engine = engine_of(name, preset)
+    whole, few = answers(engine, [1, 2]), answers(engine, [1, 2], steps=2)
+    assert 2 <= few.shape[1] <= whole.shape[1] == engine.policy.data.horizon
     same(few[:, :2], whole[:, :2])
 
 

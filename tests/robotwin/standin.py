@@ -16,10 +16,11 @@ from wamkit_client.envs.robotwin.conventions import Layout
 
 from tests.policies.tiny_lawam import CONFIG as LAWAM
 from tests.policies.tiny_policy import shaken, tiny_config
-from wamkit.config import Run, build_policy, save_normalizer, save_run
+from wamkit.config import PROVENANCE_FILE, Run, build_policy, save_normalizer, save_run
 from wamkit.data.actions import ActionSpace
 from wamkit.data.normalize import Stats
 from wamkit.eval.evaluate import EvalConfig
+from wamkit.io.provenance import record
 from wamkit.policies.light_wam.policy import StepWeights
 from wamkit.recipes import recipe
 from wamkit.recipes import robotwin as recipes
@@ -97,4 +98,5 @@ def run_directory(folder: Path, run: Run, *robots: str) -> Path:
     save_run(run, folder)
     save_normalizer(policy.normalizer, folder)
     checkpoint.write_weights(folder, initial_state(policy, run.train))
+    (folder / PROVENANCE_FILE).write_text(json.dumps(record("cpu", {}, {"episodes": 1, "steps": 50}, [])))
     return folder

@@ -16,6 +16,10 @@ from wamkit.commands.simulators import LiberoAssets, SimulatorPython, Tasks, use
 from wamkit.io.progress import console, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wamkit_client.suites import Suite
+
     from wamkit.config import Run
 
 
@@ -29,9 +33,10 @@ class Eval:
               wamkit eval demo/run --like demo/run/eval/metaworld3/results.json
               wamkit eval fast_demo/run --policy.sample-steps 5 --out fast_demo/five_steps
               wamkit eval runs/arm --env my_env.py:make --episodes 50
+              wamkit eval --server ws://robot-pc:8000 --suite metaworld3 --out results/served
     """
 
-    run: Positional[Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]]
+    run: Positional[Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]] = Path()
     suite: str = ""
     """The suite to measure on; by default the one of the run."""
     env: str = ""
@@ -51,19 +56,30 @@ class Eval:
     simulator_python: SimulatorPython = Path()
     robotwin: Path = Path()
     """A checkout of RoboTwin, for its suites."""
+    server: str = ""
+    """In place of RUN the URL of a server that has the policy, as `wamkit serve` prints it."""
+    served: str = ""
+    """The policy's name, where the server has several."""
 
     def __call__(self, overrides: Overrides) -> int:
         use_device(self.device)
         use_simulator(self.simulator_python, self.libero_assets)
         from wamkit.config import load_run
-        from wamkit.stages.evaluation import results_folder
+        from wamkit.stages.evaluation import measured, results_folder
         from wamkit.stages.tables import results_table
 
         if self.precision:
             overrides = overrides | {"eval.precision": self.precision}
+        if self.server:
+            return self._remotely(overrides)
+        if self.run == Path():
+            raise BadInput(
+                "RUN is missing: give a run directory, or --server with the URL of what serves one"
+            )
         run = changed(load_run(self.run), overrides)
         if self.like != Path():
-            return self._repeat(run)
+            again = self._again() if self.out == Path() else self.out
+            return self._repeat(run, again, lambda asked, suite: measured(self.run, asked, suite, again))
         name = self._measured_on(run)
         out = results_folder(self.run, name) if self.out == Path() else self.out
         if not (
@@ -71,6 +87,30 @@ class Eval:
         ).exists():  # a finished evaluation is only read, also on a read-only disk
             output_folder(out)
         console.print(results_table(self._results(run, name, out)))
+        return 0
+
+    def _remotely(self, overrides: Overrides) -> int:
+        """As the policy of a server, which is asked about nothing but chunks and what results say of it."""
+        from wamkit_client.client import RemotePolicy
+
+        from wamkit.stages.evaluation import chosen
+        from wamkit.stages.served import Told, measured
+        from wamkit.stages.tables import results_table
+
+        if self.run != Path() or self.robotwin != Path():
+            raise BadInput("--server: the policy is the server's; omit RUN and --robotwin")
+        if self.out == Path():
+            raise BadInput("--server: --out is missing, the folder for the results")
+        with RemotePolicy(self.server, self.served) as remote:
+            told = Told.by(remote)
+            run = changed(told.run, overrides)
+            if self.like != Path():
+                return self._repeat(
+                    run, self.out, lambda asked, suite: measured(remote, told, asked, suite, self.out)
+                )
+            suite = chosen(run, self._measured_on(run), self.episodes, self.tasks)
+            output_folder(self.out)
+            console.print(results_table(measured(remote, told, run, suite, self.out)))
         return 0
 
     def _measured_on(self, run: Run) -> str:
@@ -91,15 +131,14 @@ class Eval:
             )
         return name
 
-    def _repeat(self, run: Run) -> int:
+    def _repeat(self, run: Run, out: Path, measure: Callable[[Run, Suite], dict[str, Any]]) -> int:
         from wamkit.stages.evaluation import repeat
         from wamkit.stages.tables import results_table
 
         if self.suite or self.env or self.tasks or self.episodes:
             raise BadInput("--like repeats suite, tasks and episodes of a result; omit the other flags")
-        out = self._again() if self.out == Path() else self.out
         output_folder(out)
-        results, changes = repeat(self.run, run, self.like, out)
+        results, changes = repeat(run, self.like, measure)
         console.print(results_table(results))
         say("\n".join(changes) or "every episode ended as before")
         return 0

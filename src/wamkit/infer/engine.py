@@ -23,7 +23,7 @@ from wamkit.infer.quantise import expect_eight_bits, quantised
 from wamkit.infer.sealing import seal, weightless
 from wamkit.infer.threads import fastest, threads
 from wamkit.spans import Span
-from wamkit.types import WHOLE, ActingEncoder, Actor, Clip, DataSpec, Encoder, Policy, Query, encode
+from wamkit.types import ActingEncoder, Actor, Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
 
@@ -34,7 +34,6 @@ class Engine(ClientPolicy, Generic[P]):
 
     preset: of infer/presets.py; weights have its precision already. robots: by name, those that differ
     from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
-    steps: how many actions of a chunk will be executed; chunks may be that short.
     threads: of the processor, that answer; as many as are fastest for the policy's size (infer/threads.py).
     """
 
@@ -45,9 +44,8 @@ class Engine(ClientPolicy, Generic[P]):
         device: torch.device,
         preset: PresetName = "exact",
         robots: Mapping[str, DataSpec] = MappingProxyType({}),
-        steps: int = WHOLE,
     ) -> None:
-        self.policy, self.device, self.robots, self.steps = policy, device, robots, steps
+        self.policy, self.device, self.robots = policy, device, robots
         way = PRESETS[preset]
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
@@ -67,10 +65,10 @@ class Engine(ClientPolicy, Generic[P]):
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them.
 
-        Observations of different robots, with different delays or prefixes of different lengths are asked about one by
-        one.
+        Observations of different robots, with different delays or steps, or prefixes of different lengths, are asked
+        about one by one.
         """
-        if len({(o.embodiment, o.delay, len(o.prefix)) for o in observations}) > 1:
+        if len({(o.embodiment, o.delay, o.steps, len(o.prefix)) for o in observations}) > 1:
             return [self.act([observation])[0] for observation in observations]
         with threads(self.threads):
             return self._act(observations)
@@ -90,7 +88,8 @@ class Engine(ClientPolicy, Generic[P]):
         query = self._query(self._acting_encoder, clip, generators)
         prefix = _stack([o.prefix.reshape(-1, robot.action_dim) for o in observations]).float()  # b d a
         prefix = F.pad(prefix, (0, self.policy.data.action_dim - robot.action_dim))
-        query = replace(query, prefix=prefix.to(self.device), delay=observations[0].delay, steps=self.steps)
+        delay, steps = observations[0].delay, observations[0].steps
+        query = replace(query, prefix=prefix.to(self.device), delay=delay, steps=steps)
         actions = self._answer(query)[:, : robot.horizon, : robot.action_dim]
         with Span("copy"):
             chunks = actions[: len(asked)].float().cpu().numpy()

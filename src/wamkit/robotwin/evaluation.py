@@ -72,7 +72,7 @@ def _served(run_dir: Path, asked: Run) -> Served:
             "be sync and eval.delay_steps 0, and eval.robot omitted"
         )
     _embodiment(run_dir)
-    return load_served("robotwin", run_dir, asked, asked.eval.needed)
+    return load_served("robotwin", run_dir, asked)
 
 
 def _embodiment(run_dir: Path) -> str:

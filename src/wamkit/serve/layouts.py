@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from wamkit_client.envs.robotwin.conventions import ARMS, CAMERAS, CONTROLS, GRIPPER_KEY
-from wamkit_client.types import BadInput, Observation
+from wamkit_client.types import WHOLE, BadInput, Observation
 
 from wamkit.serve.limits import Limits
 from wamkit.serve.served import Robot
@@ -105,6 +105,7 @@ def observe(
         noise_seed=_integer(came, "seed", seed),
         prefix=_prefix(came, robot),
         delay=_integer(came, "inference_delay", 0),
+        steps=_integer(came, "steps", WHOLE, least=1),
     )
 
 
@@ -206,12 +207,12 @@ def _instruction(layout: Layout, came: Mapping[str, Any], limits: Limits) -> str
     return text
 
 
-def _integer(came: Mapping[str, Any], key: str, otherwise: int) -> int:
+def _integer(came: Mapping[str, Any], key: str, otherwise: int, least: int = 0) -> int:
     value = came.get(key, otherwise)
     if isinstance(value, np.integer):
         value = int(value)
-    if type(value) is not int or not 0 <= value <= LARGEST_SEED:
-        raise BadInput(f"{key!r}: expected an integer from 0 to 2^63 - 1, got {value!r:.100}")
+    if type(value) is not int or not least <= value <= LARGEST_SEED:
+        raise BadInput(f"{key!r}: expected an integer from {least} to 2^63 - 1, got {value!r:.100}")
     return value
 
 

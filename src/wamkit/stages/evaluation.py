@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,53 +47,63 @@ def evaluate(
     asked: the directory's run, or one that differs in what a trained policy can be asked for, else BadInput. episodes:
     per task; 0: as the suite says. tasks: names, numbers and ranges of the suite's; (): all.
     """
-    suite = find_suite(suite_name).acted_by(asked.actions.names)
+    return measured(run_dir, asked, chosen(asked, suite_name, episodes, tasks), out)
+
+
+def chosen(run: Run, suite_name: str, episodes: int, tasks: tuple[str, ...]) -> Suite:
+    """The suite, as `evaluate` is asked for it, for a policy with the actions of the run."""
+    suite = find_suite(suite_name).acted_by(run.actions.names)
     if tasks:
         suite = suite.only(tasks)
-    if episodes:
-        suite = replace(suite, episodes=episodes)
-    return _measured(run_dir, asked, suite, out)
+    return replace(suite, episodes=episodes) if episodes else suite
 
 
-def repeat(run_dir: Path, asked: Run, earlier: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
-    """The evaluation of `earlier` (a results.json) again, and what came out differently."""
+def repeat(
+    asked: Run, earlier: Path, measure: Callable[[Run, Suite], dict[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """The evaluation of `earlier` (a results.json) again, and what came out differently.
+
+    measure: results of a run on a suite.
+    """
     suite, config = like(earlier)
     suite = suite.acted_by(asked.actions.names)
-    results = _measured(run_dir, replace(asked, eval=config), suite, out)
+    results = measure(replace(asked, eval=config), suite)
     before = read_results(earlier) | {
         "suite": suite.to_json()
     }  # every field, also those that it did not know yet
     return results, differences(before, results)
 
 
-def _measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, Any]:
+def measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, Any]:
     """Results of the run directory, acting as `asked` says, on the suite."""
     device = best_device()
     facts = policy_facts(run_dir, asked, device)
-    engine = load_engine_as(asked, run_dir, device, asked.eval.needed)
+    engine = load_engine_as(asked, run_dir, device)
     engine.release()
     if engine.threads < torch.get_num_threads():
         say(
             f"acting with {engine.threads} of {torch.get_num_threads()} threads, the fastest for a policy this small"
         )
     acting = _asked_as(engine, asked)
-    _expect_fit(engine, suite, asked.eval.robot or suite.env.embodiment)
-    return measure(acting, suite, asked.eval, out, facts, _demonstrated(run_dir))
+    expect_fit(asked, suite, engine.policy.embodiment)
+    return measure(acting, suite, asked.eval, out, facts, demonstrated(run_dir))
 
 
-def _expect_fit(engine: Engine[Policy], suite: Suite, robot: str) -> None:
+def expect_fit(run: Run, suite: Suite, expect_known: Callable[[Sequence[str]], Any]) -> None:
     """BadInput where the suite does not show what the policy was trained on for a robot, or executes at another rate.
 
     The rate is that of the suite's own robot, also where the policy acts as another one (infer/divided.py).
+    expect_known: raises BadInput for robots that the policy does not know.
     """
-    env, trained = suite.env, engine.spec(suite.env.embodiment).hz
+    env, robot = suite.env, run.eval.robot or suite.env.embodiment
+    trained = run.robots.get(env.embodiment, run.data).hz
     if env.control_hz not in (0, trained):
         raise BadInput(
             f"suite {suite.name} executes {env.control_hz:g} actions per second, and the policy acts at {trained:g} Hz "
             f"for robot {env.embodiment!r}; choose a suite of that rate, or train on data at {env.control_hz:g} Hz"
         )
-    engine.policy.embodiment([robot])
-    spec = engine.spec(robot)
+    expect_known([robot])
+    spec = run.robots.get(robot, run.data)
     suite.env.check_shows(spec.views, spec.proprio_dim)
 
 
@@ -120,5 +130,6 @@ def policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, A
     }
 
 
-def _demonstrated(run_dir: Path) -> Sequence[InitialState]:
+def demonstrated(run_dir: Path) -> Sequence[InitialState]:
+    """The initial states that a policy was trained on."""
     return [InitialState.from_json(state) for state in load_provenance(run_dir)["initial_states"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,8 @@ from wamkit.serve.served import Facts, Policies, Robot, Served
 from wamkit.serve.server import Server, json_page
 from wamkit.stages.evaluation import policy_facts
 from wamkit.stages.run import best_device
-from wamkit.types import WHOLE, Policy
+from wamkit.stages.served import about
+from wamkit.types import Policy
 
 LISTENS_SECONDS = 0.2
 """Between two looks at what signals have asked for."""
@@ -109,15 +109,15 @@ def _reload(sources: Mapping[str, Source], server: Server, doors: Callable[[], D
             say(f"{name} was loaded anew from {source.run_dir}")
 
 
-def load_served(name: str, run_dir: Path, asked: Run, steps: int = WHOLE) -> Served:
+def load_served(name: str, run_dir: Path, asked: Run) -> Served:
     """A run directory as something that is served, on the best device.
 
-    asked: the directory's run, or one that differs in what a trained policy can be asked for. steps: of a chunk, that
-    will be executed. Raises BadInput naming a missing or damaged file, or what cannot be asked for.
+    asked: the directory's run, or one that differs in what a trained policy can be asked for. Raises BadInput
+    naming a missing or damaged file, or what cannot be asked for.
     """
     device = best_device()
     known = policy_facts(run_dir, asked, device)
-    engine = load_engine_as(asked, run_dir, device, steps)
+    engine = load_engine_as(asked, run_dir, device)
     engine.release()
     data = asked.data
     facts = Facts(
@@ -129,7 +129,7 @@ def load_served(name: str, run_dir: Path, asked: Run, steps: int = WHOLE) -> Ser
         replan_steps=asked.eval.replan_steps,
         absolute="absolute" in asked.actions.kinds,
         identity={name: str(known[name]) for name in IDENTITY} | {"git": revision()},
-        about=json.dumps({"facts": known}),
+        about=about(run_dir, asked, known),
     )
     return Served(name, engine, facts)
 

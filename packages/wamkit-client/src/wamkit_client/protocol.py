@@ -4,8 +4,8 @@ Messages are maps (codec.py), one binary frame each. The server greets with its 
 after the other:
 
 question  {"request_id": text, "policy": its name ("": the first), and one of
-           "observations": [{"images", "proprio", "prompt", "embodiment", "seed", "prev_actions", "inference_delay"}],
-               answered by one call of the policy, and "deadline_ms": after that the answer is of no use
+           "observations": [{"images", "proprio", "prompt", "embodiment", "seed", "prev_actions", "inference_delay",
+               "steps"}], answered by one call of the policy, and "deadline_ms": after that the answer is of no use
            "reset": True: an episode begins
            "about": True: what does a result say of the policy?}
 answer    {"request_id": the question's, and
@@ -21,7 +21,7 @@ from typing import Any, Dict, List, Mapping
 
 import numpy as np
 
-from wamkit_client.types import ActionChunk, Observation
+from wamkit_client.types import WHOLE, ActionChunk, Observation
 
 PROTOCOL = "wamkit/1"
 """Of a server's metadata; another number is another protocol."""
@@ -47,6 +47,7 @@ def to_message(seen: Observation) -> Dict[str, Any]:
         "seed": seen.noise_seed,
         "inference_delay": seen.delay,
         **({"prev_actions": seen.prefix} if len(seen.prefix) else {}),
+        **({"steps": seen.steps} if seen.steps != WHOLE else {}),
     }
 
 

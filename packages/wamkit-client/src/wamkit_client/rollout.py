@@ -160,7 +160,9 @@ class Episode:
         else:
             seen = self._env.observe()
         seed = noise_seed(self._seed, self._queries)
-        self._asked = replace(seen, noise_seed=seed, prefix=ask.prefix, delay=ask.delay)
+        self._asked = replace(
+            seen, noise_seed=seed, prefix=ask.prefix, delay=ask.delay, steps=self._executor.needed
+        )
         self._answer_due = self._steps + ask.delay
         self._queries += 1
         return self._asked

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Sequence
 
 import numpy as np
+
+WHOLE = sys.maxsize
+"""As many steps as a chunk has."""
 
 
 class BadInput(ValueError):
@@ -31,6 +35,7 @@ class Observation:
         Episode gives every query its own; 0 begins every query from the same noise.
     prefix: float32 [n, a], actions that will be executed from now on whatever the policy answers (n = 0: none).
     delay: control steps until the answer is expected; n is at most that.
+    steps: how many actions of the answer will be used, the first ones; a chunk may be that short.
     """
 
     images: Dict[str, np.ndarray]
@@ -40,6 +45,7 @@ class Observation:
     noise_seed: int = 0
     prefix: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     delay: int = 0
+    steps: int = WHOLE
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 from wamkit_client.codec import pack
+from wamkit_client.protocol import PROTOCOL
 from wamkit_client.types import ActionChunk, BadInput, Observation
 
 from wamkit.serve.dialects.base import Client, Message, Reply
 from wamkit.serve.refusals import Refused
 from wamkit.serve.scheduler import Answer
 from wamkit.serve.served import Facts, Policies
-
-PROTOCOL = "wamkit/1"
 
 
 class OpenPi:

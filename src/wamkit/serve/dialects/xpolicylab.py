@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cachetools import LRUCache
@@ -164,14 +164,14 @@ class XPolicyLab:
             wrong = f"infer's payload needs 'observation', a map; got {type(seen).__name__}"
             raise WireError("invalid_frame", wrong)
         served, layout = _served(client)
+        steps = served.facts.replan_steps
         try:
             seed = noise_seed(attempt.seed, len(attempt.calls))
-            observation = to_observation(seen, layout, _robot(served.facts), seed)
+            observation = replace(to_observation(seen, layout, _robot(served.facts), seed), steps=steps)
             attempt.instruction = observation.instruction
             answer = await client.ask(served, [observation], frame.evaluation_id)
         except BadInput as error:  # the client's fault, not the policy's
             raise WireError("invalid_frame", str(error)) from None
-        steps = served.facts.replan_steps
         actions = [layout.action(action) for action in checked(answer.chunks[0], steps)[:steps]]
         milliseconds = round(1000 * answer.timing.called, 3)
         attempt.calls.append(next(self._calls))

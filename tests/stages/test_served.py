@@ -1,0 +1,181 @@
+"""`wamkit eval --server`: what a served policy does is recorded like what it does in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from wamkit_client.codec import pack
+from wamkit_client.envs.base import InitialState
+
+from tests.tiny_dataset import RUN, write
+from wamkit.cli import main
+from wamkit.config import load_run
+from wamkit.eval.evaluate import EvalConfig
+from wamkit.serve.dialects.base import Service
+from wamkit.serve.dialects.openpi import metadata
+from wamkit.serve.scheduler import Scheduler
+from wamkit.serve.served import Policies
+from wamkit.serve.server import Server
+from wamkit.stages.run import NO_FILE, best_device, train
+from wamkit.stages.serving import dialects, load_served
+
+WALKER = '''"""The hand goes where the actions say, and the camera sees it."""
+
+import numpy as np
+from wamkit_client.envs.base import Env, InitialState, StepResult, Task
+from wamkit_client.types import Observation
+
+
+class Walker(Env):
+    embodiment = "robot"
+    control_hz = 10.0
+    max_steps = 12
+    action_names = ("x", "grip")
+    proprio_names = ("x", "y", "z")
+    view_names = ("front", "wrist")
+    task = Task("push", "push the square 0")
+
+    def reset(self, seed):
+        self.at = np.random.default_rng(seed).normal(size=2)
+        self.steps = 0
+        return InitialState(self.task.name, seed, tuple(self.at))
+
+    def observe(self):
+        image = np.full((24, 40, 3), int(255 * abs(np.sin(self.at[0]))), np.uint8)
+        proprio = np.array([*self.at, self.steps], np.float32)
+        return Observation({"front": image, "wrist": image[::-1]}, proprio, self.task.instruction, self.embodiment)
+
+    def step(self, action):
+        self.at = self.at + action
+        self.steps += 1
+        return StepResult(success=bool(self.steps >= 5 + int(20 * abs(self.at[0])) % 6), done=False)
+
+    def idle_action(self, last):
+        return np.zeros(2)
+'''
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("served")
+    run = replace(RUN, suite="", eval=EvalConfig(replan_steps=3, processes=2))
+    train(run, [write(root / "dataset", [9, 9])], NO_FILE, root / "run", best_device())
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("env") / "walker.py"
+    file.write_text(WALKER)
+    return f"{file}:Walker"
+
+
+@pytest.fixture(scope="module")
+def server(run_dir: Path) -> Iterator[Server]:
+    served = load_served("walker", run_dir, load_run(run_dir))
+    service = Service(Policies(served), Scheduler())
+    with Server(service, dialects(), greeting=lambda: pack(metadata(service.policies))) as running:
+        yield running
+
+
+Evaluate = Callable[..., int]
+
+
+@pytest.fixture
+def evaluate(server: Server, env: str) -> Evaluate:
+    def asked(*words: object) -> int:
+        return main(["eval", "--server", server.url, "--env", env, *map(str, words)])
+
+    return asked
+
+
+def read(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return results
+
+
+def arrays(folder: Path, episode: dict[str, Any]) -> dict[str, np.ndarray]:
+    return dict(np.load(folder / episode["recording"])) if episode["recording"] else {}
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--eval.executor", "async", "--eval.delay-steps", "2")], ids=["sync", "async"]
+)
+def test_results_equal_the_local_ones_episode_by_episode(
+    run_dir: Path, env: str, evaluate: Evaluate, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    asked = ("--episodes", 4, "--eval.record-episodes", 2, *words)
+    assert evaluate(*asked, "--out", tmp_path / "served") == 0
+    assert main(["eval", str(run_dir), "--env", env, *map(str, asked), "--out", str(tmp_path / "local")]) == 0
+    served, local = read(tmp_path / "served"), read(tmp_path / "local")
+    assert len(local["episodes"]) == 4 and len({row["steps"] for row in local["episodes"]}) > 1
+    for here, there in zip(local["episodes"], served["episodes"], strict=True):
+        for measured in ("query_ms", "query_call", "query_batch"):
+            assert len(here.pop(measured)) == len(there.pop(measured)) > 1
+        assert here == there
+        recorded = arrays(tmp_path / "local", here)
+        for name, values in arrays(tmp_path / "served", there).items():
+            np.testing.assert_array_equal(values, recorded[name], name)
+    assert arrays(tmp_path / "served", served["episodes"][0])["action"].any()
+    where = served["policy"].pop("served")
+    assert {"machine", "revision", "versions"} == where.keys()
+    for section in ("suite", "config", "policy", "simulator", "tasks", "total", "demonstrated"):
+        assert served[section] == local[section], section
+
+
+def test_it_is_repeated(evaluate: Evaluate, server: Server, tmp_path: Path, capsys: Any) -> None:
+    first = tmp_path / "first"
+    assert evaluate("--episodes", 1, "--out", first, "--eval.replan-steps", 2) == 0
+    again = ["--server", server.url, "--like", str(first / "results.json"), "--out", str(tmp_path / "again")]
+    assert main(["eval", *again]) == 0
+    assert "every episode ended as before" in capsys.readouterr().out
+    assert read(tmp_path / "again")["config"]["replan_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--eval.engine", "plain"), "--eval.engine: the server decides that"),
+        (("--precision", "bf16"), "--eval.precision: the server decides that"),
+        (("--data.hz", "5"), "the server decides that"),
+        (("--served", "arm"), "policy 'arm' is not served here; known: walker"),
+        (("--robotwin", "checkout"), "omit RUN and --robotwin"),
+    ],
+)
+def test_what_is_the_servers(evaluate: Evaluate, tmp_path: Path, capsys: Any, words: Any, said: str) -> None:
+    assert evaluate("--episodes", 1, "--out", tmp_path / "out", *words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_what_is_missing(server: Server, env: str, capsys: Any) -> None:
+    for words, said in (
+        (("--server", server.url, "--env", env), "--out is missing"),
+        (("--env", env), "RUN is missing"),
+    ):
+        assert main(["eval", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_demonstrated_states_are_known(
+    run_dir: Path, env: str, server: Server, evaluate: Evaluate, tmp_path: Path, capsys: Any
+) -> None:
+    """No episode may begin from a state that the server's policy was trained on."""
+    assert evaluate("--episodes", 1, "--out", tmp_path / "first") == 0
+    row = read(tmp_path / "first")["episodes"][0]
+    state = InitialState(row["task"], 7, tuple(row["vector"]))
+    (one,) = server.service.policies.all
+    facts = one.facts
+    said = json.loads(facts.about) | {"demonstrated": [state.to_json()]}
+    one.facts = replace(facts, about=json.dumps(said))
+    try:
+        assert evaluate("--episodes", 1, "--out", tmp_path / "again") == 2
+    finally:
+        one.facts = facts
+    assert "demonstrat" in capsys.readouterr().err
