@@ -122,7 +122,7 @@ class _Reader:
     def map(self, length: int, depth: int) -> Any:
         self._count(2 * length, depth)
         fields: Dict[Union[str, bytes], Any] = {}
-        in_truth = _plain
+        in_truth: Callable[[Dict[Any, Any]], Any] = _plain
         for _ in range(length):
             key = self.value(depth - 1)
             if type(key) is bytes:
