@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from wamkit_client.client import RemotePolicy
 from wamkit_client.codec import pack
 from wamkit_client.envs.base import InitialState
 
@@ -161,6 +162,16 @@ def test_what_is_missing(server: Server, env: str, capsys: Any) -> None:
     ):
         assert main(["eval", *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_server_that_is_gone(
+    env: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RemotePolicy.__init__, "__defaults__", ("", "", 60.0, 0.1))
+    words = ["--server", "ws://127.0.0.1:9", "--env", env, "--out", str(tmp_path)]
+    assert main(["eval", *words]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "no connection" in error and "the same command goes on" in error
 
 
 def test_demonstrated_states_are_known(

@@ -18,6 +18,7 @@ from wamkit.io.progress import console, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wamkit_client.client import RemotePolicy
     from wamkit_client.suites import Suite
 
     from wamkit.config import Run
@@ -62,6 +63,8 @@ class Eval:
     """The policy's name, where the server has several."""
 
     def __call__(self, overrides: Overrides) -> int:
+        if self.like != Path() and (self.suite or self.env or self.tasks or self.episodes):
+            raise BadInput("--like repeats suite, tasks and episodes of a result; omit the other flags")
         use_device(self.device)
         use_simulator(self.simulator_python, self.libero_assets)
         from wamkit.config import load_run
@@ -72,6 +75,8 @@ class Eval:
             overrides = overrides | {"eval.precision": self.precision}
         if self.server:
             return self._remotely(overrides)
+        if self.served:
+            raise BadInput("--served: names a policy of a server; give --server, or omit it")
         if self.run == Path():
             raise BadInput(
                 "RUN is missing: give a run directory, or --server with the URL of what serves one"
@@ -91,26 +96,34 @@ class Eval:
 
     def _remotely(self, overrides: Overrides) -> int:
         """As the policy of a server, which is asked about nothing but chunks and what results say of it."""
-        from wamkit_client.client import RemotePolicy
-
-        from wamkit.stages.evaluation import chosen
-        from wamkit.stages.served import Told, measured
-        from wamkit.stages.tables import results_table
+        from wamkit_client.client import NoAnswer, PolicyFailed, RemotePolicy
 
         if self.run != Path() or self.robotwin != Path():
             raise BadInput("--server: the policy is the server's; omit RUN and --robotwin")
         if self.out == Path():
             raise BadInput("--server: --out is missing, the folder for the results")
-        with RemotePolicy(self.server, self.served) as remote:
-            told = Told.by(remote)
-            run = changed(told.run, overrides)
-            if self.like != Path():
-                return self._repeat(
-                    run, self.out, lambda asked, suite: measured(remote, told, asked, suite, self.out)
-                )
-            suite = chosen(run, self._measured_on(run), self.episodes, self.tasks)
-            output_folder(self.out)
-            console.print(results_table(measured(remote, told, run, suite, self.out)))
+        try:
+            with RemotePolicy(self.server, self.served) as remote:
+                return self._of(remote, overrides)
+        except (NoAnswer, PolicyFailed) as error:
+            raise BadInput(
+                f"{error}. Finished episodes are kept; the same command goes on with the others"
+            ) from None
+
+    def _of(self, remote: RemotePolicy, overrides: Overrides) -> int:
+        from wamkit.stages.evaluation import chosen
+        from wamkit.stages.served import Told, measured
+        from wamkit.stages.tables import results_table
+
+        told = Told.by(remote)
+        run = changed(told.run, overrides)
+        if self.like != Path():
+            return self._repeat(
+                run, self.out, lambda asked, suite: measured(remote, told, asked, suite, self.out)
+            )
+        suite = chosen(run, self._measured_on(run), self.episodes, self.tasks)
+        output_folder(self.out)
+        console.print(results_table(measured(remote, told, run, suite, self.out)))
         return 0
 
     def _measured_on(self, run: Run) -> str:
@@ -135,8 +148,6 @@ class Eval:
         from wamkit.stages.evaluation import repeat
         from wamkit.stages.tables import results_table
 
-        if self.suite or self.env or self.tasks or self.episodes:
-            raise BadInput("--like repeats suite, tasks and episodes of a result; omit the other flags")
         output_folder(out)
         results, changes = repeat(run, self.like, measure)
         console.print(results_table(results))
