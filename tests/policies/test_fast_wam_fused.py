@@ -293,9 +293,8 @@ def test_nothing_is_masked_joined_or_computed_in_vain(name: str, steps: int, enc
     counts = query.counts
     assert not {"boolean mask", "cat.default"} & counts.keys()
     finished = steps * DEPTH + encoded * (DEPTH - 1)  # of clean frames the last block's output is not needed
-    beside = (
-        17 + 6 * encoded + 6 * 2 + 9 * (steps - 2)
-    )  # the text, clean frames, steps of the chunk, of the future
+    # of the text, clean frames, steps of the chunk, and of the future
+    beside = 17 + 6 * encoded + 6 * 2 + 9 * (steps - 2)
     assert query.total() <= 13 * finished + beside
     assert counts["attention"] == 2 * finished
     assert counts["linear_gelu.default"] == finished

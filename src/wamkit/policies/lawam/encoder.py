@@ -157,9 +157,8 @@ class Prompts:
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt, self._device = prompt, torch.device("cpu")
-        self._kept: dict[
-            str, tuple[Tree, int]
-        ] = {}  # rows and their length, which need not be asked of the device
+        # rows and their length, which need not be asked of the device
+        self._kept: dict[str, tuple[Tree, int]] = {}
 
     @property
     def fingerprint(self) -> str:

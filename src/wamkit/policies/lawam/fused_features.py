@@ -25,7 +25,7 @@ from wamkit.policies.lawam.features import (
     places,
 )
 from wamkit.policies.lawam.fused_vit import FusedViTBlock, rotation
-from wamkit.policies.lawam.patches import bytes_in_cells
+from wamkit.policies.lawam.patches import bytes_in_cells, on_bytes
 from wamkit.wan.codec import BLOCK
 
 Fused = Callable[[UInt8[Tensor, "n H W 3"]], Float[Tensor, "n s d"]]
@@ -43,9 +43,8 @@ class FusedBlockFeatures:
         self, features: BlockFeatures, height: int, width: int, precision: torch.dtype | None
     ) -> None:
         self.merge, side = features.merge, BLOCK * features.merge
-        basis = features.basis.double().unflatten(1, (3, BLOCK, BLOCK)).permute(2, 3, 1, 0).flatten(0, 2)
-        # a byte p is the colour p / 127.5 - 1
-        self.weight, self.bias = (basis / 127.5).float(), -basis.sum(dim=0).float()
+        made = on_bytes(features.basis.unflatten(1, (3, BLOCK, BLOCK)))
+        self.weight, self.bias = (part.float() for part in made)
         self.places = places(height // side, width // side).flatten(0, 1).to(self.weight)
 
     def __call__(self, images: UInt8[Tensor, "n H W 3"]) -> Float[Tensor, "n s d"]:
@@ -66,14 +65,12 @@ class FusedDINOv3:
         model, scale = features.model, features.pixel_scale
         embedding = model.embeddings.patch_embeddings
         self.patch, dtype = embedding.kernel_size[0], precision or embedding.weight.dtype
-        mean, std = (x.to(embedding.weight.device, torch.float64) for x in (scale.mean, scale.std))
-        weight = embedding.weight.double() / std
-        bias = embedding.bias.double() - (weight * mean).sum(dim=(1, 2, 3))
-        self.weight = (weight / 255).permute(2, 3, 1, 0).flatten(0, 2).to(dtype)  # p d
-        self.bias = bias.to(dtype)
-        self.first = torch.cat([model.embeddings.cls_token, model.embeddings.register_tokens], dim=1).to(
-            dtype
-        )
+        where = embedding.weight.device, torch.float64
+        mean, std = (scale.get_buffer(name).to(*where) for name in ("mean", "std"))
+        weight, bias = on_bytes(embedding.weight, mean, std)
+        self.weight, self.bias = weight.to(dtype), (embedding.bias.double() + bias).to(dtype)
+        first = model.embeddings.cls_token, model.embeddings.register_tokens
+        self.first = torch.cat(first, dim=1).to(dtype)
         sight = torch.empty(1, 3, height, width, device=weight.device)
         cosines, sines = model.rope_embeddings(sight)
         turns = rotation(torch.atan2(sines, cosines))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wamkit.nn.attention import join_heads
 from wamkit.policies.lawam.fused_vit import FusedViTBlock, in_pairs, rotation, turned
-from wamkit.policies.lawam.patches import bytes_in_cells
+from wamkit.policies.lawam.patches import bytes_in_cells, on_bytes
 from wamkit.policies.lawam.prior import Prior, TextLayers, VisionTower
 from wamkit.tree import Tree
 
@@ -63,11 +63,9 @@ class FusedVision:
         rows, columns = height // size.patch, width // size.patch
         self.patch, self.merge = size.patch, size.merge
         dtype = embed.weight.dtype
-        # a byte p is the colour p / 127.5 - 1
-        weight = embed.weight.double().sum(dim=2).permute(0, 2, 3, 1).flatten(1)  # d (row column colour)
-        self.weight = (weight / 127.5).to(dtype).T
-        positions = tower.positions(rows, columns)
-        self.start = (embed.bias.double() - weight.sum(dim=1) + positions).to(dtype)  # s d
+        weight, bias = on_bytes(embed.weight.double().sum(dim=2))
+        self.weight = weight.to(dtype)
+        self.start = (embed.bias.double() + bias + tower.positions(rows, columns)).to(dtype)  # s d
         self.rotation = rotation(tower.angles(rows, columns))[:, None]  # s 1 e/2
         self.blocks = [_vision_block(block) for block in tower.blocks]
         self.taps = dict(zip(size.vision_taps, tower.deepstack_merger_list, strict=True))

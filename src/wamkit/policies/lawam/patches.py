@@ -30,6 +30,17 @@ def bytes_in_cells(images: UInt8[Tensor, "n H W 3"], patch: int, merge: int) -> 
     return cells.permute(0, 1, 4, 2, 5, 3, 6, 7).flatten(5).flatten(1, 4)
 
 
+def on_bytes(
+    weight: Float[Tensor, "d 3 h w"], mean: Tensor | float = 0.5, std: Tensor | float = 0.5
+) -> tuple[Float[Tensor, "p d"], Float[Tensor, " d"]]:
+    """What `bytes_in_cells` are multiplied with, and what is added, for `weight` on colours (p / 255 - mean) / std.
+
+    mean, std: of each colour; by default colours are in [-1, 1]. In float64.
+    """
+    weight = weight.double() / std
+    return (weight / 255).permute(2, 3, 1, 0).flatten(0, 2), -(weight * mean).sum(dim=(1, 2, 3))
+
+
 def in_cells(grid: Tensor, merge: int) -> Tensor:
     """Patches [h w ...] in the tower's order [h*w ...]: cells of merge x merge row by row, and so within each."""
     cells = grid.unflatten(1, (-1, merge)).unflatten(0, (-1, merge))
