@@ -92,6 +92,8 @@ def test_who_may_ask() -> None:
         assert page(server, "/healthz") == (200, "OK\n") and page(server, "/nothing")[0] == 401
         with pytest.raises(BadInput, match="choose another port"), serving(Echo()) as other:
             Server(other.service, [OpenPi()], port=server.port).__enter__()
+    with pytest.raises(BadInput, match="choose another port"):
+        Server(service(Echo()), [OpenPi()], port=70_000).__enter__()
 
 
 def test_one_key_is_part_of_the_url() -> None:
@@ -264,6 +266,7 @@ def test_messages_per_second_are_counted() -> None:
         (pack(libero(deadline_ms=-1)), "'deadline_ms'"),
         (pack(libero(request_id=[1])), "'request_id'"),
         (pack({"observations": []}), "'observations': expected a list of maps"),
+        (pack({"observations": [libero()] * 65}), "65 observations in one message, expected at most 64"),
         (pack(libero("break")), "ZeroDivisionError: the policy fell apart"),
         (pack(libero("nan")), "NaN or infinity"),
     ],

@@ -45,7 +45,9 @@ class Doors:
     def owner(self, request: Request) -> str:
         """Whose key a request has; "" where it has none that is known."""
         given = request.headers.get_all("Authorization")
-        key = given[0].removeprefix(SCHEME) if len(given) == 1 else request.path.removeprefix("/")
+        key = request.path.removeprefix("/")
+        if given:
+            key = given[0].removeprefix(SCHEME) if given[0].startswith(SCHEME) else ""
         known = "" if self.keys else ANYONE
         for name, own in self.keys.items():  # all of them: how long it takes says nothing
             if hmac.compare_digest(own.encode(), key.encode(errors="replace")):

@@ -19,6 +19,8 @@ class Limits:
     """Of all messages that are read and not answered."""
     pending: int = 8
     """Unanswered messages of one connection."""
+    observations: int = 64
+    """Of one question."""
     queries: int = 256
     """That wait for the policy."""
     connections: int = 64

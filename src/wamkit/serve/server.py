@@ -95,6 +95,14 @@ class Server:
         self._ready.result().call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    def in_turn(self, work: Callable[[], None]) -> None:
+        """Run something in the thread that calls the policies, between two calls, and wait for it. From another thread.
+
+        Raises what it raises.
+        """
+        loop = self._ready.result()
+        asyncio.run_coroutine_threadsafe(self.service.scheduler.in_turn(work), loop).result()
+
     async def _serve(self) -> None:
         limits = self.service.limits
         try:
@@ -113,7 +121,7 @@ class Server:
                 ping_interval=None,
                 server_header=None,
             )
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the latter of a port that there is not
             wrong = f"{self.host}:{self.port} cannot be served ({error}); choose another port, or 0 for a free one"
             self._ready.set_exception(BadInput(wrong))
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def serve(sources: Mapping[str, Source], asked: Asked, limits: Limits, doors: Ca
     with stop_request("nothing is kept") as stop, reload_request() as reload, server:
         for name, source in sources.items():
             served = load_served(name, source.run_dir, source.asked())
-            warm_up(served, best_device())
+            server.in_turn(partial(warm_up, served, best_device()))
             service.policies.add(served)
         say(f"serving {', '.join(sources)} at {server.address}")
         while not stop.wait(LISTENS_SECONDS):
@@ -100,8 +101,10 @@ def _reload(sources: Mapping[str, Source], server: Server, doors: Callable[[], D
         say(f"the keys stay as they were: {error}")
     for name, source in sources.items():
         try:
-            policies.add(reloaded(policies.find(name), source.run_dir, source.asked()))
-        except BadInput as error:
+            fresh = reloaded(policies.find(name), source.run_dir, source.asked())
+            server.in_turn(partial(warm_up, fresh, best_device()))
+            policies.add(fresh)
+        except (BadInput, OSError, RuntimeError) as error:  # RuntimeError: no memory for both
             watch.reloaded(name, False)
             say(f"{name} stays as it was: {error}")
         else:
@@ -135,7 +138,10 @@ def load_served(name: str, run_dir: Path, asked: Run) -> Served:
 
 
 def warm_up(served: Served, device: torch.device) -> None:
-    """Ask a policy about nothing, once for each size of batch that is recorded for: first queries are slow."""
+    """Ask a policy about nothing, once for each size of batch that is recorded for: first queries are slow.
+
+    In the thread that will call it, since nothing else may run on a GPU while work is recorded.
+    """
     robot, facts = served.facts.robots[0], served.facts
     images = {view: np.zeros((facts.view_height, facts.view_width, 3), np.uint8) for view in robot.views}
     nothing = Observation(images, np.zeros(robot.proprio_dim, np.float32), "warm up", robot.name)
@@ -154,7 +160,6 @@ def reloaded(served: Served, run_dir: Path, asked: Run) -> Served:
             f"{run_dir}: its cameras, robots or actions are not those of the policy that is served as {served.name!r}; "
             "clients were told of these when they connected. Start another server for it"
         )
-    warm_up(fresh, best_device())
     return fresh
 
 

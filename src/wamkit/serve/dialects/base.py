@@ -136,6 +136,9 @@ class Client:
 
         robot: one of several that this connection serves. seconds: after which nobody needs the answer.
         """
+        most = self.service.limits.observations
+        if len(observations) > most:
+            raise BadInput(f"{len(observations)} observations in one message, expected at most {most}")
         deadline = time.monotonic() + seconds
         answer = await self.service.scheduler.ask(served, observations, (self.number, robot), deadline)
         try:
