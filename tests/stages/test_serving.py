@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,18 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 from wamkit_client.codec import pack, unpack
-from wamkit_client.types import Observation
+from wamkit_client.types import BadInput, Observation
 from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import ClientConnection, connect
 
+from tests.tiny_dataset import write
 from wamkit import load_policy
 from wamkit.cli import main
+from wamkit.config import load_run
+from wamkit.data.joined import open_datasets
 from wamkit.io.weights import WEIGHTS
+from wamkit.stages.bring_up import dummy, replay
+from wamkit.stages.serving import first_sizes, warm_up
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 RNG = np.random.default_rng(0)
@@ -157,6 +162,33 @@ def test_it_ends_when_it_is_told_to(serving: Serving) -> None:
     assert serving.process.wait(30) == 0
 
 
+def test_a_robot_is_brought_up_without_a_model(tmp_path: Path) -> None:
+    run = load_run(PRETRAINED)
+    still = dummy("still", PRETRAINED, run, (0.0, 0.0, 0.0, 1.0))
+    assert (still.facts.kind, still.facts.robots[0].views) == ("dummy", run.data.views)
+    np.testing.assert_array_equal(still.policy.act([SEEN])[0].actions, [[0, 0, 0, 1]] * run.data.horizon)
+    dataset = write(tmp_path / "dataset", [5, 20], spec=run.data)
+    played = replay("played", PRETRAINED, run, dataset, 1)
+    warm_up(played, (1,))
+    recorded = open_datasets([dataset])
+    actions = recorded.rows("action", [recorded.episodes[1]])
+    chunks = [played.policy.act([SEEN])[0].actions for _ in range(3)]
+    np.testing.assert_array_equal(np.concatenate(chunks), actions)
+    with pytest.raises(BadInput, match="no episode 2; it has 2, from 0 to 1"):
+        replay("played", PRETRAINED, run, dataset, 2)
+    with pytest.raises(BadInput, match=r"actions \[4\] at 80 Hz, the run has \[4\] at 40 Hz"):
+        replay("played", PRETRAINED, replace(run, data=replace(run.data, hz=40.0)), dataset, 1)
+    with pytest.raises(BadInput, match=r"expected 4 finite numbers \(dx, dy, dz, gripper\), got 2"):
+        dummy("still", PRETRAINED, run, (0.0, 1.0))
+
+
+def test_what_is_warmed_up() -> None:
+    run = load_run(PRETRAINED)
+    assert first_sizes(run, 16) == (1,)
+    compiled = replace(run, eval=replace(run.eval, engine="compiled"))
+    assert first_sizes(compiled, 4) == (1, 2, 4) and first_sizes(compiled, 5) == (1, 2, 4, 8)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -165,6 +197,7 @@ def test_it_ends_when_it_is_told_to(serving: Serving) -> None:
         (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key: give both"),
         (["--tls-cert", "a", "--tls-key", "b"], "cannot be used"),
         (["--map", "proprio=state"], "run.json is missing"),
+        (["--dummy", "0", "1", "--replay", "dataset"], "--dummy and --replay: one of them answers"),
     ],
 )
 def test_what_it_refuses_to_begin(

@@ -20,6 +20,7 @@ from wamkit.serve.limits import Limits
 if TYPE_CHECKING:
     from wamkit.config import Run
     from wamkit.serve.doors import Doors
+    from wamkit.stages.serving import Source
 
 RUN_NAME = re.compile(r"(?:(?P<name>[\w.-]+)=)?(?P<path>.+)")
 
@@ -32,6 +33,7 @@ class Serve:
               wamkit serve old=runs/arm new=runs/arm2 --port 8001
               wamkit serve runs/arm --host 0.0.0.0 --keys keys.txt --tls-cert cert.pem --tls-key key.pem
               wamkit serve runs/arm --map front=observation/image proprio=observation/state[0:7]+observation/gripper
+              wamkit serve runs/arm --replay arm/dataset --episode 3
 
     SIGHUP reads keys and run directories anew; SIGTERM and Ctrl-C answer what was asked, and end.
     """
@@ -65,6 +67,12 @@ class Serve:
     """Observations that one call answers, at most."""
     proprio_factor: float = 1.5
     """A proprio further from the middle of its training range than this times half the range is warned of."""
+    dummy: tuple[float, ...] = ()
+    """To bring up a robot, without weights: answer everything with this action."""
+    replay: Path = Path()
+    """To bring up a robot, without weights: a dataset, of which one episode is played from every reset on."""
+    episode: int = 0
+    """Which, of --replay."""
     debug: bool = False
     """Send tracebacks to clients."""
     limits: Limits = Limits()
@@ -84,9 +92,7 @@ class Serve:
             from wamkit.stages import serving
         except ModuleNotFoundError as error:
             raise BadInput(f"{error.name} is not installed: pip install 'wamkit[serve]'") from None
-        runs = {
-            name: serving.Source(path, partial(_asked, path, overrides)) for name, path in folders.items()
-        }
+        sources = {name: self._source(name, path, overrides) for name, path in folders.items()}
         asked = serving.Asked(
             host=self.host,
             port=self.port,
@@ -96,8 +102,23 @@ class Serve:
             proprio_factor=self.proprio_factor,
             debug=self.debug,
         )
-        serving.serve(runs, asked, self.limits, self._doors)
+        serving.serve(sources, asked, self.limits, self._doors)
         return 0
+
+    def _source(self, name: str, run_dir: Path, overrides: Overrides) -> Source:
+        """The policy of a run directory, or what stands in for it."""
+        from wamkit.stages import bring_up, serving
+
+        run = partial(_asked, run_dir, overrides)
+        if self.dummy and self.replay != Path():
+            raise BadInput("--dummy and --replay: one of them answers; omit the other")
+        if self.dummy:
+            return serving.Source(run_dir, lambda: bring_up.dummy(name, run_dir, run(), self.dummy), (1,))
+        if self.replay != Path():
+            played = partial(bring_up.replay, dataset=self.replay, episode=self.episode)
+            return serving.Source(run_dir, lambda: played(name, run_dir, run()), (1,))
+        sizes = serving.first_sizes(run(), self.batch)
+        return serving.Source(run_dir, lambda: serving.load_served(name, run_dir, run()), sizes)
 
     def _doors(self) -> Doors:
         """As the files say now."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from wamkit_client.types import BadInput, Observation
 
 from wamkit.config import Run, load_engine_as, load_normalizer
-from wamkit.infer.engine import Engine
+from wamkit.data.statistics import Stats
 from wamkit.infer.graphs import BUCKETS
+from wamkit.infer.presets import PRESETS
 from wamkit.io.interrupt import reload_request, stop_request
 from wamkit.io.progress import say
 from wamkit.io.provenance import revision
@@ -29,7 +29,6 @@ from wamkit.serve.server import Server, json_page
 from wamkit.stages.evaluation import policy_facts
 from wamkit.stages.run import best_device
 from wamkit.stages.served import about
-from wamkit.types import Policy
 
 LISTENS_SECONDS = 0.2
 """Between two looks at what signals have asked for."""
@@ -38,10 +37,11 @@ IDENTITY = ("recipe", "seed", "steps", "weights", "precision", "device")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a policy comes from. asked: its run as it is now, with what is asked of it otherwise."""
+    """Where a policy comes from. load: it, as it is now. sizes: of batches, that it is warmed up with."""
 
     run_dir: Path
-    asked: Callable[[], Run]
+    load: Callable[[], Served]
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def serve(sources: Mapping[str, Source], asked: Asked, limits: Limits, doors: Ca
     pages = {"/metrics": metrics.page, "/": json_page(lambda: metadata(service.policies))}
     server = Server(service, dialects(), doors(), asked.host, asked.port, greeting(service.policies), pages)
     with stop_request("nothing is kept") as stop, reload_request() as reload, server:
-        for name, source in sources.items():
-            served = load_served(name, source.run_dir, source.asked())
-            server.in_turn(partial(warm_up, served, best_device()))
+        for source in sources.values():
+            served = source.load()
+            server.in_turn(partial(warm_up, served, source.sizes))
             service.policies.add(served)
         say(f"serving {', '.join(sources)} at {server.address}")
         while not stop.wait(LISTENS_SECONDS):
@@ -101,8 +101,8 @@ def _reload(sources: Mapping[str, Source], server: Server, doors: Callable[[], D
         say(f"the keys stay as they were: {error}")
     for name, source in sources.items():
         try:
-            fresh = reloaded(policies.find(name), source.run_dir, source.asked())
-            server.in_turn(partial(warm_up, fresh, best_device()))
+            fresh = reloaded(policies.find(name), source)
+            server.in_turn(partial(warm_up, fresh, source.sizes))
             policies.add(fresh)
         except (BadInput, OSError, RuntimeError) as error:  # RuntimeError: no memory for both
             watch.reloaded(name, False)
@@ -115,61 +115,73 @@ def _reload(sources: Mapping[str, Source], server: Server, doors: Callable[[], D
 def load_served(name: str, run_dir: Path, asked: Run) -> Served:
     """A run directory as something that is served, on the best device.
 
-    asked: the directory's run, or one that differs in what a trained policy can be asked for. Raises BadInput
-    naming a missing or damaged file, or what cannot be asked for.
+    asked: the directory's run, or one that differs in what a trained policy can be asked for. Raises BadInput naming a
+    missing or damaged file, or what cannot be asked for.
     """
-    device = best_device()
-    known = policy_facts(run_dir, asked, device)
-    engine = load_engine_as(asked, run_dir, device)
+    if asked.eval.robot:
+        raise BadInput(
+            f"eval.robot {asked.eval.robot}: clients say by `embodiment` which robot it is; omit it"
+        )
+    facts = facts_of(run_dir, asked, asked.policy.kind)
+    engine = load_engine_as(asked, run_dir, best_device())
     engine.release()
-    data = asked.data
-    facts = Facts(
-        kind=asked.policy.kind,
-        robots=_robots(run_dir, engine),
+    return Served(name, engine, facts)
+
+
+def facts_of(run_dir: Path, asked: Run, kind: str) -> Facts:
+    """What clients are told of a run that acts as `asked`. BadInput as of `load_served`."""
+    known = policy_facts(run_dir, asked, best_device())
+    stats = load_normalizer(run_dir).stats
+    return Facts(
+        kind=kind,
+        robots=tuple(_robot(name, asked, own["proprio"]) for name, own in stats.items()),
         action_names=asked.actions.names,
-        view_height=data.view_height,
-        view_width=data.view_width,
+        view_height=asked.data.view_height,
+        view_width=asked.data.view_width,
         replan_steps=asked.eval.replan_steps,
         absolute="absolute" in asked.actions.kinds,
         identity={name: str(known[name]) for name in IDENTITY} | {"git": revision()},
         about=about(run_dir, asked, known),
     )
-    return Served(name, engine, facts)
 
 
-def warm_up(served: Served, device: torch.device) -> None:
-    """Ask a policy about nothing, once for each size of batch that is recorded for: first queries are slow.
+def warm_up(served: Served, sizes: Sequence[int]) -> None:
+    """Ask a policy about nothing, once for each size of batch: first queries are slow.
 
     In the thread that will call it, since nothing else may run on a GPU while work is recorded.
     """
     robot, facts = served.facts.robots[0], served.facts
     images = {view: np.zeros((facts.view_height, facts.view_width, 3), np.uint8) for view in robot.views}
     nothing = Observation(images, np.zeros(robot.proprio_dim, np.float32), "warm up", robot.name)
-    for size in BUCKETS if device.type == "cuda" else BUCKETS[:1]:
+    for size in sizes:
         served.policy.act([nothing] * size)
+    served.policy.reset()
 
 
-def reloaded(served: Served, run_dir: Path, asked: Run) -> Served:
-    """The run directory as it is now, to take the place of what is served.
+def first_sizes(asked: Run, most: int) -> tuple[int, ...]:
+    """Sizes of batches, for up to `most` observations, whose first query is slow: recorded or compiled ones."""
+    preset = PRESETS[asked.eval.engine]
+    if preset.compiled or (preset.graphs and best_device().type == "cuda"):
+        return tuple(size for size in BUCKETS if size < 2 * most)
+    return (1,)
+
+
+def reloaded(served: Served, source: Source) -> Served:
+    """A source as it is now, to take the place of what is served.
 
     Raises BadInput as of `load_served`, and where it is not what connected clients were told.
     """
-    fresh = load_served(served.name, run_dir, asked)
+    fresh = source.load()
     if fresh.facts.told != served.facts.told:
         raise BadInput(
-            f"{run_dir}: its cameras, robots or actions are not those of the policy that is served as {served.name!r}; "
-            "clients were told of these when they connected. Start another server for it"
+            f"{source.run_dir}: its cameras, robots or actions are not those of the policy that is served as "
+            f"{served.name!r}; clients were told of these when they connected. Start another server for it"
         )
     return fresh
 
 
-def _robots(run_dir: Path, engine: Engine[Policy]) -> tuple[Robot, ...]:
-    stats = load_normalizer(run_dir).stats
-    return tuple(_robot(name, engine, own["proprio"].min, own["proprio"].max) for name, own in stats.items())
-
-
-def _robot(name: str, engine: Engine[Policy], low: np.ndarray, high: np.ndarray) -> Robot:
-    spec = engine.spec(name)
+def _robot(name: str, asked: Run, proprio: Stats) -> Robot:
+    spec = asked.robots.get(name, asked.data)
     return Robot(
         name=name,
         views=spec.views,
@@ -177,6 +189,6 @@ def _robot(name: str, engine: Engine[Policy], low: np.ndarray, high: np.ndarray)
         action_dim=spec.action_dim,
         horizon=spec.horizon,
         hz=spec.hz,
-        low=tuple(map(float, low)),
-        high=tuple(map(float, high)),
+        low=tuple(map(float, proprio.min)),
+        high=tuple(map(float, proprio.max)),
     )
