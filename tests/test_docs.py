@@ -6,7 +6,9 @@ command line would, with every flag and value. Links between pages lead somewher
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 from pathlib import Path
 from shutil import copytree
 
@@ -21,22 +23,33 @@ from wamkit.commands.parsing import parse
 from wamkit.commands.training import Encode, Train
 from wamkit.recipes import recipe
 
+ARM = ROOT / "examples" / "arm"
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 SHOWN_ONLY = ("git", "cd", "sudo", "pip", "hf", "pre-commit")
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it after `make demo` and the story of train.md, made with seconds of training."""
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each command of the story printed, by its name, in a folder with nothing but the example of the arm."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("examples", "pretrained", "tests", "src"):
+    (folder / "examples").mkdir()
+    (folder / "examples/arm").symlink_to(ARM)
+    printed = {}
+    for words in story(ROOT / "docs/train.md"):
+        name = "plan" if "--plan" in words else Path(words[1]).stem
+        printed[name] = run(in_short(words), folder)
+    return printed | {"folder": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def workspace(told: dict[str, str]) -> Path:
+    """A folder as a reader has it after the story and `make demo`, made with seconds of training."""
+    folder = Path(told["folder"])
+    for name in ("examples/own_policy", "pretrained", "tests", "src"):
         (folder / name).symlink_to(ROOT / name)
     run(["wamkit", "demo", "--smoke", "--episodes", "2", "--out", "demo"], folder)
     results = folder / "demo" / "run" / "eval"
     copytree(results / "metaworld3_smoke", results / "metaworld3")  # where the full demo leaves them
-    for words in story(ROOT / "docs/train.md"):
-        if words[1] not in ("inspect", "report", "eval"):
-            run(in_short(words), folder)
     return folder
 
 
@@ -102,3 +115,39 @@ def test_python_blocks(page: Path, workspace: Path, monkeypatch: pytest.MonkeyPa
 def test_links(page: Path) -> None:
     broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert not broken
+
+
+# the story: an arm of your own, from recordings to a page and a success rate, by commands alone
+
+
+def test_the_story_has_all_its_steps(told: dict[str, str]) -> None:
+    assert list(told) == ["record", "init", "inspect", "plan", "train", "report", "eval", "folder"]
+    assert "8 episodes" in told["record"]
+
+
+def test_its_recipe_is_read_on_one_screen_and_right(told: dict[str, str]) -> None:
+    text = (Path(told["folder"]) / "arm.py").read_text()
+    assert len(text.splitlines()) < 60
+    names: dict[str, object] = {}
+    exec(compile(text, "arm.py", "exec"), names)
+    found = names["recipe"]()  # type: ignore[operator]
+    assert found.actions.names == runpy.run_path(str(ARM / "env.py"))["JOINTS"]
+    assert found.actions.kinds == ("absolute",) * 5 + ("gripper",)
+    assert found.data.hz == 15 and found.data.views == ("image", "wrist_image")
+    assert found.data.held_out > 0
+
+
+def test_it_ends_with_a_page_and_a_result(told: dict[str, str]) -> None:
+    folder = Path(told["folder"])
+    assert "image" in (folder / "arm/seen.html").read_text()
+    page = (folder / "arm/run/report.html").read_text()
+    assert "held out" in page.lower() or "held-out" in page.lower()
+    [results] = folder.glob("arm/run/eval/*/results.json")
+    total = json.loads(results.read_text())["total"]
+    assert (total["trials"], total["errors"]) == (1, 0)
+
+
+def test_readme_tells_the_same_story(told: dict[str, str]) -> None:
+    """Its commands are some of those of train.md, in the same order."""
+    here, there = story(ROOT / "README.md"), story(ROOT / "docs/train.md")
+    assert [words for words in there if words in here] == here
