@@ -34,7 +34,7 @@ demo: install system
 	$(BIN)/wamkit demo $(DEMO_$(DEMO))
 
 test: install-dev system
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-lerobot: install-dev
 	$(BIN)/python -m tests.data.lerobot_oracle.build

@@ -30,6 +30,18 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # which compile the sources onc
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
+# Half a minute each and more, the longest first. Begun last, one of them would keep a worker of `make test` busy alone.
+LONGEST = (
+    *("client/test_libero.py", "test_docs.py", "test_plug_in.py", "bench/test_commands.py"),
+    *("io/test_interrupt.py", "stages/test_report.py", "stages/test_compare.py", "infer/test_properties.py"),
+    *("eval/test_evaluate.py", "bench/test_gpu_suite.py", "bench/test_training_work.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
+
 
 @pytest.fixture(autouse=True)
 def same_randomness() -> None:

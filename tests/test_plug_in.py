@@ -100,8 +100,9 @@ class Workplace:
     def wamkit(self, *words: str, status: int = 0) -> str:
         return ended(self.start("-m", "wamkit.cli", *words), status)
 
-    def commands(self, *commands: Sequence[str]) -> str:
-        return ended(self.start("-c", IN_ONE_PROCESS, json.dumps(commands)), 0)
+    def commands(self, *commands: Sequence[str], status: int = 0) -> str:
+        """One after the other in one process; status: of the last."""
+        return ended(self.start("-c", IN_ONE_PROCESS, json.dumps(commands)), status)
 
     def bytes(self, path: str) -> bytes:
         return (self.folder / path).read_bytes()
@@ -146,6 +147,8 @@ def trained(work: Workplace) -> str:
         (*TRAIN, "--cache", "cache", "--out", "run"),
         ("inspect", "run"),
         ("inspect", "run", "--dataset", "dataset"),
+        (*TRAIN, "--cache=cache", "--out=run", "--train.steps=80"),
+        status=2,
     )
 
 
@@ -162,8 +165,7 @@ def test_it_is_planned_trained_and_inspected(work: Workplace, trained: str) -> N
     assert "encode" in trained and "60/60 steps" in trained
     assert json.loads(work.bytes("run/run.json"))["policy"] == {"channels": 4, "width": 8, "kind": "cloning"}
     assert b"corner2" in work.bytes("recipe.html") and b"corner2" in work.bytes("run/inspection.html")
-    refused = work.wamkit(*TRAIN, "--cache=cache", "--out=run", "--train.steps=80", status=2)
-    assert "describes another run (train.steps: 60 -> 80)" in refused
+    assert "describes another run (train.steps: 60 -> 80)" in trained
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(work: Workplace, trained: str) -> None:
@@ -205,10 +207,9 @@ def test_it_learns_from_the_recordings_of_the_arm(work: Workplace) -> None:
         assert len((examples / name).read_text().splitlines()) < most
     ended(work.start(str(examples / "arm/record.py"), "arm", "--episodes", "2"), 0)
     few = ("--train.steps", "2", "--train.warmup-steps", "1")
-    printed = work.wamkit("train", "arm_cloning", "--dataset=arm", "--out=runs/arm", *few)
-    assert "2/2 steps" in printed
-    refused = work.wamkit("eval", "runs/arm", status=2)
-    assert "--suite" in refused and "--env" in refused
+    train = ("train", "arm_cloning", "--dataset=arm", "--out=runs/arm", *few)
+    trained, refused = work.commands(train, ("eval", "runs/arm"), status=2).split("$ wamkit eval")
+    assert "2/2 steps" in trained and "--suite" in refused and "--env" in refused
     printed = work.wamkit("eval", "runs/arm", "--env", str(examples / "arm/env.py"), "--episodes", "1")
     assert re.search(r"take-block +\d/1", printed)
 
