@@ -16,9 +16,12 @@ _check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # 
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """jaxtyping hands in a function without a body whose annotations are to be checked."""
-    hints = function.__annotations__
-    function.__annotations__ = {name: Any if _has_protocol(hint) else hint for name, hint in hints.items()}
+    """jaxtyping hands in functions without a body whose annotations are to be checked: one before the call, which
+    returns Any, and one after it. The letters that arguments bound in the first still hold in the second."""
+    hints = {name: Any if _has_protocol(hint) else hint for name, hint in function.__annotations__.items()}
+    if hints.get("return", Any) is not Any:
+        hints = dict.fromkeys(hints, Any) | {"return": hints["return"]}
+    function.__annotations__ = hints
     return _check(function)
 
 
