@@ -1,11 +1,12 @@
 # From a new machine to a trained policy: `make demo`. To a tested one: `make test`. Everything goes into .venv;
 # nothing outside this folder is touched, except that root on Debian gets the system packages that are missing.
-# Variables: PYTHON=python3.12  VENV=/other/folder  DEMO=smoke  TESTS="tests/data -x"  PIP_FLAGS="--index-url ..."
+# Variables: PYTHON=python3.12  VENV=/folder  DEMO=smoke  TESTS="tests/data -x"  WORKERS=1  PIP_FLAGS="--index-url ..."
 
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= full
 TESTS ?=
+WORKERS ?= 3
 PIP_FLAGS ?=
 
 DEMO_full := --out demo
@@ -33,8 +34,9 @@ help:
 demo: install system
 	$(BIN)/wamkit demo $(DEMO_$(DEMO))
 
+# On two cores three workers: tests wait for disks, and for processes that they start.
 test: install-dev system
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-lerobot: install-dev
 	$(BIN)/python -m tests.data.lerobot_oracle.build
