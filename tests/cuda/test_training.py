@@ -20,7 +20,7 @@ from tests.policies.tiny_policy import batch_of
 from wamkit.policies.light_wam.policy import LoRATuning
 from wamkit.train import checkpoint
 from wamkit.train.checkpoint import Progress, State
-from wamkit.train.loop import TrainConfig, initial_state, optimize
+from wamkit.train.loop import TrainConfig, forward_of, initial_state, optimize
 
 POLICIES: dict[str, Callable[[], Any]] = {
     "light_wam": lambda: light.tiny_policy(light.tiny_config()),
@@ -39,7 +39,7 @@ def begin(name: str, config: TrainConfig, device: torch.device) -> State:
 
 def losses(state: State, config: TrainConfig, steps: range, compiled: bool = False) -> Tensor:
     """Of every step, on one batch; float32 [steps]."""
-    forward = torch.compile(state.module) if compiled else state.module
+    forward = forward_of(state.module, replace(config, compile=compiled))
     device = next(state.module.parameters()).device
     batch = batch_of(POLICIES["fast_wam"]()).to(device)
     found = [optimize(forward, batch, step, state, config)["loss"] for step in steps]
@@ -92,11 +92,9 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("name", ["light_wam", "light_wam, LoRA"])
+@pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("bf16", 0.02)])
-def test_a_compiled_light_wam_trains_the_same(
-    name: str, precision: str, bound: float, cuda: torch.device
-) -> None:
+def test_compiled_layers_train_the_same(name: str, precision: str, bound: float, cuda: torch.device) -> None:
     """bound: relative, of the losses of five steps."""
     command = [sys.executable, "-c", COMPILED, str(cuda), name, precision]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)

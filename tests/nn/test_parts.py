@@ -9,7 +9,7 @@ from torch import nn
 from wamkit.nn.adapter import Adapter
 from wamkit.nn.lora import LoRALinear, add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss_per_sample
-from wamkit.nn.rope import GridRotary, axis_dims, rotate
+from wamkit.nn.rope import GridRotary, LineRotary, axis_dims, rotate
 
 
 def test_wan_gives_44_42_42_channels_to_the_axes():
@@ -30,6 +30,14 @@ def test_rotation_depends_on_relative_positions_only():
         score(12, 18), abs=1e-4
     )  # the same step: one row down, one column right
     assert score(0, 6) != pytest.approx(score(0, 7), abs=1e-3)
+
+
+def test_what_is_compiled_turns_by_the_same_bits(monkeypatch):
+    torch.manual_seed(0)
+    x, table = torch.randn(2, 3, 20, 32), LineRotary(32)(20)
+    expected = rotate(x, table)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(rotate(x, table), expected)
 
 
 def test_an_adapter_starts_as_the_identity():

@@ -75,7 +75,16 @@ def _expect_positions(count: int) -> None:
 
 def rotate(x: Float[Tensor, "b n s e"], table: Float[Tensor, "s e//2 2"]) -> Float[Tensor, "b n s e"]:
     """Rotate every channel pair by its token's angle; computed in float32, returned in x's dtype."""
-    # Complex numbers are multiplied in one operation; the same sum of products on real pairs takes six.
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # b n s e/2
-    rotated = pairs * torch.view_as_complex(table)
-    return torch.view_as_real(rotated).flatten(-2).to(x.dtype)
+    turned = _turned_pairs if torch.compiler.is_compiling() else _turned_numbers
+    return turned(x.float().unflatten(-1, (-1, 2)), table).flatten(-2).to(x.dtype)
+
+
+def _turned_numbers(pairs: Float[Tensor, "b n s half 2"], by: Float[Tensor, "s half 2"]) -> Tensor:
+    """One operation on complex numbers."""
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(by))
+
+
+def _turned_pairs(pairs: Float[Tensor, "b n s half 2"], by: Float[Tensor, "s half 2"]) -> Tensor:
+    """The same sums of products in six operations, of which torch.compile makes one; it knows no complex numbers."""
+    (real, imaginary), (cos, sin) = pairs.unbind(-1), by.unbind(-1)
+    return torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
