@@ -19,13 +19,14 @@ from wamkit_client.types import BadInput
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidMessage, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.serve.robots import FACTS, Echo, libero, service
+from tests.serve.robots import FACTS, ROBOT, Echo, libero, service
 from wamkit.serve.dialects.openpi import OpenPi
 from wamkit.serve.doors import WHOEVER_IS_HERE, Doors, expect_guarded, read_keys, tls_context
 from wamkit.serve.limits import Limits
 from wamkit.serve.refusals import refusal
 from wamkit.serve.served import Policies, Served
 from wamkit.serve.server import Server
+from wamkit.serve.watch import Watch
 
 KEYS = {"anna": "of_anna_0123456789", "ben": "of_ben_9876543210"}
 
@@ -292,8 +293,42 @@ def test_whoever_names_requests_goes_on_after_an_error(server: Server) -> None:
         assert asked(one, request_id="last")["request_id"] == "last"
 
 
-def test_nobody_else_can_say_what_happened(policy: Echo) -> None:
-    """One whose proprio is too short is told so; an error of ours is words, without a traceback."""
+def test_tracebacks_are_for_those_who_debug(policy: Echo) -> None:
+    with Server(replace(service(policy), debug=True), [OpenPi()]) as server, connect(server.url) as one:
+        assert "Traceback" in asked(one, prompt="break", request_id=1)["error"]["message"]
+
+
+def test_keys_may_change_while_it_serves() -> None:
+    with serving(Echo(), Doors(KEYS)) as server, connect(f"{server.url}/{KEYS['anna']}") as one:
+        server.doors = Doors({"carl": "of_carl_0123456789"})
+        assert "actions" in asked(one)
+        with pytest.raises(InvalidStatus, match="401"), connect(f"{server.address}/{KEYS['anna']}"):
+            pass
+        with connect(f"{server.address}/of_carl_0123456789"):
+            pass
+
+
+def test_a_strange_proprio_is_counted_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Counting(Watch):
+        outsiders = 0
+
+        def outside(self, policy: str, robot: str) -> None:
+            self.outsiders += 1
+
+    known = replace(FACTS, robots=(replace(ROBOT, low=(-1.0,) * 8, high=(1.0,) * 8),))
+    watch = Counting()
+    with (
+        Server(replace(service(Echo(), known), watch=watch), [OpenPi()]) as server,
+        connect(server.url) as one,
+    ):
+        for number in (1.4, 1.6, -9.0):
+            assert "actions" in asked(one, number=number)
+    assert watch.outsiders == 2
+    (warning,) = [record.message for record in caplog.records if "proprio" in record.message]
+    assert "policy echo, robot panda: proprio dimensions 0, 1, 2" in warning and "[-1, 1], got 1.6" in warning
+
+
+def test_an_error_of_ours_is_a_few_words() -> None:
     error = refusal(ZeroDivisionError("apart"))
     assert (error.reason, error.message) == ("failed", "ZeroDivisionError: apart")
     assert len(refusal(BadInput("x" * 100_000)).message) == 2000

@@ -120,11 +120,12 @@ def flattened(message: Mapping[Any, Any], before: str = "") -> Iterator[tuple[st
 
 
 def _layout(layouts: Sequence[Layout], robot: Robot, came: Mapping[str, Any]) -> Layout:
+    for layout in layouts:
+        if not layout.missing(robot, came):
+            return layout
     missing = {layout.name: layout.missing(robot, came) for layout in layouts}
-    nearest = min(layouts, key=lambda layout: len(missing[layout.name]))
-    if not missing[nearest.name]:
-        return nearest
-    needed = ", ".join(map(repr, missing[nearest.name]))
+    fewest: list[str] = min(missing.values(), key=len)
+    needed = ", ".join(map(repr, fewest))
     views = ", ".join(robot.views)
     raise BadInput(
         f"the observation has no {needed}. It came with {', '.join(map(_shown, came.items())) or 'nothing'}; the "

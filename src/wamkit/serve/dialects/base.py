@@ -11,7 +11,6 @@ from math import inf
 from typing import Any, Literal, Protocol
 
 from wamkit_client.chunk import checked
-from wamkit_client.rollout import noise_seed
 from wamkit_client.types import BadInput, Observation
 
 from wamkit.serve.layouts import LAYOUTS, Layout, observe
@@ -23,6 +22,7 @@ from wamkit.serve.watch import NOBODY, Watch
 
 log = logging.getLogger(__name__)
 LONGEST_NAME = 200  # characters of a name that a client chooses
+QUERY_BITS = 32  # of a seed, that count the queries of a connection
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Client:
     def observation(self, served: Served, fields: Mapping[Any, Any]) -> Observation:
         """What the robot saw. BadInput as of layouts.observe."""
         robot = served.facts.robot(Message(fields).name("embodiment"))
-        seed = noise_seed(self.number, next(self._queries))
+        seed = (self.number << QUERY_BITS) + next(self._queries)
         seen = observe(fields, self.service.layouts, robot, seed, self.service.limits)
         self._expect_known(served.name, robot, seen)
         return seen
