@@ -83,7 +83,7 @@ class Scheduler:
         self.window, self.most, self.capacity, self._watch = window, most, capacity, watch
         self._worker = ThreadPoolExecutor(1, "policy")
         self._waiting: dict[Hashable, _Query] = {}  # by robot, in the order of arrival
-        self._asked: dict[Hashable, float] = {}  # when a robot asked last
+        self._awake: dict[Hashable, float] = {}  # when a robot asked last, in that order
         self._arrival = asyncio.Event()
 
     @property
@@ -105,7 +105,9 @@ class Scheduler:
             raise Refused("busy", f"{self.capacity} queries are waiting; ask again later")
         query = _Query(served, observations, robot, deadline)
         self._waiting[robot] = query
-        self._asked[robot] = query.arrived
+        self._awake.pop(robot, None)
+        self._awake[robot] = query.arrived
+        self._let_sleep()
         self._arrival.set()
         try:
             return await query.answer
@@ -142,9 +144,14 @@ class Scheduler:
 
     def _may_come(self) -> bool:
         """Whether there is room for a query of a robot that asked lately."""
+        self._let_sleep()
+        return len(self._waiting) < self.most and not self._awake.keys() <= self._waiting.keys()
+
+    def _let_sleep(self) -> None:
+        """Forget robots that have not asked lately."""
         since = time.monotonic() - AWAKE
-        self._asked = {robot: when for robot, when in self._asked.items() if when > since}
-        return len(self._waiting) < self.most and not self._asked.keys() <= self._waiting.keys()
+        while self._awake and next(iter(self._awake.values())) < since:
+            del self._awake[next(iter(self._awake))]
 
     def _take(self) -> list[_Query]:
         """The oldest query and those that fit to it; those whose time has passed are refused."""
