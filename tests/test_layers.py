@@ -32,7 +32,7 @@ ROWS = (
     {"nn", "flow"},
     {"io"},
     {"types"},
-    {"bounds", "draws", "plugins", "spans", "subset", "tree"},
+    {"bounds", "draws", "plugins", "spans", "subset", "taking", "tree"},
 )
 ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 

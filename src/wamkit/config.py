@@ -33,6 +33,7 @@ from wamkit.io.tensors import read_tensors
 from wamkit.io.weights import WEIGHTS
 from wamkit.policies.base import PolicyConfig
 from wamkit.registry import policy_type
+from wamkit.taking import SHARED, Take, taken
 from wamkit.train.checkpoint import read_weights
 from wamkit.train.loop import FREE_TO_CHANGE, TrainConfig
 from wamkit.types import DataSpec, Encoder, Policy, Trainable
@@ -362,21 +363,41 @@ def load_engine(directory: Path, device: torch.device) -> Engine[Policy]:
 def load_engine_as(run: Run, directory: Path, device: torch.device) -> Engine[Policy]:
     """The weights of a run directory, acting as `run` says; see `inference_overrides` for what that may change.
 
-    Nothing is drawn, and no weight is held in another precision than it acts in: the policy is built on the meta device
-    and takes the tensors of the files as they are, memory-mapped, or each cast and moved by itself.
+    Its policy and its encoder stay whole; where nobody looks into them, `load_acting` takes less memory.
     """
-    normalizer = load_normalizer(directory)
+    policy, precision = stored_policy(run, directory), acting_precision(run, directory)
+    module = cast(nn.Module, policy)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(device, precision)
+    module.to(device)
+    return _engine(run, policy, device, SHARED)
+
+
+def load_acting(run: Run, directory: Path, device: torch.device) -> Engine[Policy]:
+    """`load_engine_as` for acting alone: its policy knows its data and its robots, and computes nothing.
+
+    Weights go part by part from the mapped file to where they act, and no part of them is there twice (taking.py).
+    """
+    policy = stored_policy(run, directory)
+    engine = _engine(run, policy, device, taken(device, acting_precision(run, directory)))
+    engine.release()
+    return engine
+
+
+def stored_policy(run: Run, directory: Path) -> Policy:
+    """The policy of a run directory, with the tensors of its files as they are, memory-mapped. Nothing is drawn."""
     with torch.device("meta"):
-        policy = run.policy.build(run.data, normalizer)
+        policy = run.policy.build(run.data, load_normalizer(directory))
     policy.load_frozen()
     module = cast(nn.Module, policy)
     read_weights(directory, module)
-    precision = acting_precision(run, directory)
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(device, precision)
-    encoder = run.policy.encoder(run.data, run.eval.preprocessing)
-    module.to(device).eval()
-    return Engine(encoder.to(device), acting(policy, run), device, run.eval.engine, run.robots)
+    module.eval()
+    return acting(policy, run)
+
+
+def _engine(run: Run, policy: Policy, device: torch.device, take: Take) -> Engine[Policy]:
+    encoder = run.policy.encoder(run.data, run.eval.preprocessing).to(device)
+    return Engine(encoder, policy, device, run.eval.engine, run.robots, take)
 
 
 def acting(policy: Trainable, run: Run) -> Policy:

@@ -24,6 +24,7 @@ from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, DECAY, POSITIVE, Bound, check
 from wamkit.draws import Draws
 from wamkit.spans import Span
 from wamkit.subset import EVERY, Subset
+from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree, tree_map
 
 
@@ -369,8 +370,8 @@ class Policy(Trainable, Protocol):
     def passes(self) -> tuple[str, ...]:
         """See above."""
 
-    def actor(self, passes: Collection[str]) -> Actor:
-        """`act` with these of its passes, for weights that do not change any more; `act` itself without any."""
+    def actor(self, passes: Collection[str], take: Take = SHARED) -> Actor:
+        """`act` with these of its passes, for weights that do not change any more, of which it takes its own."""
 
 
 class WorldModel(Protocol):

@@ -14,8 +14,9 @@ from tests.infer.test_properties import POLICIES, answers
 from tests.policies.tiny_policy import encoder_of
 from wamkit.infer.engine import Engine
 from wamkit.infer.presets import PresetName
-from wamkit.infer.quantise import FLOAT8, Kind, Quantised, expect_eight_bits, quantised
+from wamkit.infer.quantise import Kind, Quantised, expect_multiplies, quantised, quantising
 from wamkit.nn.lora import LoRALinear
+from wamkit.taking import SHARED
 
 CPU = torch.device("cpu")
 NAMES = ("light_wam", "fast_wam, fast", "lawam")
@@ -26,7 +27,7 @@ def linear(dtype: torch.dtype) -> nn.Linear:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("kind", "bound"), [("int8", 0.01), ("float8", 0.05)])
+@pytest.mark.parametrize(("kind", "bound"), [("int8", 0.01), ("float8_weights", 0.04), ("float8", 0.05)])
 def test_a_layer(kind: Kind, bound: float, dtype: torch.dtype) -> None:
     """bound: of the result; a row of small weights loses no more than one of large ones."""
     layer, x = linear(dtype), torch.randn(2, 5, 64).to(dtype)
@@ -88,19 +89,16 @@ def test_float8_needs_a_device_for_it() -> None:
     ):
         Engine(encoder_of(policy), policy, CPU, "float8")
     with pytest.raises(BadInput):
-        expect_eight_bits(CPU)
+        expect_multiplies(CPU, "float8")
 
 
+@pytest.mark.parametrize("kind", ["float8_weights", "float8"])
 @pytest.mark.parametrize("name", NAMES)
-def test_float8_acts_nearly_alike(name: str) -> None:
-    """The arithmetic of the GPU, composed of float32 products."""
+def test_float8_acts_nearly_alike(name: str, kind: Kind) -> None:
+    """The arithmetic of the GPU, composed of float32 products; with all passes."""
     policy = POLICIES[name]().eval()
     engine = Engine(encoder_of(policy), policy, CPU, "plain")
     expected = answers(engine, range(4))
-    small = quantised(policy, "float8")
-    assert (
-        any(isinstance(x, Quantised) and x.bits.dtype == FLOAT8 for x in small.modules()) or name != "lawam"
-    )
-    engine._answer = small.act
+    engine._answer = policy.actor(policy.passes, quantising(SHARED, kind))
     found = answers(engine, range(4))
-    assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected - expected.mean())
+    assert 0 < np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected - expected.mean())

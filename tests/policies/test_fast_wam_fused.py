@@ -146,8 +146,8 @@ def test_at_full_size_a_third_of_the_weights_is_copied() -> None:
     networks = Networks.build(FastWAMConfig(), DEPTH, torch.device("meta"), torch.bfloat16)
     sampler = FusedSampler(networks, 10)
     parts = (sampler.video, sampler.action)
-    tensors = [(part.weight, part.bias) for network in parts for part in (network.context, *network.blocks)]
-    copied = sum(x.nbytes for pair in tensors for x in pair)
+    made = [layer for net in parts for layer in (net.context.kv, *(block.qkv for block in net.blocks))]
+    copied = sum(layer.weight.nbytes + layer.bias.nbytes for layer in made)
     whole = sum(p.nbytes for network in (networks.dit, networks.action) for p in network.parameters())
     assert (round(copied / 1e9, 1), round(whole / 1e9)) == (3.8, 12)
 

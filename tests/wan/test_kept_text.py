@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.policies.tiny_policy import shaken
 from wamkit.wan.block import Block, TransformerSize, text_mlp
-from wamkit.wan.fused import FusedContext, Seen
+from wamkit.wan.fused import FusedContext, Look, Seen
 from wamkit.wan.kept_text import ROWS, KeptText, distinct, shares
 
 SIZE = TransformerSize(width=32, ffn=48, heads=2, head_dim=20, layers=3, text_dim=12)
@@ -23,7 +23,8 @@ WORDS = {"go": 1, "turn the knob": 4, "a long story": LENGTH, "silence": 0}
 def context(dtype: torch.dtype = torch.float32) -> FusedContext:
     torch.manual_seed(0)
     blocks = [shaken(Block(SIZE)).to(dtype) for _ in range(SIZE.layers)]
-    return FusedContext(shaken(text_mlp(SIZE)).to(dtype), blocks)
+    looks = [Look.of(block.cross_attn) for block in blocks]
+    return FusedContext(shaken(text_mlp(SIZE)).to(dtype), looks)
 
 
 def text(names: Sequence[str]) -> Tensor:
@@ -55,7 +56,7 @@ def whole(seen: FusedContext, names: Sequence[str], tokens: Tensor) -> Tensor:
 
 def kept(store: KeptText, names: Sequence[str], tokens: Tensor, told: Sequence[str] | None = None) -> Tensor:
     state = store.of(text(names), names if told is None else told)
-    embedded = store.context.text_embedding(tokens.to(store.context.weight.dtype))
+    embedded = store.context.text_embedding(tokens.to(store.context.dtype))
     return attended(state.beside(store.context.keys_values(embedded)[..., : store.tokens, :]))
 
 

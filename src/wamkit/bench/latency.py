@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,19 @@ from wamkit.bench.counting import Work, work_by_span
 from wamkit.bench.kernels import Kernel, kernels_of
 from wamkit.bench.limits import Hardware
 from wamkit.bench.process import Cost, Steps, in_own_process
-from wamkit.bench.subject import META, RING, Answering, Subject, asking, random_subject, subject_of
+from wamkit.bench.subject import (
+    META,
+    RING,
+    Answering,
+    Subject,
+    asking,
+    is_run_directory,
+    random_subject,
+    subject_around,
+)
 from wamkit.bench.timing import Job, Ratio, Seconds, by_span, in_turns, ratio
 from wamkit.bench.twins import twin_of
-from wamkit.config import Run
+from wamkit.config import Run, load_acting
 from wamkit.infer.engine import Engine
 from wamkit.infer.presets import PRESETS, PresetName
 
@@ -175,9 +185,11 @@ def count(run: Run, asked: Asked) -> dict[str, dict[str, Work]]:
     subject = random_subject(run, META)
     preset = PRESETS[asked.preset]
     passes = preset.chosen(subject.encoder.passes)
-    own = preset.chosen(subject.policy.passes) if preset.weights == "stored" else ()
     ways = {TWIN: twin_of(subject)} if asked.reference else {}
-    ways[asked.preset] = (subject.encoder.acting(passes), subject.policy.actor(own))
+    ways[asked.preset] = (
+        subject.encoder.acting(passes),
+        subject.policy.actor(preset.chosen(subject.policy.passes)),
+    )
     counted = {}
     for name, (encoder, actor) in ways.items():
         ask = asking(subject, encoder, actor, 1)
@@ -205,11 +217,19 @@ def cold_start(what: str, run: Run, device: torch.device, preset: PresetName) ->
 
 def _first_queries(what: str, run: Run, device: torch.device, preset: PresetName, steps: Steps) -> None:
     with steps("load"):
-        subject = subject_of(what, run, device)
-        engine = Engine(subject.encoder, subject.policy, device, preset)
+        subject, engine = _loaded(what, replace(run, eval=replace(run.eval, engine=preset)), device)
         ask = job(subject, engine, 1)
         engine.release()  # as every program that only acts does
         del subject
     for name in ("first query", "second query"):
         with steps(name):
             ask(0)
+
+
+def _loaded(what: str, run: Run, device: torch.device) -> tuple[Subject, Engine[Any]]:
+    """As `wamkit eval` loads a run directory; of a recipe, random weights."""
+    if is_run_directory(what):
+        engine = load_acting(run, Path(what), device)
+        return subject_around(what, run, engine), engine
+    subject = random_subject(run, device)
+    return subject, Engine(subject.encoder, subject.policy, device, run.eval.engine)

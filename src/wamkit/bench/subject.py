@@ -88,10 +88,14 @@ def subject_of(what: str, run: Run, device: torch.device) -> Subject:
     if not is_run_directory(what):
         return random_subject(run, device)
     plain = replace(run, eval=replace(run.eval, engine="plain"))
-    engine = load_engine_as(plain, Path(what), device)
+    return subject_around(what, run, load_engine_as(plain, Path(what), device))
+
+
+def subject_around(what: str, run: Run, engine: Engine[Policy]) -> Subject:
+    """The run directory `what`, which `engine` has loaded."""
     policy: Any = engine.policy
-    encoder = run.policy.encoder(run.data, run.eval.preprocessing).to(device)
-    return Subject(Path(what).name, run, policy.normalizer.embodiments[0], encoder, policy, device)
+    encoder = cast(Encoder, engine.encoder)
+    return Subject(Path(what).name, run, policy.normalizer.embodiments[0], encoder, policy, engine.device)
 
 
 def random_subject(run: Run, device: torch.device) -> Subject:

@@ -19,10 +19,11 @@ from wamkit_client.types import Policy as ClientPolicy
 
 from wamkit.infer.graphs import CudaGraphs, Recorder, ReplayedActor, ReplayedEncoder, bucket, expect_staged
 from wamkit.infer.presets import PRESETS, Preset, PresetName
-from wamkit.infer.quantise import expect_eight_bits, quantised
+from wamkit.infer.quantise import expect_multiplies, quantising
 from wamkit.infer.sealing import seal, weightless
 from wamkit.infer.threads import fastest, threads
 from wamkit.spans import Span
+from wamkit.taking import SHARED, Take
 from wamkit.types import ActingEncoder, Actor, Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
@@ -34,6 +35,7 @@ class Engine(ClientPolicy, Generic[P]):
 
     preset: of infer/presets.py; weights have its precision already. robots: by name, those that differ
     from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
+    take: how it comes by its weights (taking.py): those of a policy that stays whole, or taken from it.
     threads: of the processor, that answer; as many as are fastest for the policy's size (infer/threads.py).
     """
 
@@ -44,12 +46,13 @@ class Engine(ClientPolicy, Generic[P]):
         device: torch.device,
         preset: PresetName = "exact",
         robots: Mapping[str, DataSpec] = MappingProxyType({}),
+        take: Take = SHARED,
     ) -> None:
         self.policy, self.device, self.robots = policy, device, robots
         way = PRESETS[preset]
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
-        self._answer = _actor(policy, way, device)
+        self._answer = _actor(policy, way, device, take)
         self._size: Callable[[int], int] = int  # of a batch: that of what is asked
         if way.compiled:
             from wamkit.infer.compiled import compiled  # torch's compiler takes a second to import
@@ -162,15 +165,11 @@ class Engine(ClientPolicy, Generic[P]):
             _check_proprio(observation.proprio, spec.proprio_dim)
 
 
-def _actor(policy: Policy, preset: Preset, device: torch.device) -> Actor:
-    match preset.weights:
-        case "stored":
-            return policy.actor(preset.chosen(policy.passes))
-        case "int8":
-            return quantised(policy, "int8").act
-        case "float8":
-            expect_eight_bits(device)
-            return quantised(policy, "float8").act
+def _actor(policy: Policy, preset: Preset, device: torch.device, take: Take) -> Actor:
+    if preset.weights != "stored":
+        expect_multiplies(device, preset.weights)
+        take = quantising(take, preset.weights)
+    return policy.actor(preset.chosen(policy.passes), take)
 
 
 def _check_proprio(proprio: np.ndarray, dim: int) -> None:

@@ -1,7 +1,8 @@
 """Presets of an engine: in what precision it acts, and what is done to encoder and policy so that they act sooner.
 
 What can be done is a policy's own matter (`Policy.passes`, `Encoder.passes`). Every pass equals the plain computation
-in real arithmetic; only `fast`, `small` and `float8` also change the arithmetic, by precision and quantisation.
+in real arithmetic; `fast` also changes the precision, and those below it the weights, which are quantised once passes
+have made of them what they make.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from typing import Literal
 
 import torch
 
-PresetName = Literal["plain", "exact", "compiled", "fast", "small", "float8"]
+PresetName = Literal["plain", "exact", "compiled", "fast", "small", "float8_weights", "float8"]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """passes: all of the encoder and, unless it is quantised, of the policy are done, or none.
+    """passes: all of encoder and policy are done, or none.
 
     precision: of the weights; None: as the run says. compiled: the policy's work is done by compiled programs
     (infer/compiled.py). graphs: queries are replayed as CUDA graphs, where there is CUDA.
-    weights: of the policy's large products; in eight bits, of which passes would make copies in more.
+    weights: of the policy's large products.
     """
 
     passes: bool
     precision: torch.dtype | None = None
     compiled: bool = False
     graphs: bool = False
-    weights: Literal["stored", "int8", "float8"] = "stored"
+    weights: Literal["stored", "int8", "float8_weights", "float8"] = "stored"
 
     def chosen(self, passes: tuple[str, ...]) -> tuple[str, ...]:
         """Of the passes that there are."""
@@ -40,6 +41,7 @@ PRESETS: Mapping[PresetName, Preset] = {
     "exact": Preset(passes=True),
     "compiled": Preset(passes=True, compiled=True, graphs=True),
     "fast": Preset(passes=True, precision=torch.bfloat16, graphs=True),
-    "small": Preset(passes=True, precision=torch.bfloat16, weights="int8"),
-    "float8": Preset(passes=True, precision=torch.bfloat16, weights="float8"),
+    "small": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="int8"),
+    "float8_weights": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="float8_weights"),
+    "float8": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="float8"),
 }

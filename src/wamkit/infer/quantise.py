@@ -1,7 +1,7 @@
 """Weights of large products in eight bits: half the memory of bfloat16, at the price of its last bits.
 
 Each row of a weight matrix has a scale of its own, so that its largest number is the largest that eight bits hold.
-int8: weights alone; a product is of the numbers they stand for, in the precision of its input.
+int8, float8_weights: weights alone; a product is of the numbers they stand for, in the precision of its input.
 float8: inputs too, each token by its own scale, for GPUs that multiply eight bits (Hopper, Ada and later).
 
 What it costs is measured, not promised: docs/serve.md has the error of actions beside that of bfloat16 alone. Products
@@ -11,9 +11,8 @@ stay as they are.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.nn.lora import LoRALinear
+from wamkit.nn.lora import LoRALinear, copy_with
+from wamkit.taking import SHARED, Take
 
-P = TypeVar("P")
-Kind = Literal["int8", "float8"]
+M = TypeVar("M", bound=nn.Module)
+Kind = Literal["int8", "float8_weights", "float8"]
 
 SMALLEST = 32 * 32
 """Numbers of a weight matrix, below which nothing is gained."""
+AT_ONCE = 2**18
+"""Numbers that are rounded together: a processor's cache holds them in float32."""
 FLOAT8 = torch.float8_e4m3fn
 EIGHT_BITS_FROM = (8, 9)
 """The compute capability from which CUDA devices multiply float8."""
@@ -45,11 +47,10 @@ class Quantised(nn.Linear):
     def __init__(self, linear: nn.Linear, kind: torch.dtype, largest: float) -> None:
         nn.Module.__init__(self)  # not nn.Linear's, which makes weights
         self.out_features, self.in_features = linear.weight.shape
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(dim=1).clamp(min=1e-12) / largest
-        scaled = weight / scale[:, None]
-        self.register_buffer("bits", (scaled if kind.is_floating_point else scaled.round()).to(kind))
-        self.register_buffer("scale", scale.to(linear.weight.dtype))
+        parts = linear.weight.detach().split(max(AT_ONCE // self.in_features, 1))
+        bits, scales = zip(*(_rounded(rows.float(), kind, largest) for rows in parts), strict=True)
+        self.register_buffer("bits", torch.cat(bits))
+        self.register_buffer("scale", torch.cat(scales).to(linear.weight.dtype))
         self.bias = linear.bias
 
     @property
@@ -59,6 +60,12 @@ class Quantised(nn.Linear):
 
     def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
         return _biased(F.linear(x, self.bits.to(x.dtype)) * self.scale.to(x.dtype), self.bias)
+
+
+def _rounded(rows: Float[Tensor, "r i"], kind: torch.dtype, largest: float) -> tuple[Tensor, Tensor]:
+    scale = rows.abs().amax(dim=1).clamp(min=1e-12) / largest
+    scaled = rows / scale[:, None]
+    return (scaled if kind.is_floating_point else scaled.round()).to(kind), scale
 
 
 class Quantised8(Quantised):
@@ -106,37 +113,60 @@ def _int8(linear: nn.Linear) -> nn.Module:
     return Quantised(linear, torch.int8, 127.0)
 
 
+def _float8_weights(linear: nn.Linear) -> nn.Module:
+    return Quantised(linear, FLOAT8, torch.finfo(FLOAT8).max)
+
+
 def _float8(linear: nn.Linear) -> nn.Module:
     # the kernel takes multiples of 16
-    return linear if any(n % 16 for n in linear.weight.shape) else _float8_of(linear)
-
-
-def _float8_of(linear: nn.Linear) -> nn.Module:
+    if any(n % 16 for n in linear.weight.shape):
+        return linear
     return Quantised8(linear, FLOAT8, torch.finfo(FLOAT8).max)
 
 
-MADE: Mapping[Kind, Any] = {"int8": _int8, "float8": _float8}
+MADE: Mapping[Kind, Callable[[nn.Linear], nn.Module]] = {
+    "int8": _int8,
+    "float8_weights": _float8_weights,
+    "float8": _float8,
+}
 
 
-def quantised(policy: P, kind: Kind) -> P:
-    """A copy of `policy` whose Linear layers keep their weights in eight bits, LoRA merged; `policy` stays as it is.
+def quantising(take: Take, kind: Kind) -> Take:
+    """Layers that are large in eight bits, once a pass has made of them what it makes."""
+    return Take(
+        part=take.part,
+        layer=lambda layer: quantised(layer, kind),
+        network=lambda network: quantised(network, kind, take),
+    )
 
-    All other tensors are shared with it. A layer at a time is quantised, so that no second copy is held.
+
+def quantised(network: M, kind: Kind, take: Take = SHARED) -> M:
+    """A copy of `network` whose Linear layers keep their weights in eight bits, LoRA merged.
+
+    A layer at a time is taken and quantised, so that no second copy is held; all other tensors are taken at the end.
     """
-    module = cast(nn.Module, policy)
-    # what deepcopy finds in its memo it does not copy
-    memo: dict[int, object] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    for layer in module.modules():
-        if type(layer) in (nn.Linear, LoRALinear) and cast(nn.Linear, layer).weight.numel() >= SMALLEST:
-            merged = layer.merged() if isinstance(layer, LoRALinear) else layer
-            memo[id(layer)] = MADE[kind](merged)
-    return copy.deepcopy(policy, memo)
+    replaced: dict[nn.Module, nn.Module] = {
+        layer: MADE[kind](_merged(take.part(layer))) for layer in _large_layers(network)
+    }
+    return cast(M, take.part(copy_with(network, replaced)))
 
 
-def expect_eight_bits(device: torch.device) -> None:
-    """BadInput where `device` cannot multiply float8."""
+def _large_layers(module: nn.Module) -> list[nn.Linear]:
+    """A low-rank addition is part of its layer."""
+    layers = [layer for layer in module.modules() if type(layer) in (nn.Linear, LoRALinear)]
+    additions = {part for layer in layers for part in layer.children()}
+    large = (cast(nn.Linear, layer) for layer in layers if layer not in additions)
+    return [layer for layer in large if layer.weight.numel() >= SMALLEST]
+
+
+def _merged(layer: nn.Linear) -> nn.Linear:
+    return layer.merged() if isinstance(layer, LoRALinear) else layer
+
+
+def expect_multiplies(device: torch.device, kind: Kind) -> None:
+    """BadInput where `device` cannot multiply so."""
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
-    if capability < EIGHT_BITS_FROM:
+    if kind == "float8" and capability < EIGHT_BITS_FROM:
         raise BadInput(
             f"eval.engine float8: needs a CUDA device of compute capability {EIGHT_BITS_FROM[0]}.{EIGHT_BITS_FROM[1]} "
             f"(Ada, Hopper) or later, got {device.type}; choose small, or fast"

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def add_norm_(
@@ -69,6 +69,13 @@ def linear_gelu(
     """GELU (its tanh form) of a linear layer."""
     do = composed_linear_gelu if x.is_cpu else torch.ops.wamkit.linear_gelu
     return do(x, weight, bias)
+
+
+def gelu_of(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """GELU (its tanh form) of what a layer gives; a plain linear one does both at once."""
+    if type(layer) is nn.Linear:
+        return lambda x: linear_gelu(x, layer.weight, layer.bias)
+    return lambda x: F.gelu(layer(x), approximate="tanh")
 
 
 def unit_silu(x: Float[Tensor, "*rows d"], scale: Float[Tensor, " d"]) -> Float[Tensor, "*rows d"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from wamkit.nn.products import GIVEN, Factors, Input, compute_dtype, products
 
 M = TypeVar("M", bound=nn.Module)
+
+AT_ONCE = 2**18
+"""Numbers of a weight that are summed together."""
 
 
 class LoRALinear(nn.Linear):
@@ -41,8 +44,8 @@ class LoRALinear(nn.Linear):
         """
         with torch.device("meta"):  # draws no random numbers
             plain = nn.Linear(self.in_features, self.out_features)
-        weight = total_weight(self, torch.float32).to(self.weight.dtype)
-        plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), self.bias
+        parts = [total.to(self.weight.dtype) for _, total in total_rows(self, torch.float32)]
+        plain.weight, plain.bias = nn.Parameter(torch.cat(parts), requires_grad=False), self.bias
         return plain
 
 
@@ -54,12 +57,17 @@ def factors(layer: nn.Linear) -> Factors:
 
 
 @torch.no_grad()
-def total_weight(layer: nn.Linear, dtype: torch.dtype) -> Float[Tensor, "o i"]:
-    """The weight of a layer with its low-rank addition, if it has one, summed in `dtype`."""
-    weight = layer.weight.to(dtype)
-    if isinstance(layer, LoRALinear):
-        weight = weight + layer.scale * (layer.lora_up.weight.to(dtype) @ layer.lora_down.weight.to(dtype))
-    return weight
+def total_rows(layer: nn.Linear, dtype: torch.dtype) -> Iterator[tuple[slice, Float[Tensor, "r i"]]]:
+    """The weight of a layer with its low-rank addition, if it has one, summed in `dtype`; some rows at a time, which
+    a processor's cache holds, and which rows they are."""
+    count = max(AT_ONCE // layer.in_features, 1)
+    down = layer.lora_down.weight.to(dtype) if isinstance(layer, LoRALinear) else None
+    for start in range(0, layer.out_features, count):
+        rows = slice(start, start + count)
+        total = layer.weight[rows].to(dtype, copy=True)
+        if isinstance(layer, LoRALinear) and down is not None:
+            total += layer.scale * (layer.lora_up.weight[rows].to(dtype) @ down)
+        yield rows, total
 
 
 def applied(made: Input, sources: Sequence[Tensor], layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:

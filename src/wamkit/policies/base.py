@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.data.normalize import Normalizer
+from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
 from wamkit.types import (
     ActingEncoder,
@@ -266,9 +267,9 @@ class PolicyModule(TrainedModule):
         """None."""
         return ()
 
-    def actor(self, passes: Collection[str]) -> Actor:
+    def actor(self, passes: Collection[str], take: Take = SHARED) -> Actor:
         """`act`."""
-        return self.act
+        return take.network(self).act
 
 
 def expect_passes(passes: Collection[str], needs: Mapping[str, Sequence[str]]) -> None:

@@ -19,7 +19,7 @@ from wamkit.config import (
     Run,
     acting_precision,
     inference_overrides,
-    load_engine_as,
+    load_acting,
     load_provenance,
     load_run,
 )
@@ -78,8 +78,7 @@ def measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, An
     """Results of the run directory, acting as `asked` says, on the suite."""
     device = best_device()
     facts = policy_facts(run_dir, asked, device)
-    engine = load_engine_as(asked, run_dir, device)
-    engine.release()
+    engine = load_acting(asked, run_dir, device)
     if engine.threads < torch.get_num_threads():
         say(
             f"acting with {engine.threads} of {torch.get_num_threads()} threads, the fastest for a policy this small"

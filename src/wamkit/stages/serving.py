@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from wamkit_client.types import BadInput, Observation
 
-from wamkit.config import Run, load_engine_as, load_normalizer
+from wamkit.config import Run, load_acting, load_normalizer
 from wamkit.data.statistics import Stats
 from wamkit.infer.graphs import BUCKETS
 from wamkit.infer.presets import PRESETS
@@ -123,8 +123,7 @@ def load_served(name: str, run_dir: Path, asked: Run) -> Served:
             f"eval.robot {asked.eval.robot}: clients say by `embodiment` which robot it is; omit it"
         )
     facts = facts_of(run_dir, asked, asked.policy.kind)
-    engine = load_engine_as(asked, run_dir, best_device())
-    engine.release()
+    engine = load_acting(asked, run_dir, best_device())
     return Served(name, engine, facts)
 
 

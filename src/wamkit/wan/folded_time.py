@@ -2,11 +2,12 @@
 
 Where a network only ever sees one flow time, every scale and shift behind a norm, and every gate before a sum, is a
 constant: scale and shift go into the layer that follows, the gate into the layer before. So do the weights of norms.
-All of it in float64, low-rank additions included, and rounded once. Spec: Light-WAM 6.4.
+All of it, low-rank additions included, in twice as many bits as weights have, and rounded once. Spec: Light-WAM 6.4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wamkit.nn.adapter import Adapter
-from wamkit.nn.lora import copy_with, merge_lora, total_weight
+from wamkit.nn.lora import LoRALinear, copy_with, total_rows
 from wamkit.wan.block import Block
 
 
@@ -36,11 +37,17 @@ def fold_time(block: Block, modulation: Float[Tensor, "1 6 d"]) -> Block:
         first: fold(first, 1 + scale2, shift2),
         second: fold_gate(second, gate2),
     }
-    made = merge_lora(copy_with(block, folded))
-    gates = torch.zeros_like(block.modulation)
-    gates[:, [2, 5]] = 1
-    made.modulation = nn.Parameter(gates, requires_grad=False)
+    low_rank = {layer for layer in block.modules() if isinstance(layer, LoRALinear)}
+    made = copy_with(block, folded | {layer: layer.merged() for layer in low_rank - {*folded}})
+    made.modulation = nn.Parameter(gates_of_one(block.modulation), requires_grad=False)
     return made
+
+
+def gates_of_one(like: Float[Tensor, "_ 6 d"]) -> Float[Tensor, "_ 6 d"]:
+    """The modulation of a folded block: no shift, no scale."""
+    gates = torch.zeros_like(like)
+    gates[:, [2, 5]] = 1
+    return gates
 
 
 @torch.no_grad()
@@ -59,26 +66,43 @@ def fold_adapter(adapter: Adapter) -> Adapter:
 
 def fold(layer: nn.Linear, scale: Float[Tensor, " i"], shift: Float[Tensor, " i"]) -> nn.Linear:
     """Of x what `layer` is of scale x + shift."""
-    weight = total_weight(layer, torch.float64)
-    return _linear(weight * scale.double(), layer.bias.double() + weight @ shift.double(), layer)
+    wide = WIDER[layer.weight.dtype]
+    scale, shift, bias = scale.to(wide), shift.to(wide), layer.bias.to(wide)
+
+    def changed(rows: slice, weight: Tensor) -> Folded:
+        added = bias[rows] + weight @ shift
+        return weight.mul_(scale), added
+
+    return _folded(layer, wide, changed)
 
 
 def fold_gate(layer: nn.Linear, gate: Float[Tensor, " o"]) -> nn.Linear:
     """`layer`, times `gate`."""
-    weight = total_weight(layer, torch.float64)
-    return _linear(gate.double()[:, None] * weight, gate.double() * layer.bias.double(), layer)
+    wide = WIDER[layer.weight.dtype]
+    gate, bias = gate.to(wide), layer.bias.to(wide)
+    return _folded(layer, wide, lambda rows, weight: (weight.mul_(gate[rows, None]), gate[rows] * bias[rows]))
+
+
+WIDER = {torch.bfloat16: torch.float32, torch.float32: torch.float64, torch.float64: torch.float64}
+"""What weights of a precision are folded in."""
+
+Folded = tuple[Tensor, Tensor]
+"""Rows of a weight, and of a bias."""
+
+
+def _folded(layer: nn.Linear, wide: torch.dtype, change: Callable[[slice, Tensor], Folded]) -> nn.Linear:
+    """change: rows of the total weight, which it may write over -> those of the folded layer."""
+    with torch.device("meta"):  # draws no random numbers
+        made = nn.Linear(layer.in_features, layer.out_features)
+    dtype = layer.weight.dtype
+    parts = [[x.to(dtype) for x in change(*each)] for each in total_rows(layer, wide)]
+    made.weight, made.bias = (
+        nn.Parameter(torch.cat(part), requires_grad=False) for part in zip(*parts, strict=True)
+    )
+    return made
 
 
 def bare(norm: nn.LayerNorm) -> nn.LayerNorm:
     """With weights of one and zero."""
     made = nn.LayerNorm(norm.normalized_shape, norm.eps).to(norm.weight.device, norm.weight.dtype)
     return made.requires_grad_(False)
-
-
-def _linear(weight: Tensor, bias: Tensor, like: nn.Linear) -> nn.Linear:
-    with torch.device("meta"):  # draws no random numbers
-        made = nn.Linear(like.in_features, like.out_features)
-    dtype = like.weight.dtype
-    made.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    made.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
-    return made

@@ -23,11 +23,12 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from wamkit.nn.attention import Visibility, join_heads, split_heads
-from wamkit.nn.fused_ops import add_norm_, linear_gelu, normalize_, place_heads_
+from wamkit.nn.fused_ops import add_norm_, gelu_of, normalize_, place_heads_
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.nn.sinusoid import Sinusoid
-from wamkit.nn.stack import stack
-from wamkit.wan.block import Block, Rows, embed_times
+from wamkit.nn.stack import stacked
+from wamkit.taking import SHARED, Take
+from wamkit.wan.block import Attention, Block, Rows, embed_times
 
 
 class Network(Protocol):
@@ -97,22 +98,22 @@ class FusedBlock:
     A layer norm follows every sum and is made with it. So a block begins with its input normed already, and ends with
     the first norm of the next one.
     rows: by time (shift, 1 + scale, gate) of self-attention and of the MLP, and (shift, 1 + scale) of the next block's
-    self-attention, [d] each (see `rows_by_time`).
+    self-attention, [d] each.
     """
 
-    def __init__(self, block: Block, rows: Float[Tensor, "r 8 d"]) -> None:
-        attention, cross = block.self_attn, block.cross_attn
+    def __init__(self, block: Block, rows: Float[Tensor, "r 8 d"], take: Take) -> None:
+        attention, cross, dtype = block.self_attn, block.cross_attn, block.norm3.weight.dtype
         self.eps, self.heads = block.norm1.eps, attention.heads
-        self.weight, self.bias = stack((attention.q, attention.k, attention.v))
+        self.qkv = take.layer(stacked((attention.q, attention.k, attention.v)))
         # the layers that are used as they are, one by one: a reference to the block would keep its q, k and v
-        self.out, self.cross_q, self.cross_out = attention.o, cross.q, cross.o
+        self.out, self.cross_q, self.cross_out = map(take.layer, (attention.o, cross.q, cross.o))
         self.cross_norm = block.norm3
-        self.wide, self.narrow = cast(nn.Linear, block.ffn[0]), cast(nn.Linear, block.ffn[2])
+        self.widen, self.narrow = gelu_of(take.layer(block.ffn[0])), take.layer(block.ffn[2])
         # normalize_ divides by the length, an RMS norm by the length / sqrt(width); v is not normed
         q, k = (norm.weight.to(rows.dtype) for norm in (attention.norm_q, attention.norm_k))
         self.norm = torch.stack([len(q) ** 0.5 * q, len(k) ** 0.5 * k, torch.ones_like(q)])
         self.floor = rows.new_tensor((len(q) * attention.norm_q.eps) ** 0.5)
-        self.rows: tuple[Rows, ...] = tuple(row.unbind() for row in rows.to(self.weight.dtype).unbind())
+        self.rows: tuple[Rows, ...] = tuple(row.unbind() for row in rows.to(dtype).unbind())
         self.ungated = torch.ones_like(self.rows[0][0])
 
     def enter(self, x: Float[Tensor, "b s d"], rows: Rows) -> Float[Tensor, "b s d"]:
@@ -122,8 +123,7 @@ class FusedBlock:
 
     def project(self, u: Float[Tensor, "b s d"], place: Place) -> None:
         """Queries, keys and values of self-attention, written to their place."""
-        qkv = F.linear(u, self.weight, self.bias)
-        place_heads_(place.qkv, qkv, self.norm, self.floor, place.rotary)
+        place_heads_(place.qkv, self.qkv(u), self.norm, self.floor, place.rotary)
 
     def finish(
         self, x: Float[Tensor, "b s d"], rows: Rows, place: Place, context: Seen
@@ -138,8 +138,7 @@ class FusedBlock:
         seen = F.scaled_dot_product_attention(q, context.k, context.v, context.bias)
         u = add_norm_(x, self.cross_out(join_heads(seen)), self.ungated, scale2, shift2, self.eps)
 
-        hidden = linear_gelu(u, self.wide.weight, self.wide.bias)
-        return add_norm_(x, self.narrow(hidden), gate2, scale, shift, self.eps)
+        return add_norm_(x, self.narrow(self.widen(u)), gate2, scale, shift, self.eps)
 
 
 class Layer(NamedTuple):
@@ -170,18 +169,36 @@ def run_blocks(x: Float[Tensor, "b s d"], layers: Sequence[Layer]) -> Float[Tens
     return x
 
 
-def fuse(blocks: Sequence[Block], modulation: Float[Tensor, "r 6 d"]) -> list[FusedBlock]:
-    """Blocks that follow each other. modulation: what the network adds to their own, by time."""
-    rows = rows_by_time(blocks, modulation)
-    return [FusedBlock(block, own) for block, own in zip(blocks, rows, strict=True)]
+def fuse(
+    blocks: Iterable[Block], rows: Sequence[Float[Tensor, "r 8 d"]], text_embedding: nn.Module, take: Take
+) -> tuple[list[FusedBlock], FusedContext]:
+    """Blocks that follow each other, and text as they see it. rows: see FusedBlock.
+
+    The next block is asked for when one has been copied.
+    """
+    fused: list[FusedBlock] = []
+    looks: list[Look] = []
+    for block, own in zip(blocks, rows, strict=True):
+        fused.append(FusedBlock(block, own, take))
+        looks.append(Look.of(block.cross_attn))
+    return fused, FusedContext(text_embedding, looks, take)
 
 
-def rows_by_time(blocks: Sequence[Block], modulation: Float[Tensor, "r 6 d"]) -> list[Float[Tensor, "r 8 d"]]:
-    """The rows of every block: its own with the network's `modulation`, and those of the norm that follows it.
+def own_rows(blocks: Iterable[Block], like: nn.Module) -> list[Float[Tensor, "1 6 d"]]:
+    """The modulation of each block itself, where the weights of `like` are."""
+    weight = next(like.parameters())
+    return [block.modulation.to(weight) for block in blocks]
+
+
+def rows_by_time(
+    own: Sequence[Float[Tensor, "1 6 d"]], modulation: Float[Tensor, "r 6 d"]
+) -> list[Float[Tensor, "r 8 d"]]:
+    """The rows of blocks with these modulations of their own: with what the network adds to them, by time, and those
+    of the norm that follows.
 
     No block follows the last; its output is normed without modulation, and nobody looks at that.
     """
-    rows = [block.modulation + modulation for block in blocks]
+    rows = [each + modulation for each in own]
     for each in rows:
         each[:, [1, 4]] += 1  # scales
     plain = torch.zeros_like(modulation[:, :2])
@@ -190,27 +207,40 @@ def rows_by_time(blocks: Sequence[Block], modulation: Float[Tensor, "r 6 d"]) ->
     return [torch.cat(pair, dim=1) for pair in zip(rows, following, strict=True)]
 
 
+class Look(NamedTuple):
+    """How a block looks at text. kv: makes its keys and values, a copy. norm: the weights of both norms, [k]."""
+
+    kv: nn.Linear
+    norm: Tensor
+    eps: float
+    heads: int
+
+    @classmethod
+    def of(cls, cross: Attention) -> Look:
+        """Scores are (q w_q) . (k w_k): the keys, made once per query, carry both norms' weights."""
+        norm = cross.norm_q.weight.double() * cross.norm_k.weight.double()
+        return cls(stacked((cross.k, cross.v)), norm, cross.norm_k.eps, cross.heads)
+
+
 class FusedContext:
     """Text and other tokens beside it as cross-attention of every block sees them: keys and values by one product."""
 
-    def __init__(self, text_embedding: nn.Module, blocks: Sequence[Block]) -> None:
+    def __init__(self, text_embedding: nn.Module, looks: Sequence[Look], take: Take = SHARED) -> None:
         self.text_embedding = text_embedding
-        cross = [block.cross_attn for block in blocks]
-        self.blocks, self.heads = len(cross), cross[0].heads
-        self.weight, self.bias = stack([layer for each in cross for layer in (each.k, each.v)])
-        # Scores are (q w_q) . (k w_k): the keys, made once per query, carry both norms' weights.
-        norms = [each.norm_q.weight.double() * each.norm_k.weight.double() for each in cross]
-        dtype, width = torch.promote_types(self.weight.dtype, torch.float32), norms[0].numel()
-        self.norm = (width * torch.stack(norms)).to(dtype)
-        self.floor = self.norm.new_tensor((width * cross[0].norm_k.eps) ** 0.5)
+        self.blocks, self.heads = len(looks), looks[0].heads
+        self.dtype = looks[0].kv.weight.dtype
+        self.kv = take.layer(stacked([look.kv for look in looks]))
+        dtype, width = torch.promote_types(self.dtype, torch.float32), len(looks[0].norm)
+        self.norm = (width * torch.stack([look.norm for look in looks])).to(dtype)
+        self.floor = self.norm.new_tensor((width * looks[0].eps) ** 0.5)
 
     def __call__(self, context: Float[Tensor, "b l text"]) -> tuple[Seen, ...]:
         """By block; every row is looked at."""
-        return seen(self.keys_values(self.text_embedding(context.to(self.weight.dtype))))
+        return seen(self.keys_values(self.text_embedding(context.to(self.dtype))))
 
     def keys_values(self, embedded: Float[Tensor, "b l d"]) -> Float[Tensor, "blocks 2 b n l e"]:
         """Normed keys, and values."""
-        kv = F.linear(embedded, self.weight, self.bias).unflatten(-1, (self.blocks, 2, -1))
+        kv = self.kv(embedded).unflatten(-1, (self.blocks, 2, -1))
         normalize_(kv[..., 0, :], self.floor).mul_(self.norm)
         return kv.unflatten(-1, (self.heads, -1)).permute(2, 3, 0, 4, 1, 5).contiguous()
 
@@ -223,11 +253,14 @@ def seen(kv: Float[Tensor, "blocks 2 b n s e"], bias: Tensor | None = None) -> t
 class FusedNetwork:
     """The blocks of one network at flow times `times`."""
 
-    def __init__(self, network: Network, times: Float[Tensor, " r"]) -> None:
-        self.time, modulation = modulation_at(network, times)
-        blocks = list(cast(Iterable[Block], network.blocks))
-        self.blocks = fuse(blocks, modulation)
-        self.context = FusedContext(network.text_embedding, blocks)
+    def __init__(self, network: Network, times: Float[Tensor, " r"], take: Take = SHARED) -> None:
+        text_embedding, blocks = (
+            take.part(network.text_embedding),
+            list(cast(Iterable[Block], network.blocks)),
+        )
+        self.time, modulation = modulation_at(network, times, take)
+        rows = rows_by_time(own_rows(blocks, text_embedding), modulation)
+        self.blocks, self.context = fuse(map(take.part, blocks), rows, text_embedding, take)
 
     def blockwise(
         self, x: Float[Tensor, "b s d"], group: str, time: int, state: QueryState
@@ -238,14 +271,14 @@ class FusedNetwork:
 
 
 def modulation_at(
-    network: Network, times: Float[Tensor, " r"]
+    network: Network, times: Float[Tensor, " r"], take: Take = SHARED
 ) -> tuple[Float[Tensor, "r d"], Float[Tensor, "r 6 d"]]:
     """Embedded times, and what they add to the modulation of every block, in float32 at least."""
-    dtype = torch.promote_types(next(network.text_embedding.parameters()).dtype, torch.float32)
-    embedding, projection = (
-        deepcopy(mlp).to(dtype) for mlp in (network.time_embedding, network.time_projection)
-    )
-    time = embed_times(network.sinusoid, embedding, times[None], dtype)[0]
+    embedding, projection = map(take.part, (network.time_embedding, network.time_projection))
+    like = next(embedding.parameters())
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    embedding, projection = (deepcopy(mlp).to(dtype) for mlp in (embedding, projection))
+    time = embed_times(take.part(network.sinusoid), embedding, times[None].to(like.device), dtype)[0]
     return time, projection(time).unflatten(-1, (6, -1))
 
 

@@ -78,7 +78,7 @@ class KeptText:
 
     def _tell(self, rows: Float[Tensor, "l text"]) -> Told:
         words, padding = distinct(rows)
-        embedded = self.context.text_embedding(words[None].to(self.context.weight.dtype))
+        embedded = self.context.text_embedding(words[None].to(self.context.dtype))
         kv = self.context.keys_values(embedded)[:, :, 0]  # blocks 2 n s e, padding last
         weights = shares(padding, kv.dtype).to(kv.device)
         kv = torch.cat([kv, kv[..., -1:, :].expand(-1, -1, -1, len(weights) - 1, -1)], dim=3)

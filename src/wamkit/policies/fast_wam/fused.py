@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wamkit.nn.wavefront import Together, Walk, in_span, in_turns, walked
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
+from wamkit.taking import SHARED, Take
 from wamkit.wan.dit import PATCH, fold
 from wamkit.wan.fused import FusedContext, FusedNetwork, Layout, QueryState, Seen, lay_out
 
@@ -36,29 +37,31 @@ SeenBy = Mapping[str, tuple[Seen, ...]]
 class FusedSampler:
     """`sample` of policies/fast_wam/sampling.py, for weights that do not change any more.
 
-    The policy is left as it is: weights that are multiplied together are copied side by side, block by block, and all
-    others are shared with it. While both exist, the copies are a third of the weights (Fast-WAM in bfloat16: 12 GB and
-    4 GB beside them). Nothing here refers to the originals of what was copied, so they go with the policy.
+    Weights that are multiplied together are copied side by side, block by block: a third of all; the others are used as
+    they are. Nothing here refers to the originals of what was copied.
     To be made again when weights change, or move to another device or dtype.
     together: how the two networks take turns where actions look at frames that are just being computed.
     """
 
     @torch.no_grad()
-    def __init__(self, policy: Networks, steps: int, together: Together = in_turns) -> None:
+    def __init__(
+        self, policy: Networks, steps: int, together: Together = in_turns, take: Take = SHARED
+    ) -> None:
         self.together = together
         self.sees, self.imagines = policy.acting.sees, policy.acting.imagines
         dit, action = policy.dit, policy.action
-        self.size, self.dtype = dit.size, action.head.weight.dtype
-        self.patch_embedding, self.video_head = dit.patch_embedding, dit.head.head
-        self.action_encoder, self.action_head = action.action_encoder, action.head
-        self.rotaries = dit.rotary, action.rotary
+        self.size = dit.size
+        self.patch_embedding, head = take.part(dit.patch_embedding), take.part(dit.head)
+        self.action_encoder, self.action_head = take.part(action.action_encoder), take.part(action.head)
+        self.dtype, self.video_head = self.action_head.weight.dtype, head.head
+        self.rotaries = take.part(dit.rotary), take.part(action.rotary)
         video, chunk = (policy.grid(network, steps) for network in ("video", "action"))
         self.video_strides, self.action_strides = video.strides.tolist(), chunk.strides.tolist()
-        self.video = FusedNetwork(dit, video.times.to(action.head.weight.device))
-        self.action = FusedNetwork(action, chunk.times.to(action.head.weight.device))
-        head = dit.head.modulation + self.video.time[:, None]  # r 2 d
-        head[:, 1] += 1  # scale
-        self.head_rows = [row.unbind() for row in head.to(self.dtype).unbind()]
+        self.video = FusedNetwork(dit, video.times, take)
+        self.action = FusedNetwork(action, chunk.times, take)
+        rows = head.modulation + self.video.time[:, None]  # r 2 d
+        rows[:, 1] += 1  # scale
+        self.head_rows = [row.unbind() for row in rows.to(self.dtype).unbind()]
         self._layouts: dict[tuple[int, int, int, int], Layout] = {}  # by shape of a query; one camera has one
 
     @property

@@ -45,6 +45,7 @@ from wamkit.policies.wan_encoder import (
     proprio_encoder,
     random_encoder,
 )
+from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.block import Stream, TransformerSize, open_gates
@@ -315,18 +316,20 @@ class FastWAM(PolicyModule):
         """See fused.py."""
         return tuple(NEEDS)
 
-    def actor(self, passes: Collection[str]) -> Actor:
+    def actor(self, passes: Collection[str], take: Take = SHARED) -> Actor:
         """`act` with these passes; itself without any. Raises BadInput where a pass misses one that it builds on."""
         expect_passes(passes, NEEDS)
         if "fused_blocks" not in passes:
-            return self.act
-        together = walking(self.action.head.weight.device) if "two_streams" in passes else in_turns
-        sampler = FusedSampler(self, self.config.sample_steps, together)
-        token = self.proprio_encoder, self.normalizer
-        rows: Context[SeenBy] = EveryRow(sampler.look, *token)
+            return take.network(self).act
+        normalizer, proprio = take.part(self.normalizer), take.part(self.proprio_encoder)
+        device = normalizer.dimensions("action").device
+        together = walking(device) if "two_streams" in passes else in_turns
+        sampler = FusedSampler(self, self.config.sample_steps, together, take)
+        rows: Context[SeenBy] = EveryRow(sampler.look, proprio, normalizer)
         if "kept_text" in passes:
-            rows = ByNetwork({name: KeptRows(see, *token) for name, see in sampler.contexts.items()})
-        return FusedActor(sampler.answer, rows, self.draw_noise, self.normalizer, sampler)
+            kept = {name: KeptRows(see, proprio, normalizer) for name, see in sampler.contexts.items()}
+            rows = ByNetwork(kept)
+        return FusedActor(sampler.answer, rows, self.draw_noise, normalizer, sampler)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""

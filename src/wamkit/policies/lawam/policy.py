@@ -44,6 +44,7 @@ from wamkit.policies.lawam.query_pool import HEADS, QueryPool
 from wamkit.policies.lawam.robot_linear import RobotRows
 from wamkit.policies.lawam.stage1 import FrozenWorld, Stage1, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel
+from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
 
@@ -284,11 +285,12 @@ class LaWAM(PolicyModule):
         """Each of the three networks without computing anything twice."""
         return tuple(PASSES)
 
-    def actor(self, passes: Collection[str]) -> Actor:
+    def actor(self, passes: Collection[str], take: Take = SHARED) -> Actor:
         """`act` with these passes."""
-        acting = self.acting
+        policy = take.network(self)
+        acting = policy.acting
         for name in passes:
-            acting = PASSES[name](self, acting)
+            acting = PASSES[name](policy, acting)
         return acting
 
     def see(self, inputs: Tree) -> Sight:

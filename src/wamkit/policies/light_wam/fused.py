@@ -10,24 +10,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from wamkit.data.normalize import Normalizer
 from wamkit.nn.adapter import Adapter
 from wamkit.nn.lora import merge_lora
 from wamkit.policies.fused_context import Context, EveryRow, KeptRows
-from wamkit.policies.wan_encoder import Proprio
 from wamkit.spans import Span
+from wamkit.taking import Take
 from wamkit.types import Query
 from wamkit.wan.block import Block
 from wamkit.wan.dit import PATCH, PRESENT, WanDiT
-from wamkit.wan.folded_time import fold_adapter, fold_time
-from wamkit.wan.fused import FusedContext, Layer, Seen, Slot, fuse, modulation_at, run_blocks, slot_at
+from wamkit.wan.folded_time import fold_adapter, fold_time, gates_of_one
+from wamkit.wan.fused import (
+    FusedBlock,
+    Layer,
+    Seen,
+    Slot,
+    fuse,
+    modulation_at,
+    own_rows,
+    rows_by_time,
+    run_blocks,
+    slot_at,
+)
+
+if TYPE_CHECKING:
+    from wamkit.policies.light_wam.policy import LightWAM
 
 States = tuple[Tensor, ...]
 """Adapted states of the taps, [b s d] each."""
@@ -92,52 +106,57 @@ def answer(
 
 @dataclass(frozen=True)
 class Stack:
-    """What of the video model acting needs. adapters: by the block that they follow, ascending.
+    """What of the video model acting needs, up to the last tap; blocks are made one by one, when they are asked for.
 
-    modulation: what time adds to that of every block.
+    rows: see wan/fused.FusedBlock. adapters: by the block that they follow, ascending.
     """
 
-    blocks: Sequence[Block]
+    blocks: Iterable[Block]
+    rows: Sequence[Float[Tensor, "1 8 d"]]
     adapters: Mapping[int, Adapter]
-    modulation: Float[Tensor, "1 6 d"]
 
 
-@torch.no_grad()
-def merged(dit: WanDiT, taps: Sequence[int]) -> Stack:
-    """Up to the last tap, without low-rank additions."""
-    now = torch.zeros(1, device=dit.patch_embedding.weight.device)
-    blocks, adapters = _parts(dit, taps)
-    return Stack([merge_lora(block) for block in blocks], adapters, modulation_at(dit, now)[1])
+def merged(dit: WanDiT, taps: Sequence[int], text_embedding: nn.Module, take: Take) -> Stack:
+    """Without low-rank additions."""
+    blocks, modulation = _blocks(dit, taps), modulation_at(dit, torch.zeros(1), take)[1]
+    rows = rows_by_time(own_rows(blocks, text_embedding), modulation)
+    return Stack(map(merge_lora, map(take.part, blocks)), rows, _adapters(dit, taps, take))
 
 
-@torch.no_grad()
-def folded(dit: WanDiT, taps: Sequence[int]) -> Stack:
+def folded(dit: WanDiT, taps: Sequence[int], text_embedding: nn.Module, take: Take) -> Stack:
     """`merged`, with time 0 and the weights of norms in the layers beside them."""
-    now = torch.zeros(1, device=dit.patch_embedding.weight.device)
-    blocks, adapters = _parts(dit, taps)
-    modulation = modulation_at(dit, now)[1]
+    blocks, modulation = _blocks(dit, taps), modulation_at(dit, torch.zeros(1), take)[1]
+    gates = gates_of_one(modulation)
     return Stack(
-        [fold_time(block, modulation) for block in blocks],
-        {layer: fold_adapter(adapter) for layer, adapter in adapters.items()},
-        torch.zeros_like(modulation),
+        (fold_time(take.part(block), modulation) for block in blocks),
+        rows_by_time([gates] * len(blocks), torch.zeros_like(modulation)),
+        {layer: fold_adapter(adapter) for layer, adapter in _adapters(dit, taps, take).items()},
     )
 
 
-def _parts(dit: WanDiT, taps: Sequence[int]) -> tuple[list[Block], dict[int, Adapter]]:
-    blocks = list(cast(Iterable[Block], dit.blocks))
-    adapters = {layer: cast(Adapter, dit.adapters[layer]) for layer in taps}
-    return blocks[: max(taps) + 1], adapters
+def _blocks(dit: WanDiT, taps: Sequence[int]) -> list[Block]:
+    return list(cast(Iterable[Block], dit.blocks))[: max(taps) + 1]
+
+
+def _adapters(dit: WanDiT, taps: Sequence[int], take: Take) -> dict[int, Adapter]:
+    return {layer: take.part(cast(Adapter, dit.adapters[layer])) for layer in taps}
 
 
 class FusedLook:
     """`LightWAM.look`, context and all, for weights that do not change any more."""
 
-    @torch.no_grad()
-    def __init__(self, dit: WanDiT, stack: Stack, context: Context[tuple[Seen, ...]]) -> None:
-        self.context, self.adapters = context, stack.adapters
-        self.blocks = fuse(stack.blocks, stack.modulation)
-        self.rotary, self.size = dit.rotary, dit.size
-        self.patch, self.bias = dit.patch_embedding.weight.flatten(1), dit.patch_embedding.bias
+    def __init__(
+        self,
+        dit: WanDiT,
+        blocks: Sequence[FusedBlock],
+        adapters: Mapping[int, Adapter],
+        context: Context[tuple[Seen, ...]],
+        take: Take,
+    ) -> None:
+        self.context, self.blocks, self.adapters = context, blocks, adapters
+        self.rotary, self.size = take.part(dit.rotary), dit.size
+        embedding = take.part(dit.patch_embedding)
+        self.patch, self.bias = embedding.weight.flatten(1), embedding.bias
         self._slots: dict[tuple[int, int], Slot] = {}  # by grid of a canvas; a policy has one
 
     def prepare(self, query: Query) -> Query:
@@ -170,10 +189,13 @@ class FusedLook:
         return F.linear(patches.flatten(1, 2), self.patch, self.bias), self._slots[grid]
 
 
-def fused_look(
-    dit: WanDiT, proprio: Proprio, normalizer: Normalizer, taps: Sequence[int], passes: Collection[str]
-) -> FusedLook:
-    """With those of these passes that are about it."""
-    stack = (folded if "folded_time" in passes else merged)(dit, taps)
-    rows = KeptRows if "kept_text" in passes else EveryRow
-    return FusedLook(dit, stack, rows(FusedContext(dit.text_embedding, stack.blocks), proprio, normalizer))
+@torch.no_grad()
+def fused_look(policy: LightWAM, normalizer: Normalizer, passes: Collection[str], take: Take) -> FusedLook:
+    """With those of these passes that are about it. normalizer: as it acts."""
+    dit, taps = policy.dit, policy.config.adapters.layers
+    text_embedding = take.part(dit.text_embedding)
+    stack = (folded if "folded_time" in passes else merged)(dit, taps, text_embedding, take)
+    blocks, context = fuse(stack.blocks, stack.rows, text_embedding, take)
+    proprio = take.part(policy.proprio_encoder)
+    text = (KeptRows if "kept_text" in passes else EveryRow)(context, proprio, normalizer)
+    return FusedLook(dit, blocks, stack.adapters, text, take)

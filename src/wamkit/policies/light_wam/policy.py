@@ -39,6 +39,7 @@ from wamkit.policies.wan_encoder import (
     proprio_encoder,
     random_encoder,
 )
+from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.checkpoint import load_wan
@@ -283,24 +284,26 @@ class LightWAM(PolicyModule):
         """See fused.py and folded_expert.py."""
         return tuple(NEEDS)
 
-    def actor(self, passes: Collection[str]) -> Actor:
+    def actor(self, passes: Collection[str], take: Take = SHARED) -> Actor:
         """`act` with these passes; itself without any.
 
-        Tensors that no pass changes are shared. In float32 chunks agree to about 1e-6 of their size; in bfloat16
-        weights are folded before they are rounded, which moves chunks by as much as bfloat16 itself does.
-        Raises BadInput where a pass misses one that it builds on.
+        In float32 chunks agree to about 1e-6 of their size; in bfloat16 weights are folded before they are rounded,
+        which moves chunks by as much as bfloat16 itself does. BadInput where a pass misses one that it builds on.
         """
         expect_passes(passes, NEEDS)
+        if "fused_blocks" not in passes:
+            return take.network(self)._unfused(passes)
+        normalizer, own = take.part(self.normalizer), take.network(self.expert)
+        expert = FoldedExpert(own, self.data.horizon) if "folded_expert" in passes else own
+        return FusedActor(fused_look(self, normalizer, passes, take), expert, normalizer, self.data.horizon)
+
+    def _unfused(self, passes: Collection[str]) -> Actor:
         if not passes:
             return self.act
         normalizer, horizon = self.normalizer, self.data.horizon
+        look = (merge_lora(self) if "merged_lora" in passes else self).states
         expert = FoldedExpert(self.expert, horizon) if "folded_expert" in passes else self.expert
-        if "fused_blocks" in passes:
-            taps = self.config.adapters.layers
-            look = fused_look(self.dit, self.proprio_encoder, normalizer, taps, passes)
-            return FusedActor(look, expert, normalizer, horizon)
-        policy = merge_lora(self) if "merged_lora" in passes else self
-        return torch.no_grad()(lambda query: answer(query, policy.states, expert, normalizer, horizon))
+        return torch.no_grad()(lambda query: answer(query, look, expert, normalizer, horizon))
 
     def states(self, query: Query) -> States:
         """What is seen of an observation."""
