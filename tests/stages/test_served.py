@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Walker(Env):
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("served")
-    run = replace(RUN, suite="", eval=EvalConfig(replan_steps=3, processes=2))
+    run = replace(RUN, suite="", eval=EvalConfig(replan_steps=3, processes=1))
     train(run, [write(root / "dataset", [9, 9])], NO_FILE, root / "run", best_device())
     return root / "run"
 
@@ -85,15 +85,16 @@ def server(run_dir: Path) -> Iterator[Server]:
         yield running
 
 
-Evaluate = Callable[..., int]
+def words_of(server: Server, env: str, *words: object) -> list[str]:
+    return ["eval", "--server", server.url, "--env", env, *map(str, words)]
 
 
-@pytest.fixture
-def evaluate(server: Server, env: str) -> Evaluate:
-    def asked(*words: object) -> int:
-        return main(["eval", "--server", server.url, "--env", env, *map(str, words)])
-
-    return asked
+@pytest.fixture(scope="module")
+def served(server: Server, env: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of three episodes."""
+    out = tmp_path_factory.mktemp("results") / "served"
+    assert main(words_of(server, env, "--episodes", 3, "--out", out)) == 0
+    return out
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -101,42 +102,45 @@ def read(folder: Path) -> dict[str, Any]:
     return results
 
 
-def arrays(folder: Path, episode: dict[str, Any]) -> dict[str, np.ndarray]:
-    return dict(np.load(folder / episode["recording"])) if episode["recording"] else {}
-
-
-@pytest.mark.parametrize(
-    "words", [(), ("--eval.executor", "async", "--eval.delay-steps", "2")], ids=["sync", "async"]
-)
-def test_results_equal_the_local_ones_episode_by_episode(
-    run_dir: Path, env: str, evaluate: Evaluate, tmp_path: Path, words: tuple[str, ...]
-) -> None:
-    asked = ("--episodes", 4, "--eval.record-episodes", 2, *words)
-    assert evaluate(*asked, "--out", tmp_path / "served") == 0
-    assert main(["eval", str(run_dir), "--env", env, *map(str, asked), "--out", str(tmp_path / "local")]) == 0
-    served, local = read(tmp_path / "served"), read(tmp_path / "local")
-    assert len(local["episodes"]) == 4 and len({row["steps"] for row in local["episodes"]}) > 1
-    for here, there in zip(local["episodes"], served["episodes"], strict=True):
+def same(served: Path, local: Path) -> None:
+    """Everything that was recorded, but times and where the policy ran."""
+    here, there = read(local), read(served)
+    assert len(here["episodes"]) == 3 and len({row["steps"] for row in here["episodes"]}) > 1
+    for ours, theirs in zip(here["episodes"], there["episodes"], strict=True):
         for measured in ("query_ms", "query_call", "query_batch"):
-            assert len(here.pop(measured)) == len(there.pop(measured)) > 1
-        assert here == there
-        recorded = arrays(tmp_path / "local", here)
-        for name, values in arrays(tmp_path / "served", there).items():
-            np.testing.assert_array_equal(values, recorded[name], name)
-    assert arrays(tmp_path / "served", served["episodes"][0])["action"].any()
-    where = served["policy"].pop("served")
-    assert {"machine", "revision", "versions"} == where.keys()
+            assert len(ours.pop(measured)) == len(theirs.pop(measured)) > 1
+        assert ours == theirs
+        if ours["recording"]:
+            recorded, again = (np.load(folder / ours["recording"]) for folder in (local, served))
+            assert recorded["action"].any()
+            for name in recorded.files:
+                np.testing.assert_array_equal(recorded[name], again[name], name)
+    assert here["episodes"][0]["recording"]
+    assert {"machine", "revision", "versions"} == there["policy"].pop("served").keys()
     for section in ("suite", "config", "policy", "simulator", "tasks", "total", "demonstrated"):
-        assert served[section] == local[section], section
+        assert there[section] == here[section], section
 
 
-def test_it_is_repeated(evaluate: Evaluate, server: Server, tmp_path: Path, capsys: Any) -> None:
-    first = tmp_path / "first"
-    assert evaluate("--episodes", 1, "--out", first, "--eval.replan-steps", 2) == 0
-    again = ["--server", server.url, "--like", str(first / "results.json"), "--out", str(tmp_path / "again")]
+def test_results_equal_the_local_ones_episode_by_episode(
+    run_dir: Path, env: str, served: Path, tmp_path: Path
+) -> None:
+    assert main(["eval", str(run_dir), "--env", env, "--episodes", "3", "--out", str(tmp_path)]) == 0
+    same(served, tmp_path)
+
+
+def test_so_they_do_where_the_robot_moves_on_while_it_asks(
+    run_dir: Path, env: str, server: Server, tmp_path: Path
+) -> None:
+    delayed = ("--episodes", "3", "--eval.executor", "async", "--eval.delay-steps", "2", "--out")
+    assert main(words_of(server, env, *delayed, tmp_path / "served")) == 0
+    assert main(["eval", str(run_dir), "--env", env, *delayed, str(tmp_path / "local")]) == 0
+    same(tmp_path / "served", tmp_path / "local")
+
+
+def test_it_is_repeated(server: Server, served: Path, tmp_path: Path, capsys: Any) -> None:
+    again = ["--server", server.url, "--like", str(served / "results.json"), "--out", str(tmp_path)]
     assert main(["eval", *again]) == 0
     assert "every episode ended as before" in capsys.readouterr().out
-    assert read(tmp_path / "again")["config"]["replan_steps"] == 2
 
 
 @pytest.mark.parametrize(
@@ -149,8 +153,10 @@ def test_it_is_repeated(evaluate: Evaluate, server: Server, tmp_path: Path, caps
         (("--robotwin", "checkout"), "omit RUN and --robotwin"),
     ],
 )
-def test_what_is_the_servers(evaluate: Evaluate, tmp_path: Path, capsys: Any, words: Any, said: str) -> None:
-    assert evaluate("--episodes", 1, "--out", tmp_path / "out", *words) == 2
+def test_what_is_the_servers(
+    server: Server, env: str, tmp_path: Path, capsys: Any, words: Any, said: str
+) -> None:
+    assert main(words_of(server, env, "--episodes", 1, "--out", tmp_path / "out", *words)) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out" / "results.json").exists()
 
@@ -175,18 +181,17 @@ def test_a_server_that_is_gone(
 
 
 def test_demonstrated_states_are_known(
-    run_dir: Path, env: str, server: Server, evaluate: Evaluate, tmp_path: Path, capsys: Any
+    server: Server, env: str, served: Path, tmp_path: Path, capsys: Any
 ) -> None:
     """No episode may begin from a state that the server's policy was trained on."""
-    assert evaluate("--episodes", 1, "--out", tmp_path / "first") == 0
-    row = read(tmp_path / "first")["episodes"][0]
+    row = read(served)["episodes"][0]
     state = InitialState(row["task"], 7, tuple(row["vector"]))
     (one,) = server.service.policies.all
     facts = one.facts
     said = json.loads(facts.about) | {"demonstrated": [state.to_json()]}
     one.facts = replace(facts, about=json.dumps(said))
     try:
-        assert evaluate("--episodes", 1, "--out", tmp_path / "again") == 2
+        assert main(words_of(server, env, "--episodes", 1, "--out", tmp_path)) == 2
     finally:
         one.facts = facts
     assert "demonstrat" in capsys.readouterr().err
