@@ -190,17 +190,14 @@ def _openpi_array(fields: Dict[Any, Any]) -> np.ndarray:
 
 
 def _openpi_scalar(fields: Dict[Any, Any]) -> Any:
-    kind, number = _dtype(fields, b"dtype"), fields.get(b"data")
+    number: Any = fields.get(b"data")
+    kind = _dtype(fields, b"dtype")
     if type(number) not in SCALARS[kind.kind]:
         raise Malformed(f"a scalar of type {kind} holds a {type(number).__name__}")
-    try:
-        with np.errstate(over="ignore"):
-            scalar = kind.type(number)
-    except OverflowError:
-        scalar = None
-    if kind.kind in "iu" and scalar != number:  # older versions of NumPy wrap around
+    if kind.kind in "iu" and not np.iinfo(kind).min <= number <= np.iinfo(kind).max:
         raise Malformed(f"{number} is no number of type {kind}")
-    return scalar
+    with np.errstate(over="ignore"):
+        return kind.type(number)
 
 
 def _msgpack_numpy(fields: Dict[Any, Any]) -> Any:
