@@ -17,6 +17,7 @@ from wamkit.bench.plot import draw
 from wamkit.bench.results import circumstances, stem, write
 from wamkit.bench.subject import META, Subject, is_run_directory, random_subject, shown, subject_of
 from wamkit.config import Run
+from wamkit.io.weights import WEIGHTS
 
 
 def report(
@@ -37,7 +38,9 @@ def report(
     facts = circumstances(device)
     path = out / stem("latency", subject.name, facts)
     title = f"A query of {subject.name} ({run.policy.kind})"
-    text = page(title, _about(subject), _precision(subject), found, hardware, new_process, theirs, facts)
+    text = page(
+        title, _about(subject, what), _precision(subject), found, hardware, new_process, theirs, facts
+    )
     everything: dict[str, Any] = {
         "facts": facts,
         "what": what,
@@ -64,8 +67,13 @@ def expect_recipe(what: str, asked: Asked, cold: bool) -> None:
         raise BadInput("--layers: full depth is not built, so omit --cold and --passes")
 
 
-def _about(subject: Subject) -> str:
-    return f"{shown(subject.run.data).capitalize()}."
+def _about(subject: Subject, what: str) -> str:
+    """What it sees, and what was read from where."""
+    read = "Its weights are random: no file was read."
+    if is_run_directory(what):
+        path = Path(what) / WEIGHTS
+        read = f"Its weights are {path}, {path.stat().st_size / 1e9:.3g} GB."
+    return f"{shown(subject.run.data).capitalize()}. {read}"
 
 
 def _precision(subject: Subject) -> str:
