@@ -6,6 +6,7 @@ An observation is a clip of length one: it goes through the same encoder that tr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -22,6 +23,7 @@ from wamkit.infer.presets import PRESETS, Preset, PresetName
 from wamkit.infer.quantise import expect_multiplies, quantising
 from wamkit.infer.sealing import seal, weightless
 from wamkit.infer.threads import fastest, threads
+from wamkit.nn.packed import unpacked
 from wamkit.spans import Span
 from wamkit.taking import SHARED, Take
 from wamkit.types import ActingEncoder, Actor, Clip, DataSpec, Encoder, Policy, Query, encode
@@ -52,7 +54,8 @@ class Engine(ClientPolicy, Generic[P]):
         way = PRESETS[preset]
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
-        self._answer = _actor(policy, way, device, take)
+        with unpacked() if way.compiled else nullcontext():
+            self._answer = _actor(policy, way, device, take)
         self._size: Callable[[int], int] = int  # of a batch: that of what is asked
         if way.compiled:
             from wamkit.infer.compiled import compiled  # torch's compiler takes a second to import

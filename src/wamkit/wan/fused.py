@@ -23,7 +23,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from wamkit.nn.attention import Visibility, join_heads, split_heads
-from wamkit.nn.fused_ops import add_norm_, gelu_of, normalize_, place_heads_
+from wamkit.nn.fused_ops import add_norm_, normalize_, place_heads_
+from wamkit.nn.packed import pack, product_gelu
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.nn.sinusoid import Sinusoid
 from wamkit.nn.stack import stacked
@@ -104,11 +105,13 @@ class FusedBlock:
     def __init__(self, block: Block, rows: Float[Tensor, "r 8 d"], take: Take) -> None:
         attention, cross, dtype = block.self_attn, block.cross_attn, block.norm3.weight.dtype
         self.eps, self.heads = block.norm1.eps, attention.heads
-        self.qkv = take.layer(stacked((attention.q, attention.k, attention.v)))
+        self.qkv = pack(take.layer(stacked((attention.q, attention.k, attention.v))))
         # the layers that are used as they are, one by one: a reference to the block would keep its q, k and v
-        self.out, self.cross_q, self.cross_out = map(take.layer, (attention.o, cross.q, cross.o))
+        self.out, self.cross_q, self.cross_out = (
+            pack(take.layer(layer)) for layer in (attention.o, cross.q, cross.o)
+        )
         self.cross_norm = block.norm3
-        self.widen, self.narrow = gelu_of(take.layer(block.ffn[0])), take.layer(block.ffn[2])
+        self.widen, self.narrow = product_gelu(take.layer(block.ffn[0])), pack(take.layer(block.ffn[2]))
         # normalize_ divides by the length, an RMS norm by the length / sqrt(width); v is not normed
         q, k = (norm.weight.to(rows.dtype) for norm in (attention.norm_q, attention.norm_k))
         self.norm = torch.stack([len(q) ** 0.5 * q, len(k) ** 0.5 * k, torch.ones_like(q)])

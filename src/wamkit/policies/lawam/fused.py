@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wamkit.nn.attention import join_heads
+from wamkit.nn.packed import pack, product_plus
 from wamkit.nn.stack import stack
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, Condition, Velocity, guided
 from wamkit.policies.lawam.alternate_dit import Layer
@@ -59,16 +60,16 @@ class FusedLayer:
     """A layer as acting needs it. weight: what its queries are made with, in self-attention keys and values too."""
 
     def __init__(self, layer: Layer, weight: Float[Tensor, "out d"], rows: Sequence[Row]) -> None:
-        self.eps, self.weight, self.rows = layer.norm.eps, weight.t(), rows
+        self.eps, self.projected, self.rows = layer.norm.eps, product_plus(weight), rows
         # the layers that are used as they are, one by one: a reference to the layer would keep its q, k and v
-        self.out, self.up, self.down = layer.out, layer.up, layer.down
+        self.out, self.up, self.down = map(pack, (layer.out, layer.up, layer.down))
 
     def project(
         self, x: Float[Tensor, "bk d"], step: int, due: Float[Tensor, "bk out"]
     ) -> Float[Tensor, "bk out"]:
         """What the layer looks with."""
         scale, shift = self.rows[step]
-        return torch.addmm(due, F.layer_norm(x, scale.shape, scale, shift, self.eps), self.weight)
+        return self.projected(F.layer_norm(x, scale.shape, scale, shift, self.eps), due)
 
     def finish(self, x: Float[Tensor, "bk d"], q: Float[Tensor, "b n k e"], keys: Keys) -> None:
         """Attention, and everything after it, added to x."""

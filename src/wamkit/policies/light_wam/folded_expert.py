@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wamkit.nn.packed import pack
 from wamkit.policies.light_wam.state_fusion import LearnedQueryPooler, StateFusionActionExpert
 
 
@@ -32,8 +33,12 @@ class FoldedExpert:
         poolers = list(cast(Iterable[LearnedQueryPooler], expert.poolers))
         self.pool = FoldedPooling(poolers)
         self.pooled_norms = [pooler.output_norm for pooler in poolers]
-        self.compressors = list(expert.compressors)
-        self.fused_norm, self.fused_proj, self.trunk = expert.fused_norm, expert.fused_proj, expert.trunk
+        self.compressors = list(map(pack, expert.compressors))
+        self.fused_norm, self.fused_proj, self.trunk = (
+            expert.fused_norm,
+            pack(expert.fused_proj),
+            pack(expert.trunk),
+        )
         self.steps = expert.steps(horizon)
         self.output_norm, self.output = expert.output_norm, expert.output
 
