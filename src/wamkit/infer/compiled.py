@@ -32,8 +32,11 @@ Compiler = Callable[[GraphModule, list[Tensor]], Program]
 
 def inductor(traced: GraphModule, examples: list[Tensor]) -> Program:
     """torch's compiler; the program uses as many threads as are used now."""
-    options = {"cpp.threads": torch.get_num_threads()}
-    program: Program = torch._inductor.compile(traced, [*examples], options)
+    options = {"config_patches": {"cpp.threads": torch.get_num_threads()}}
+    # `from_example_inputs` gives it what torch's cache on disk asks for; the shapes are fixed all the same
+    program: Program = torch._inductor.standalone_compile(
+        traced, [*examples], dynamic_shapes="from_example_inputs", options=options
+    )
     return program
 
 
