@@ -11,6 +11,7 @@ import pytest
 from wamkit_client import suites
 
 from tests.client.waiting import waiting_suite
+from tests.processes import command
 from tests.test_plug_in import record
 from wamkit.bench import latency
 from wamkit.bench.agreement import Agreement
@@ -24,6 +25,12 @@ PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 SMALL = ("metaworld3", "metaworld3_fast_wam", "metaworld3_lawam")
 
 
+def bench(*words: str, out: Path) -> None:
+    """In a process of its own: the suite's checks of shapes would be part of what is measured."""
+    done = command(["wamkit", "bench", *words, "--out", str(out), "--device", "cpu"], out)
+    assert done.status == 0, done.out + done.err
+
+
 def found(folder: Path, what: str) -> dict:
     (path,) = folder.glob(f"{what}_*.json")
     assert path.with_suffix(".md").is_file()
@@ -32,8 +39,8 @@ def found(folder: Path, what: str) -> dict:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_latency_beside_the_twin(name: str, tmp_path: Path) -> None:
-    words = ["bench", "latency", name, "--reference", "--rounds", "2", "--batch", "1", "2"]
-    assert main([*words, "--limit", "H200", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    words = ("--reference", "--rounds", "2", "--batch", "1", "2", "--limit", "H200")
+    bench("latency", name, *words, out=tmp_path)
     result = found(tmp_path, "latency")["found"]
     assert result["gate"]["errors"]["exact"] <= result["gate"]["allowed"]
     assert [batch["size"] for batch in result["batches"]] == [1, 2]
@@ -46,8 +53,7 @@ def test_latency_beside_the_twin(name: str, tmp_path: Path) -> None:
 
 
 def test_passes_of_a_run_directory_and_a_new_process(tmp_path: Path) -> None:
-    words = ["bench", "latency", str(PRETRAINED), "--passes", "--cold", "--rounds", "2"]
-    assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    bench("latency", str(PRETRAINED), "--passes", "--cold", "--rounds", "2", out=tmp_path)
     result = found(tmp_path, "latency")
     assert result["found"]["ladder"][0]["name"] in ("merged_lora", "still_codec")
     assert {"load", "first query", "second query"} == result["cold"]["seconds"].keys()
@@ -69,16 +75,14 @@ def test_the_gate_sees_another_chunk(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_training_steps_of_several_sizes(tmp_path: Path) -> None:
-    words = ["bench", "train-step", "metaworld3", "--batch", "2", "4", "--rounds", "1"]
-    assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    bench("train-step", "metaworld3", "--batch", "2", "4", "--rounds", "1", out=tmp_path)
     small, large = (step["work"]["ours"] for step in found(tmp_path, "train-step")["found"])
     assert large["flops"] > 1.9 * small["flops"] > 0 and large["kept"] > small["kept"] > 0
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_training_step_beside_the_twin(name: str, tmp_path: Path) -> None:
-    words = ["bench", "train-step", name, "--batch", "2", "--rounds", "1", "--reference"]
-    assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    bench("train-step", name, "--batch", "2", "--rounds", "1", "--reference", out=tmp_path)
     (step,) = found(tmp_path, "train-step")["found"]
     work = step["work"]
     assert step["seconds"].keys() == work.keys() == {"official work", "ours"}
@@ -87,7 +91,7 @@ def test_a_training_step_beside_the_twin(name: str, tmp_path: Path) -> None:
 
 
 def test_encoding(tmp_path: Path) -> None:
-    assert main(["bench", "encode", "metaworld3", "--rounds", "1", "--out", str(tmp_path)]) == 0
+    bench("encode", "metaworld3", "--rounds", "1", out=tmp_path)
     assert {rate["size"] for rate in found(tmp_path, "encode")["found"]} == {1, 4}
 
 
@@ -117,8 +121,8 @@ def test_episodes(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_full_depth_follows_from_two_small_depths(tmp_path: Path) -> None:
-    words = ["bench", "latency", "metaworld3_fast_wam", "--layers", "1", "2", "--reference", "--rounds", "2"]
-    assert main([*words, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    words = ("--layers", "1", "2", "--reference", "--rounds", "2")
+    bench("latency", "metaworld3_fast_wam", *words, out=tmp_path)
     result = found(tmp_path, "latency")["found"]
     (whole,) = result["batches"]
     small, large = (result["depths"][layers][0]["seconds"] for layers in ("1", "2"))
@@ -142,8 +146,7 @@ def test_a_policy_of_another_depth_needs_as_much_more_for_every_layer(name: str)
 
 @pytest.mark.parametrize("over", ["batch", "horizon", "resolution", "cameras", "depth"])
 def test_growth(over: str, tmp_path: Path) -> None:
-    words = ["bench", "growth", "metaworld3", "--over", over, "--factors", "1", "2", "--rounds", "1"]
-    assert main([*words, "--out", str(tmp_path)]) == 0
+    bench("growth", "metaworld3", "--over", over, "--factors", "1", "2", "--rounds", "1", out=tmp_path)
     first, second = found(tmp_path, "growth")["found"]
     assert second["flops"] > first["flops"]
 
