@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,19 +56,3 @@ def test_the_twin_of_lawam_gives_the_chunks_of_the_plain_policy(changes: dict[st
     plain = policy.act(tiny_lawam.query(3))
     answered = lawam.twin(policy)(tiny_lawam.query(3))
     assert (answered - plain).abs().max() <= 1e-5 * plain.abs().max()
-
-
-def test_lawam_acts_with_half_of_the_official_operations() -> None:
-    """At full depth; how many there are does not depend on width. On the processor a norm of the prior's text layers is
-    seven operations, on CUDA one."""
-    prior = replace(tiny_lawam.PRIOR, layers=16, vision_blocks=24, vision_taps=(5, 11, 17))
-    policy = tiny_lawam.tiny_lawam(
-        prior=prior,
-        latent=replace(tiny_lawam.LATENT, world_layers=12),
-        expert=replace(tiny_lawam.CONFIG.expert, layers=16),
-        sample_steps=10,
-    ).eval()
-    query, ways = tiny_lawam.query(1), (lawam.twin(policy), policy.actor(policy.passes))
-    official, ours = (work(lambda way=way: way(query)).operations for way in ways)
-    assert ours <= 0.53 * official
-    assert ours <= 2700
