@@ -56,7 +56,7 @@ class Draws:
         """One number in [0, 1) per row."""
         return self._rows((), torch.rand, self.generators).to(device)
 
-    @torch.compiler.disable
+    @_untraced
     def decisions(self) -> list[float]:
         """One number in [0, 1) per row, for the host, which does not wait for the device."""
         return self._rows((), torch.rand, self.host or self.generators).tolist()
