@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+import contextvars
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from wamkit.nn import packed
-from wamkit.nn.packed import PackedLinear, pack, product_gelu, product_plus, unpacked
+from wamkit.nn.packed import PackedLinear, pack, packing, product_gelu, product_plus
 
 
 @pytest.fixture(autouse=True)
-def _all_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+def _all_gain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(packed, "WORTH", 1)
+    with packing():
+        yield
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -53,8 +56,12 @@ def test_what_does_not_gain_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
     special, meta, double = Special(4, 4), nn.Linear(4, 4, device="meta"), nn.Linear(4, 4).double()
     assert all(pack(layer) is layer for layer in (special, meta, double))
-    with unpacked():
-        assert pack(nn.Linear(4, 4)).weight is not None
     monkeypatch.setattr(packed, "WORTH", 17)
     small = nn.Linear(4, 4)
-    assert pack(small) is small and deepcopy(small) is not small
+    assert pack(small) is small
+
+
+def test_only_where_it_is_asked_for() -> None:
+    layer = nn.Linear(4, 4)
+    assert isinstance(pack(layer), PackedLinear)
+    assert contextvars.Context().run(pack, layer) is layer

@@ -23,7 +23,7 @@ from wamkit.infer.presets import PRESETS, Preset, PresetName
 from wamkit.infer.quantise import expect_multiplies, quantising
 from wamkit.infer.sealing import seal, weightless
 from wamkit.infer.threads import fastest, threads
-from wamkit.nn.packed import unpacked
+from wamkit.nn.packed import packing
 from wamkit.spans import Span
 from wamkit.taking import SHARED, Take
 from wamkit.types import ActingEncoder, Actor, Clip, DataSpec, Encoder, Policy, Query, encode
@@ -54,7 +54,7 @@ class Engine(ClientPolicy, Generic[P]):
         way = PRESETS[preset]
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
-        with unpacked() if way.compiled else nullcontext():
+        with packing() if way.packed else nullcontext():
             self._answer = _actor(policy, way, device, take)
         self._size: Callable[[int], int] = int  # of a batch: that of what is asked
         if way.compiled:

@@ -22,6 +22,7 @@ class Preset:
 
     precision: of the weights; None: as the run says. compiled: the policy's work is done by compiled programs
     (infer/compiled.py). graphs: queries are replayed as CUDA graphs, where there is CUDA.
+    packed: on a processor, large layers are laid out for it (nn/packed.py).
     weights: of the policy's large products.
     """
 
@@ -29,6 +30,7 @@ class Preset:
     precision: torch.dtype | None = None
     compiled: bool = False
     graphs: bool = False
+    packed: bool = False
     weights: Literal["stored", "int8", "float8_weights", "float8"] = "stored"
 
     def chosen(self, passes: tuple[str, ...]) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ PRESETS: Mapping[PresetName, Preset] = {
     "plain": Preset(passes=False),
     "exact": Preset(passes=True),
     "compiled": Preset(passes=True, compiled=True, graphs=True),
-    "fast": Preset(passes=True, precision=torch.bfloat16, graphs=True),
+    "fast": Preset(passes=True, precision=torch.bfloat16, graphs=True, packed=True),
     "small": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="int8"),
     "float8_weights": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="float8_weights"),
     "float8": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="float8"),

@@ -58,13 +58,14 @@ def worth_packing(weight: Tensor) -> bool:
     return weight.is_cpu and weight.numel() >= WORTH and able and _packing.get()
 
 
-_packing = ContextVar("packing", default=True)
+_packing = ContextVar("packing", default=False)
 
 
 @contextmanager
-def unpacked() -> Iterator[None]:
-    """Within it nothing is packed, for compilers, which do not know packed weights."""
-    before = _packing.set(False)
+def packing() -> Iterator[None]:
+    """Only within it layers are packed: packed ones are copies, and the pages of a mapped file stay in memory beside
+    them."""
+    before = _packing.set(True)
     try:
         yield
     finally:
