@@ -27,7 +27,9 @@ def linear(dtype: torch.dtype) -> nn.Linear:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("kind", "bound"), [("int8", 0.01), ("float8_weights", 0.04), ("float8", 0.05)])
+@pytest.mark.parametrize(
+    ("kind", "bound"), [("int8", 0.01), ("int8_inputs", 0.02), ("float8_weights", 0.04), ("float8", 0.05)]
+)
 def test_a_layer(kind: Kind, bound: float, dtype: torch.dtype) -> None:
     """bound: of the result; a row of small weights loses no more than one of large ones."""
     layer, x = linear(dtype), torch.randn(2, 5, 64).to(dtype)
@@ -92,9 +94,9 @@ def test_float8_needs_a_device_for_it() -> None:
         expect_multiplies(CPU, "float8")
 
 
-@pytest.mark.parametrize("kind", ["float8_weights", "float8"])
+@pytest.mark.parametrize("kind", ["int8_inputs", "float8_weights", "float8"])
 @pytest.mark.parametrize("name", NAMES)
-def test_float8_acts_nearly_alike(name: str, kind: Kind) -> None:
+def test_eight_bits_act_nearly_alike(name: str, kind: Kind) -> None:
     """The arithmetic of the GPU, composed of float32 products; with all passes."""
     policy = POLICIES[name]().eval()
     engine = Engine(encoder_of(policy), policy, CPU, "plain")

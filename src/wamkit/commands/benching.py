@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wamkit.config import Run
     from wamkit.infer.presets import PresetName
 
-Preset = Literal["plain", "exact", "compiled", "fast", "small", "float8_weights", "float8"]
+Preset = Literal["plain", "exact", "compiled", "fast", "small", "int8", "float8_weights", "float8"]
 What = Positional[
     Annotated[
         str,

@@ -76,8 +76,8 @@ class EvalConfig:
     precision: dtype of the weights while acting; "stored": as in the run directory, which is as published, unless
         `engine` has one of its own.
     engine: how the policy answers (infer/presets.py): "plain", as it was trained; "exact", the same chunks sooner;
-        "fast", in bfloat16; "small" and "float8_weights", with the least memory; "float8", multiplied in eight
-        bits.
+        "fast", in bfloat16; "small" and "float8_weights", with the least memory; "int8" and "float8", multiplied in
+        eight bits.
     preprocessing: of camera images; "training", or "published" as in the official evaluations.
     batched: ask the policy about all environments that need a chunk in one call, which is faster on a GPU. The last
         bits of a chunk, and now and then the end of an episode, then depend on the number of processes.

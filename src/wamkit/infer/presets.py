@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-PresetName = Literal["plain", "exact", "compiled", "fast", "small", "float8_weights", "float8"]
+PresetName = Literal["plain", "exact", "compiled", "fast", "small", "int8", "float8_weights", "float8"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Preset:
     compiled: bool = False
     graphs: bool = False
     packed: bool = False
-    weights: Literal["stored", "int8", "float8_weights", "float8"] = "stored"
+    weights: Literal["stored", "int8", "int8_inputs", "float8_weights", "float8"] = "stored"
 
     def chosen(self, passes: tuple[str, ...]) -> tuple[str, ...]:
         """Of the passes that there are."""
@@ -44,6 +44,7 @@ PRESETS: Mapping[PresetName, Preset] = {
     "compiled": Preset(passes=True, compiled=True, graphs=True),
     "fast": Preset(passes=True, precision=torch.bfloat16, graphs=True, packed=True),
     "small": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="int8"),
+    "int8": Preset(passes=True, precision=torch.bfloat16, weights="int8_inputs"),
     "float8_weights": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="float8_weights"),
     "float8": Preset(passes=True, precision=torch.bfloat16, graphs=True, weights="float8"),
 }

@@ -2,6 +2,7 @@
 
 Each row of a weight matrix has a scale of its own, so that its largest number is the largest that eight bits hold.
 int8, float8_weights: weights alone; a product is of the numbers they stand for, in the precision of its input.
+int8_inputs: inputs too, each token by its own scale, for processors that multiply eight bits (VNNI).
 float8: inputs too, each token by its own scale, for GPUs that multiply eight bits (Hopper, Ada and later).
 
 What it costs is measured, not promised: docs/serve.md has the error of actions beside that of bfloat16 alone. Products
@@ -24,7 +25,7 @@ from wamkit.nn.lora import LoRALinear, copy_with
 from wamkit.taking import SHARED, Take
 
 M = TypeVar("M", bound=nn.Module)
-Kind = Literal["int8", "float8_weights", "float8"]
+Kind = Literal["int8", "int8_inputs", "float8_weights", "float8"]
 
 SMALLEST = 32 * 32
 """Numbers of a weight matrix, below which nothing is gained."""
@@ -80,6 +81,17 @@ class Quantised8(Quantised):
         return _biased(product.unflatten(0, x.shape[:-1]), self.bias)
 
 
+class QuantisedInt8(Quantised):
+    """One whose inputs are rounded to eight bits too, and products are of integers."""
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        rows = x.flatten(0, -2)
+        scale = rows.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / 127
+        product = torch._int_mm((rows / scale).round().to(torch.int8), self.bits.t())
+        scaled = (product * scale * self.scale.float()).to(x.dtype)
+        return _biased(scaled.unflatten(0, x.shape[:-1]), self.bias)
+
+
 class Product(Protocol):
     """x [r i] and weight [o i] in float8, their scales [r 1] and [1 o] in float32 -> x weight^T in `dtype`."""
 
@@ -113,6 +125,10 @@ def _int8(linear: nn.Linear) -> nn.Module:
     return Quantised(linear, torch.int8, 127.0)
 
 
+def _int8_inputs(linear: nn.Linear) -> nn.Module:
+    return QuantisedInt8(linear, torch.int8, 127.0)
+
+
 def _float8_weights(linear: nn.Linear) -> nn.Module:
     return Quantised(linear, FLOAT8, torch.finfo(FLOAT8).max)
 
@@ -126,6 +142,7 @@ def _float8(linear: nn.Linear) -> nn.Module:
 
 MADE: Mapping[Kind, Callable[[nn.Linear], nn.Module]] = {
     "int8": _int8,
+    "int8_inputs": _int8_inputs,
     "float8_weights": _float8_weights,
     "float8": _float8,
 }
@@ -165,6 +182,8 @@ def _merged(layer: nn.Linear) -> nn.Linear:
 
 def expect_multiplies(device: torch.device, kind: Kind) -> None:
     """BadInput where `device` cannot multiply so."""
+    if kind == "int8_inputs" and device.type == "cuda":
+        raise BadInput("eval.engine int8: is made for processors; choose small or float8 on a GPU")
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     if kind == "float8" and capability < EIGHT_BITS_FROM:
         raise BadInput(
