@@ -95,7 +95,8 @@ def test_while_the_command_line_is_imported(tmp_path: Path, package: str, number
 
 def test_collect(tmp_path: Path) -> None:
     out = tmp_path / "data"
-    words = ["collect", "metaworld:window-open", "--episodes", "6", "--out", str(out)]
+    words = ["collect", "metaworld:window-open", "--episodes", "4", "--workers", "2"]
+    words += ["--out", str(out)]
 
     def recorded(process: subprocess.Popen[str]) -> bool:
         return len(list(out.glob(".staging/episode-*[0-9]"))) >= 1
@@ -103,10 +104,10 @@ def test_collect(tmp_path: Path) -> None:
     one_of_two = started(processes=2, seconds=0.0)  # and their resource tracker
     interrupted(words, one_of_two, signal.SIGINT)
     interrupted(words, recorded, signal.SIGTERM)
-    assert 1 <= len(list(out.glob(".staging/episode-*[0-9]"))) < 6
+    assert 1 <= len(list(out.glob(".staging/episode-*[0-9]"))) < 4
     finish(words, tmp_path)
     states = Dataset.open(out).episode_column("initial_state")
-    assert [json.loads(state)["seed"] for state in states] == [0, 1, 2, 3, 4, 5]
+    assert [json.loads(state)["seed"] for state in states] == [0, 1, 2, 3]
 
 
 def test_convert(tmp_path: Path) -> None:
