@@ -290,6 +290,7 @@ EXAMPLES = (  # of command lines
 )
 ALLOWED = {
     *EXAMPLES,
+    "bench/depths.py",  # what the depth of each kind is
     "bench/twins.py",  # the table of the twins of released programs
     "convert/official_cache.py",  # the format's name in a released file
 }

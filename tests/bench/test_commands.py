@@ -15,7 +15,7 @@ from tests.processes import command
 from tests.test_plug_in import record
 from wamkit.bench import latency
 from wamkit.bench.agreement import Agreement
-from wamkit.bench.depth import layers_of, of_depth
+from wamkit.bench.depths import layers_of, of_depth
 from wamkit.bench.limits import gpu
 from wamkit.cli import main
 from wamkit.recipes import recipe

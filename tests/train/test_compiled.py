@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch._inductor.config as compiler
 from wamkit_client.types import BadInput
 
 from tests.train.tiny import CONFIG, CPU, TinyPolicy, fresh
@@ -73,11 +74,12 @@ def test_compiled_layers_learn_the_same() -> None:
         assert graphs == 1, name
 
 
-def test_without_a_compiler_nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_without_a_compiler_nothing_begins(tmp_path: Path) -> None:
     config = CONFIG.__class__(steps=2, batch_size=2, warmup_steps=1, compile=True)
-    with pytest.raises(
+    without = compiler.patch({"cpp.cxx": ("no-such-compiler",)})
+    refused = pytest.raises(
         BadInput, match=r"no C\+\+ compiler is found; install g\+\+ or set CXX, or train without"
-    ):
+    )
+    with without, refused:
         train(TinyPolicy(), fresh(8), config, tmp_path / "run", CPU)
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wamkit.bench.counting import work
-from wamkit.bench.depth import layers_of, of_depth
+from wamkit.bench.depths import layers_of, of_depth
 from wamkit.bench.latency import job
 from wamkit.bench.results import table
 from wamkit.bench.subject import META, asking, random_subject

@@ -37,7 +37,7 @@ class Eval:
               wamkit eval --server ws://robot-pc:8000 --suite metaworld3 --out results/served
     """
 
-    run: Positional[Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]] = Path()
+    run: Positional[Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]]
     suite: str = ""
     """The suite to measure on; by default the one of the run."""
     env: str = ""
@@ -77,10 +77,6 @@ class Eval:
             return self._remotely(overrides)
         if self.served:
             raise BadInput("--served: names a policy of a server; give --server, or omit it")
-        if self.run == Path():
-            raise BadInput(
-                "RUN is missing: give a run directory, or --server with the URL of what serves one"
-            )
         run = changed(load_run(self.run), overrides)
         if self.like != Path():
             again = self._again() if self.out == Path() else self.out
@@ -98,8 +94,8 @@ class Eval:
         """As the policy of a server, which is asked about nothing but chunks and what results say of it."""
         from wamkit_client.client import NoAnswer, PolicyFailed, RemotePolicy
 
-        if self.run != Path() or self.robotwin != Path():
-            raise BadInput("--server: the policy is the server's; omit RUN and --robotwin")
+        if self.robotwin != Path():
+            raise BadInput("--server: the policy is the server's; omit --robotwin")
         if self.out == Path():
             raise BadInput("--server: --out is missing, the folder for the results")
         try:

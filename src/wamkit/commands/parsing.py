@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import make_dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -74,7 +75,7 @@ def parse(args: Sequence[str]) -> tuple[Command, Overrides]:
     if list(args) == ["--version"]:
         print_versions()
         raise SystemExit(0)
-    args = expanded(args)
+    args = _with_run(expanded(args))
     asks_for_help = bool(HELP & set(args))
     if asks_for_help:  # their flags are listed with those of the recipe
         args = [word for word in args if not word.startswith(PREFIXES)]
@@ -95,6 +96,13 @@ def parse(args: Sequence[str]) -> tuple[Command, Overrides]:
                 print_values(name, f"wamkit {args[0]} {name}")
         raise
     return parsed.command, parsed.overrides
+
+
+def _with_run(args: Sequence[str]) -> list[str]:
+    """`wamkit eval --server URL` has no run directory. RUN is required nevertheless, since a positional argument with a
+    default would be taken by a list before it (`--tasks 0 1 RUN`)."""
+    remote = args[:1] == ["eval"] and any(word.partition("=")[0] == "--server" for word in args)
+    return ["eval", str(Path()), *args[1:]] if remote else list(args)
 
 
 def _recipes(args: Sequence[str]) -> list[str]:
