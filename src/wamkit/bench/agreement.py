@@ -18,8 +18,8 @@ from wamkit_client.types import Observation
 
 from wamkit.bench.subject import Subject
 
-ASKED = 2
-"""Observations in the gate."""
+ASKED = 4
+"""Observations in the gate: of two, rounding errors differ by chance as much as what is allowed."""
 LARGEST, LARGEST_RATIO = 1e-5, 1.5
 
 
