@@ -9,7 +9,9 @@ innermost span takes. Watching is a matter of one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -26,6 +28,30 @@ class Watcher(Protocol):
 
     def leave(self) -> None:
         """The span that began last ends."""
+
+
+class Clock:
+    """A Watcher. seconds: by span, what it took without those inside it. now: what time it is, in seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._now, self._open, self._since = now, list[str](), 0.0
+
+    def enter(self, name: str) -> None:
+        """A span begins."""
+        self._count()
+        self._open.append(name)
+
+    def leave(self) -> None:
+        """It ends."""
+        self._count()
+        self._open.pop()
+
+    def _count(self) -> None:
+        now = self._now()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
 
 
 _watchers: list[Watcher] = []

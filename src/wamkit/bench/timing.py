@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 
 from wamkit.bench.counting import OUTSIDE
 from wamkit.io.progress import bar
-from wamkit.spans import watching
+from wamkit.spans import Clock, Span, watching
 
 WARM_UP = 2
 RESAMPLES = 2000
@@ -96,46 +96,21 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
     return Ratio(float(np.median(slow) / np.median(fast)), low, high)
 
 
-class Clock:
-    """Seconds by span (spans.Watcher), each waiting for the device: the sum is larger than that of a query without."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._device, self._names, self._since = device, [OUTSIDE], 0.0
-
-    def start(self) -> None:
-        """Begin outside of any span."""
-        self._since = self._now()
-
-    def enter(self, name: str) -> None:
-        """A span begins."""
-        self._take()
-        self._names.append(name)
-
-    def leave(self) -> None:
-        """It ends."""
-        self._take()
-        self._names.pop()
-
-    def _take(self) -> None:
-        now = self._now()
-        self.seconds[self._names[-1]] += now - self._since
-        self._since = now
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
-
 def by_span(job: Job, rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each span of a call; OUTSIDE: of what lies in none."""
+    """Median seconds of each span of a call; OUTSIDE: of what lies in none.
+
+    Each waits for the device: their sum is larger than what a call takes without.
+    """
     found: list[dict[str, float]] = []
     for number in range(rounds):
-        clock = Clock(device)
-        clock.start()
-        with watching(clock):
+        clock = Clock(partial(_now, device))
+        with watching(clock), Span(OUTSIDE):
             job(number)
-            clock._take()
         found.append(clock.seconds)
     return {name: median(each[name] for each in found) for name in found[0]}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -19,31 +21,18 @@ class Metrics(Watch):
     def __init__(self) -> None:
         self._registry = own = CollectorRegistry()
         ProcessCollector(registry=own)
+        seconds = partial(Histogram, registry=own, buckets=SECONDS)
         self._connections = Gauge("wamkit_connections", "Open connections", registry=own)
         self._waiting = Gauge("wamkit_waiting_queries", "Queries that wait for the policy", registry=own)
-        self._requests = Histogram(
-            "wamkit_request_seconds",
-            "From a message until its answer was sent",
-            ["dialect"],
-            registry=own,
-            buckets=SECONDS,
+        self._requests = seconds(
+            "wamkit_request_seconds", "From a message until its answer was sent", ["dialect"]
         )
         self._refused = Counter(
             "wamkit_refused", "Messages that were not answered", ["dialect", "reason"], registry=own
         )
-        self._queued = Histogram(
-            "wamkit_queue_seconds",
-            "From a query until the policy was called",
-            ["policy"],
-            registry=own,
-            buckets=SECONDS,
-        )
-        self._parts = Histogram(
-            "wamkit_stage_seconds",
-            "Calls of the policy (stage call), and their parts",
-            ["policy", "stage"],
-            registry=own,
-            buckets=SECONDS,
+        self._queued = seconds("wamkit_queue_seconds", "From a query until the policy was called", ["policy"])
+        self._parts = seconds(
+            "wamkit_stage_seconds", "Calls of the policy (stage call), and their parts", ["policy", "stage"]
         )
         self._batch = Histogram(
             "wamkit_batch_observations",

@@ -22,7 +22,7 @@ from wamkit_client.types import ActionChunk, Observation, Policy
 from wamkit.serve.refusals import Refused
 from wamkit.serve.served import Served
 from wamkit.serve.watch import NOBODY, Timing, Watch
-from wamkit.spans import watching
+from wamkit.spans import Clock, watching
 
 AWAKE = 1.0
 """Seconds after its last query for which a robot may be waited for."""
@@ -208,31 +208,7 @@ class Scheduler:
 
 
 def _act(policy: Policy, observations: Sequence[Observation]) -> tuple[list[ActionChunk], dict[str, float]]:
-    clock = _Clock()
+    clock = Clock()
     with watching(clock):
         chunks = policy.act(observations)
     return chunks, clock.seconds
-
-
-class _Clock:
-    """A Watcher (wamkit/spans.py). seconds: by span, what its innermost ones took."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._open: list[str] = []
-        self._since = 0.0
-
-    def enter(self, name: str) -> None:
-        self._count()
-        self._open.append(name)
-
-    def leave(self) -> None:
-        self._count()
-        self._open.pop()
-
-    def _count(self) -> None:
-        now = time.perf_counter()
-        if self._open:
-            name = self._open[-1]
-            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
-        self._since = now
