@@ -8,8 +8,6 @@ TORCHINDUCTOR_CACHE_DIR, for all policies of these sizes.
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 from collections.abc import Callable, Sequence
 
 import torch
@@ -20,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from wamkit.infer.graphs import Replayed, ReplayedActor, expect_staged
 from wamkit.io.progress import bar, say
+from wamkit.nn.compiler import can_compile, cpp_compilers
 from wamkit.nn.fused_ops import real
 from wamkit.policies.base import Function, PiecewiseActor, StagedActor
 from wamkit.tree import Tree, tree_leaves, tree_of
@@ -99,8 +98,8 @@ def lift(traced: GraphModule) -> list[Tensor]:
 
 def compiled(actor: Actor, device: torch.device) -> Actor:
     """`actor` by programs. Where there is no compiler it is said, and the actor stays as it is."""
-    if lacking := missing(device):
-        say(f"compiled: there is no {lacking} on this machine, so operations are done one by one")
+    if not can_compile(device):
+        say(f"compiled: there is no {lacking(device)} on this machine, so operations are done one by one")
         return actor
     return by_programs(expect_staged(actor), Compiled())
 
@@ -112,9 +111,6 @@ def by_programs(actor: StagedActor, compiler: Compiled) -> StagedActor:
     return ReplayedActor(actor, compiler)
 
 
-def missing(device: torch.device) -> str:
-    """What programs for a device cannot be made without; "" where it is there."""
-    if device.type == "cuda":
-        return "" if importlib.util.find_spec("triton") else "triton"
-    names = [name for name in torch._inductor.config.cpp.cxx if name]
-    return "" if any(map(shutil.which, names)) else f"C++ compiler ({', '.join(names)})"
+def lacking(device: torch.device) -> str:
+    """What programs for a device are made with, where it is not there."""
+    return "Triton" if device.type == "cuda" else f"C++ compiler ({', '.join(cpp_compilers())})"

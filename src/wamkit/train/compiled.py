@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from wamkit_client.types import BadInput
 
+from wamkit.nn.compiler import can_compile
 from wamkit.nn.layers import Layers
 
 REMEDY = "or train without --train.compile True"
@@ -43,17 +44,8 @@ class Compiled:
 
 def expect_compiler(device: torch.device) -> None:
     """BadInput where torch.compile cannot make code for a device."""
-    from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second to import
-    from torch._inductor.exc import InvalidCxxCompiler
-    from torch.utils._triton import has_triton
-
-    if device.type == "cuda":
-        if not has_triton():
-            raise BadInput(f"train.compile: Triton does not work with this GPU; pip install triton, {REMEDY}")
+    if can_compile(device):
         return
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
-        raise BadInput(
-            f"train.compile: no C++ compiler is found; install g++ or set CXX, {REMEDY}"
-        ) from error
+    if device.type == "cuda":
+        raise BadInput(f"train.compile: Triton does not work with this GPU; pip install triton, {REMEDY}")
+    raise BadInput(f"train.compile: no C++ compiler is found; install g++ or set CXX, {REMEDY}")
