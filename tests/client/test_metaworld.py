@@ -191,6 +191,34 @@ def test_noise_is_executed_and_not_recorded(drawer: MetaWorld) -> None:
     assert np.abs(drawer.observe().proprio - shown.proprio[20])[:3].max() > 1e-3  # but in what was done
 
 
+def test_at_a_lower_rate_an_action_is_divided_among_steps_of_the_simulator(drawer: MetaWorld) -> None:
+    slow = replace(CONFIG, control_hz=20.0).make(drawer.task)
+    try:
+        assert (slow.control_hz, slow.max_steps) == (20.0, 125)
+        drawer.reset(3)
+        slow.reset(3)
+        action = np.array([0.4, -0.8, 4.0, 0.5])
+        slow.step(action)
+        for _ in range(4):
+            drawer.step(action / [4, 4, 4, 1])
+        np.testing.assert_array_equal(slow.observe().proprio, drawer.observe().proprio)
+        assert demonstrate(slow, 0, ExpertConfig(max_steps=63)).success_step > 0
+    finally:
+        slow.close()
+
+
+@pytest.mark.parametrize("hz", [0.0, -20.0, 30.0, 160.0])
+def test_a_rate_is_a_whole_part_of_the_simulators(hz: float) -> None:
+    with pytest.raises(BadInput, match="control_hz"):
+        replace(CONFIG, control_hz=hz)
+
+
+def test_what_older_results_say_nothing_of_is_not_written() -> None:
+    assert "control_hz" not in CONFIG.to_json()
+    slow = replace(CONFIG, control_hz=20.0)
+    assert slow.to_json()["control_hz"] == 20.0 and MetaWorldConfig.from_json(slow.to_json()) == slow
+
+
 def test_a_config_survives_json() -> None:
     config = replace(CONFIG, view_width=96, render=replace(CONFIG.render, shadows=True))
     assert MetaWorldConfig.from_json(json.loads(json.dumps(config.to_json()))) == config

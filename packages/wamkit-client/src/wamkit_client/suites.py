@@ -6,6 +6,7 @@ Knows names and numbers only; nothing is simulated here.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, Iterator, Sequence, Tuple, Type
@@ -121,6 +122,9 @@ def _metaworld() -> Iterator[Suite]:
     demo = tuple(map(metaworld_task, _DEMO))
     # The demo's step limit is about three times the expert's length: a policy that dithers has failed.
     yield Suite("metaworld3", demo, max_steps=250, episodes=20)
+    # At a quarter of the rate an episode has a quarter of the steps.
+    slow = tuple(dataclasses.replace(task, expert_steps=math.ceil(task.expert_steps / 4)) for task in demo)
+    yield Suite("metaworld3_20hz", slow, MetaWorldConfig(control_hz=20.0), max_steps=63, episodes=20)
     yield Suite("metaworld3_smoke", demo, max_steps=40, episodes=1)  # by nothing that has learned
     yield Suite("metaworld_mt10", tuple(map(metaworld_task, _MT10)), episodes=20)
     yield Suite("metaworld_mt50", METAWORLD_TASKS)

@@ -1,7 +1,9 @@
 """Meta-World v3: a Sawyer arm at a table, 50 tasks, with the conventions of LeRobot's published data and scores.
 
 Actions [4]: hand displacement x, y, z in units of 1 cm per step, and gripper effort (-1 open .. 1 close), each in
-[-1, 1]; the simulator clips what exceeds that range, and so does this adapter. Proprio [4]: hand x, y, z (metres),
+[-1, 1]; the simulator clips what exceeds that range, and so does this adapter. At a lower control rate an action lasts
+several steps of the simulator: displacements are divided equally among them and may be larger by as much, the gripper's
+effort is held. Proprio [4]: hand x, y, z (metres),
 gripper opening (0 closed .. 1 open). View "corner2" is moved to (0.75, 0.075, 0.7) and turned by 180 degrees
 (the simulator mounts it upside down); "gripperPOV" is unchanged. Success is info["success"] at a step.
 One random vector, drawn from the seed, determines the state after a reset.
@@ -13,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any, ClassVar, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -21,13 +23,20 @@ from wamkit_client.envs.base import Env, EnvConfig, InitialState, StepResult, Ta
 from wamkit_client.envs.rendering import Renderer, RenderSettings, camera_matrix, choose_platform
 from wamkit_client.types import BadInput, Observation
 
+SIMULATOR_HZ = 80.0
+SIMULATOR_STEPS = 500
 METRES_PER_UNIT = 0.01
 FINGERTIPS_BELOW_HAND = 0.045
+LATER: Dict[str, Any] = {"control_hz": SIMULATOR_HZ}
+"""Fields that results and collections of older versions do not have, and what these mean by that."""
 
 
 @dataclass(frozen=True)
 class MetaWorldConfig(EnvConfig):
-    """Everything that images depend on. `views` are the simulator's camera names; sizes in pixels."""
+    """Everything that images depend on. `views` are the simulator's camera names; sizes in pixels.
+
+    control_hz: actions per second, 80 or a whole part of it. BadInput for others.
+    """
 
     views: Tuple[str, ...] = ("corner2", "gripperPOV")
     view_height: int = 64
@@ -40,7 +49,18 @@ class MetaWorldConfig(EnvConfig):
     render: RenderSettings = RenderSettings()
     simulator: str = "metaworld"
     embodiment: str = "metaworld_sawyer"
-    control_hz: ClassVar[float] = 80.0
+    control_hz: float = SIMULATOR_HZ  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        if self.control_hz <= 0 or SIMULATOR_HZ % self.control_hz:
+            raise BadInput(
+                f"control_hz is {self.control_hz:g}, expected {SIMULATOR_HZ:g}, the simulator's, or a whole part of it"
+            )
+
+    @property
+    def repeat(self) -> int:
+        """Steps of the simulator that an action lasts."""
+        return round(SIMULATOR_HZ / self.control_hz)
 
     def prepare(self) -> None:
         if find_spec("metaworld") is None:
@@ -61,9 +81,14 @@ class MetaWorldConfig(EnvConfig):
             },
             "opengl": choose_platform(),
             "control_hz": self.control_hz,
-            "actions": "delta xyz (1 cm per unit) and gripper effort, clipped to [-1, 1]",
+            "actions": "delta xyz (1 cm per unit) and gripper effort, clipped to [-1, 1]"
+            + (f"; delta divided among {self.repeat} steps of the simulator" if self.repeat > 1 else ""),
             "success": 'info["success"] at a step ends the episode',
         }
+
+    def to_json(self) -> Dict[str, Any]:
+        """Every field but those that are as in results from before they existed."""
+        return {name: value for name, value in super().to_json().items() if LATER.get(name, ...) != value}
 
     @classmethod
     def from_json(cls, data: Dict[str, Any]) -> MetaWorldConfig:
@@ -77,8 +102,6 @@ class MetaWorldConfig(EnvConfig):
 class MetaWorld(Env):
     """One Meta-World task in one process, with its own graphics context."""
 
-    control_hz = MetaWorldConfig.control_hz
-    max_steps = 500
     action_names = ("x", "y", "z", "gripper")
     proprio_names = ("x", "y", "z", "gripper")
 
@@ -93,6 +116,8 @@ class MetaWorld(Env):
             )
         self.config, self.task = config, task
         self.embodiment, self.view_names = config.embodiment, config.views
+        self.control_hz, self.max_steps = config.control_hz, SIMULATOR_STEPS // config.repeat
+        self._share = np.array([config.repeat] * 3 + [1])  # of an action that a step of the simulator does
         self.simulator = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[task.name + "-goal-observable"](seed=0)
         self._expert = ENV_POLICY_MAP[task.name]()
         self._check_cameras()
@@ -127,10 +152,13 @@ class MetaWorld(Env):
 
     def step(self, action: np.ndarray) -> StepResult:
         values = checked_action(action, len(self.action_names), f"Meta-World task {self.task.name}")
-        command = np.clip(values, -1.0, 1.0).astype(np.float32)
-        self._state, _, _, truncated, info = self.simulator.step(command)
-        if not np.isfinite(self._state).all():
-            raise RuntimeError(f"Meta-World task {self.task.name}: the physics diverged")
+        command = np.clip(values / self._share, -1.0, 1.0).astype(np.float32)
+        for _ in range(self.config.repeat):
+            self._state, _, _, truncated, info = self.simulator.step(command)
+            if not np.isfinite(self._state).all():
+                raise RuntimeError(f"Meta-World task {self.task.name}: the physics diverged")
+            if info["success"] or truncated:
+                break
         return StepResult(success=bool(info["success"]), done=bool(truncated))
 
     def idle_action(self, last: Optional[np.ndarray]) -> np.ndarray:
@@ -143,7 +171,7 @@ class MetaWorld(Env):
                 "ignore"
             )  # experts warn whenever their gain exceeds the range: see the clip
             action = self._expert.get_action(self._state)
-        return np.clip(action, -1.0, 1.0).astype(np.float32)
+        return (np.clip(action, -1.0, 1.0) * self._share).astype(np.float32)
 
     def display(self) -> np.ndarray:
         """Rendered twice as large and averaged, which costs less than multisampling."""
@@ -170,7 +198,8 @@ class MetaWorld(Env):
 
     def chunk_path(self, proprio: np.ndarray, chunk: np.ndarray) -> np.ndarray:
         """Path of the point between the fingertips as commanded; the arm lags behind and stops at obstacles."""
-        moves = np.clip(np.asarray(chunk, dtype=np.float64)[:, :3], -1.0, 1.0) * METRES_PER_UNIT
+        most = self.config.repeat
+        moves = np.clip(np.asarray(chunk, dtype=np.float64)[:, :3], -most, most) * METRES_PER_UNIT
         hand = np.asarray(proprio, dtype=np.float64)[:3] + np.cumsum(moves, axis=0)
         hand = np.clip(hand, self.simulator.mocap_low, self.simulator.mocap_high)
         return hand - np.array([0.0, 0.0, FINGERTIPS_BELOW_HAND])
