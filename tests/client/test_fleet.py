@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from wamkit_client.rollout import EpisodeConfig, rollout
 from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
 from tests.client.toy import Reacher, Toy, ToyConfig, toy_suite
+from tests.until import until
 
 CONFIG = EpisodeConfig(replan_steps=4, max_steps=40)
 
@@ -67,8 +68,7 @@ class Gated(Toy):
 
     def step(self, action: np.ndarray) -> StepResult:
         assert isinstance(self.config, GatedConfig)
-        while not os.path.exists(self.config.gate):
-            time.sleep(0.01)
+        until(Path(self.config.gate).exists)
         return super().step(action)
 
 
@@ -124,11 +124,15 @@ def test_a_crash_is_an_error_and_the_others_go_on(task: str, words: str) -> None
 
 
 def test_a_hanging_environment_is_ended() -> None:
-    begin = time.monotonic()
-    results = run(jobs("hang", seeds=(1, 2)), 2, Reacher(), answer_seconds=3.0)
-    assert results["hang", 1].status == "error" and "no answer for 3 s" in results["hang", 1].error
-    assert results["hang", 2].status == "success"
-    assert time.monotonic() - begin < 20
+    with env_processes(ToyConfig(), 2) as environments:
+        for process in environments:  # their start may take longer than an answer
+            process.send(double, 4)
+            assert process.receive() == 8
+        first = environments[0]._process
+        results = list(run_episodes(Reacher(), environments, jobs("hang", seeds=(1, 2)), answer_seconds=3.0))
+    hung, other = sorted(results, key=lambda result: result.seed)
+    assert hung.status == "error" and "no answer for 3 s" in hung.error
+    assert first.exitcode == -signal.SIGKILL and other.status == "success"
 
 
 def test_demonstrated_states_are_refused() -> None:
@@ -203,7 +207,7 @@ if __name__ == "__main__":
 def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     parent = subprocess.Popen(
         [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -212,10 +216,7 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     assert child.exists()
     parent.kill()
     parent.communicate()
-    deadline = time.monotonic() + 20
-    while _alive(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _alive(child)
+    until(lambda: not _alive(child))
 
 
 def _alive(process: Path) -> bool:

@@ -74,7 +74,7 @@ class Toy(Env):
         if self.task.name == "die":
             os._exit(9)
         if self.task.name == "hang":
-            time.sleep(60)
+            time.sleep(600)
 
     def idle_action(self, last: np.ndarray | None) -> np.ndarray:
         return np.zeros(1, np.float32)

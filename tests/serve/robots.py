@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from wamkit_client.types import ActionChunk, Observation, Policy
 
+from tests.until import SECONDS, until
 from wamkit.serve.dialects.base import Service
 from wamkit.serve.scheduler import Scheduler
 from wamkit.serve.served import Facts, Policies, Robot, Served
@@ -35,7 +35,7 @@ class Echo(Policy):
         self.calls.append(list(observations))
         words = {o.instruction for o in observations}
         if "wait" in words:
-            assert self.go.wait(30)
+            assert self.go.wait(SECONDS)
         if "break" in words:
             raise ZeroDivisionError("the policy fell apart")
         return [ActionChunk(self._rows(o)) for o in observations]
@@ -44,8 +44,7 @@ class Echo(Policy):
         self.resets += 1
 
     def until_called(self, times: int = 1) -> None:
-        while len(self.calls) < times:
-            time.sleep(0.005)
+        until(lambda: len(self.calls) >= times)
 
     @property
     def instructions(self) -> list[list[str]]:

@@ -19,8 +19,10 @@ from wamkit_client.rollout import Episode, EpisodeConfig, rollout
 from wamkit_client.types import BadInput, Observation
 
 from tests.client.toy import Reacher, Toy, ToyConfig, toy_suite
+from tests.ports import lasting_port
 from tests.serve.reacher_process import server
 from tests.serve.robots import Echo, service
+from tests.until import SECONDS
 from wamkit.serve.dialects.spoken import dialects, greeting
 from wamkit.serve.server import Server
 
@@ -32,13 +34,14 @@ def toy() -> Toy:
 
 
 @contextmanager
-def process(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server's process and its port."""
+def process(port: int) -> Iterator[subprocess.Popen[str]]:
+    """A server's process, which listens."""
     words = [sys.executable, "-m", "tests.serve.reacher_process", str(port)]
     started = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
         assert started.stdout
-        yield started, int(started.stdout.readline())
+        assert int(started.stdout.readline()) == port
+        yield started
     finally:
         started.kill()
         started.wait()
@@ -46,8 +49,9 @@ def process(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 def test_a_killed_server_costs_no_episode() -> None:
     """kill -9 between two queries, and one on the same port a moment later: every action as if nothing had been."""
+    port = lasting_port()
     with (
-        process() as (first, port),
+        process(port) as first,
         RemotePolicy(f"ws://127.0.0.1:{port}") as policy,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -61,7 +65,7 @@ def test_a_killed_server_costs_no_episode() -> None:
         first.wait()
         answer = pool.submit(policy.act, [seen])  # nobody is there
         with process(port):
-            episode.answer(answer.result(60)[0])
+            episode.answer(answer.result(SECONDS)[0])
             while seen := episode.next_query():
                 episode.answer(policy.act([seen])[0])
     assert episode.outcome == rollout(Reacher(), toy(), 0, CONFIG)

@@ -15,6 +15,7 @@ import pytest
 from wamkit_client.types import BadInput, Observation
 
 from tests.serve.robots import FACTS, Echo
+from tests.until import SECONDS
 from wamkit.serve.refusals import Refused
 from wamkit.serve.scheduler import Answer, Scheduler
 from wamkit.serve.served import Served
@@ -22,7 +23,7 @@ from wamkit.serve.watch import Timing, Watch
 from wamkit.spans import Span
 
 Ask = Callable[..., "asyncio.Task[Answer]"]
-WINDOW = 0.6
+WINDOW = 0.1
 
 
 def seen(words: str, size: int = 8, **changes: Any) -> Observation:
@@ -48,7 +49,7 @@ def scheduled(
 
         running = asyncio.create_task(scheduler.run())
         try:
-            await asyncio.wait_for(story(ask, scheduler), 30)
+            await asyncio.wait_for(story(ask, scheduler), SECONDS)
         finally:
             policy.go.set()
             running.cancel()
@@ -187,22 +188,28 @@ def test_the_queue_is_bounded() -> None:
     scheduled(policy, story, capacity=2)
 
 
-def test_a_lonely_robot_waits_for_nobody() -> None:
+def test_a_lonely_robot_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that asked lately each is waited for, for as long as the window is."""
+    monkeypatch.setattr("wamkit.serve.scheduler.AWAKE", SECONDS)
     policy = Echo()
 
-    async def story(ask: Ask, scheduler: Scheduler) -> None:
+    async def lonely(ask: Ask, scheduler: Scheduler) -> None:
         for _ in range(3):
-            began = time.monotonic()
             await ask("alone")
-            assert time.monotonic() - began < WINDOW / 2
-        both = [ask("alone"), ask("other")]
-        await asyncio.gather(*both)
-        began = time.monotonic()
-        await ask("other")  # and the first, which asked just now, may come: the window is waited for
-        assert time.monotonic() - began > WINDOW / 2
+        await asyncio.gather(ask("alone"), ask("other"))
+        waiting = ask("other")
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await asyncio.gather(waiting, ask("alone"))
 
-    scheduled(policy, story, window=WINDOW)
-    assert policy.instructions[-2:] == [["alone", "other"], ["other"]]
+    scheduled(policy, lonely, window=SECONDS)
+    assert policy.instructions == [["alone"]] * 3 + [["alone", "other"], ["other", "alone"]]
+
+    async def for_a_window(ask: Ask, scheduler: Scheduler) -> None:
+        await asyncio.gather(ask("alone"), ask("other"))
+        assert (await ask("other")).timing.queued >= WINDOW
+
+    scheduled(policy, for_a_window, window=WINDOW)
 
 
 def test_whose_observation_breaks_the_policy_is_told_alone() -> None:

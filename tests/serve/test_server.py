@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, Inv
 from websockets.sync.client import ClientConnection, connect
 
 from tests.serve.robots import FACTS, ROBOT, Echo, libero, service
+from tests.until import SECONDS, until
 from wamkit.serve.dialects.openpi import OpenPi
 from wamkit.serve.doors import WHOEVER_IS_HERE, Doors, expect_guarded, read_keys, tls_context
 from wamkit.serve.limits import Limits
@@ -212,7 +214,7 @@ def test_waiting_messages_have_room_for_so_many_bytes(policy: Echo) -> None:
         for _ in range(5):  # they send, and go away: what they sent is forgotten
             with connect(server.url) as other:
                 other.send(pack(libero(**small)))
-        time.sleep(0.2)  # until the server has noticed
+        until(lambda: server._open.total() == 1)
         with connect(server.url) as last:
             assert asked(last, request_id=1, **large)["error"]["reason"] == "busy"
             policy.go.set()
@@ -241,18 +243,23 @@ def test_connections_are_counted() -> None:
         with connect(server.url + ben), pytest.raises(InvalidStatus, match="503"), connect(server.url + ben):
             pass
         second.close()
-        time.sleep(0.2)  # until the server has noticed
+        until(lambda: server._open.total() == 1)
         with connect(server.url + anna):
             pass
 
 
-def test_messages_per_second_are_counted() -> None:
+def test_messages_per_second_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("wamkit.serve.doors.time", SimpleNamespace(monotonic=lambda: now[0]))
     with serving(Echo(), rate=5) as server, connect(server.url) as one:
-        answers = [asked(one, request_id=number) for number in range(8)]
-        refused = [answer["error"]["reason"] for answer in answers if "error" in answer]
-        assert set(refused) == {"rate"} and len(refused) >= 2
-        time.sleep(0.5)
-        assert "actions" in asked(one, request_id=9)
+
+        def refused(messages: int) -> list[str]:
+            answers = [asked(one, request_id=number) for number in range(messages)]
+            return [answer["error"]["reason"] for answer in answers if "error" in answer]
+
+        assert refused(8) == ["rate"] * 3
+        now[0] += 0.5
+        assert refused(3) == ["rate"]
 
 
 @pytest.mark.parametrize(
@@ -335,15 +342,14 @@ def test_an_error_of_ours_is_a_few_words() -> None:
 
 
 def test_the_end_waits_for_answers(policy: Echo) -> None:
-    server = serving(policy)
+    server = serving(policy, drain_seconds=SECONDS)
     ending = threading.Thread(target=server.__exit__, args=(None, None, None))
     server.__enter__()
     with connect(server.url) as one, connect(server.url) as idle:
         one.send(pack(libero("wait", request_id=1)))
         policy.until_called()
         ending.start()
-        while _lets_in(server):
-            time.sleep(0.01)
+        until(lambda: not _lets_in(server))
         one.send(pack(libero("more", request_id=2)))
         assert received(one)["error"]["reason"] == "stopping"
         policy.go.set()
@@ -364,20 +370,21 @@ def _lets_in(server: Server) -> bool:
 
 def test_the_end_does_not_wait_for_ever(policy: Echo) -> None:
     server = serving(policy, drain_seconds=0.2)
+    ending = threading.Thread(target=server.__exit__, args=(None, None, None))
     server.__enter__()
     with connect(server.url) as one:
         one.send(pack(libero("wait")))
         policy.until_called()
-        threading.Timer(0.5, policy.go.set).start()
-        server.__exit__(None, None, None)
+        ending.start()
         with pytest.raises(ConnectionClosedOK, match="1001"):
             one.recv(timeout=30)
+    policy.go.set()
+    ending.join()
 
 
 def test_slow_and_silent_connections_are_ended() -> None:
     """One that opens and says nothing; one that says it letter by letter; one with a bomb of headers."""
     with serving(Echo(), open_seconds=0.5) as server:
-        began = time.monotonic()
         silent, slow, bomb = (socket.create_connection((server.host, server.port)) for _ in range(3))
         bomb.sendall(b"GET / HTTP/1.1\r\n" + b"X-Header: again\r\n" * 1000)
         assert b"101" not in received_by(bomb)
@@ -388,13 +395,12 @@ def test_slow_and_silent_connections_are_ended() -> None:
                 break
             time.sleep(0.05)
         assert received_by(silent) == received_by(slow) == b""
-        assert time.monotonic() - began < 10
-        with connect(server.url) as one:
-            assert "actions" in asked(one)
+        until(lambda: _lets_in(server))  # which a busy machine may not do within open_seconds
 
 
 def received_by(one: socket.socket) -> bytes:
-    one.settimeout(10)
+    """Until the server ends the connection."""
+    one.settimeout(30)
     try:
         found = b""
         while more := one.recv(4096):
@@ -408,8 +414,7 @@ def test_half_open_connections_are_found_by_the_kernel(server: Server) -> None:
     with connect(server.url) as one:
         asked(one)
         theirs = one.socket.getsockname()[1]
-        while not _timer_of_the_other_end(theirs).startswith("02:"):  # that of the keep-alive
-            time.sleep(0.01)
+        until(lambda: _timer_of_the_other_end(theirs).startswith("02:"))  # that of the keep-alive
 
 
 def _timer_of_the_other_end(port: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
 from tests.robotwin.standin import HERE, module, run_directory, tiny_run
+from tests.until import SECONDS, until
 from wamkit.serve.dialects.base import Service
 from wamkit.serve.dialects.spoken import dialects, greeting
 from wamkit.serve.dialects.xpolicylab import XPolicyLab
@@ -52,7 +52,7 @@ class Echo(Policy):
         (observation,) = observations
         self.seen.append(observation)
         if observation.instruction == "wait":
-            assert self.go.wait(30)
+            assert self.go.wait(SECONDS)
         if observation.instruction == "break":
             raise ZeroDivisionError("the policy fell apart")
         rows = np.tile(observation.proprio, (4, 1))
@@ -122,8 +122,7 @@ def test_an_episode(server: Server, dialect: XPolicyLab, policy: Echo) -> None:
 def test_heartbeats_are_answered_while_the_policy_thinks(server: Server, policy: Echo) -> None:
     asked = client(server)
     question = asked.send("infer", {"observation": seen("wait")})
-    while not policy.seen:
-        time.sleep(0.01)
+    until(lambda: policy.seen)
     assert asked.ask("heartbeat", {})["ok"] is True  # on the same connection
     other = CLIENT.Client(server.url, "another")  # hello: on a new one
     policy.go.set()
@@ -230,8 +229,7 @@ def test_errors_say_what_is_wrong_and_the_next_query_is_answered(
 def test_one_message_too_many_is_told_so_by_its_own_id(server: Server, policy: Echo) -> None:
     first = client(server, "a")
     first.send("infer", {"observation": seen("wait")})
-    while not policy.seen:
-        time.sleep(0.01)
+    until(lambda: policy.seen)
     for _ in range(PENDING - 1):
         first.send("infer", {"observation": seen()})
     with pytest.raises(CLIENT.Refused, match="busy: too much is waiting"):
