@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Event, current_thread, main_thread
+from contextlib import AbstractContextManager, contextmanager
+from threading import Event
+
+from wamkit_client import signals
 
 from wamkit.io.files import AGAIN
 
@@ -18,25 +20,9 @@ def stopped(kept: str) -> KeyboardInterrupt:
     return KeyboardInterrupt(f"{kept}; {AGAIN}")
 
 
-@contextmanager
-def stop_request(kept: str) -> Iterator[Event]:
+def stop_request(kept: str) -> AbstractContextManager[Event]:
     """An event that Ctrl-C or SIGTERM sets; a second signal interrupts at once. kept: see `stopped`."""
-    stop = Event()
-
-    def request(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise stopped(kept)
-        stop.set()
-
-    if current_thread() is not main_thread():  # only the main thread may handle signals
-        yield stop
-        return
-    former = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    return signals.stop_request(str(stopped(kept)))
 
 
 @contextmanager
