@@ -110,6 +110,7 @@ HOLD = [0.0] * 3
 LATENCY = {  # executor: when it asks, what is executed
     "sync": ([0, 7, 14], [*HOLD, 10, 11, 12, 13, *HOLD, 20, 21, 22, 23, *HOLD, 30]),
     "async": ([0, 4, 8, 12, 16], [*HOLD, 10, 11, 12, 13, 23, 24, 25, 26, 33, 34, 35, 36, 43, 44, 45]),
+    "guided": ([0, 4, 8, 12, 16], [*HOLD, 10, 11, 12, 13, 23, 24, 25, 26, 33, 34, 35, 36, 43, 44, 45]),
 }
 
 
@@ -127,10 +128,10 @@ def test_a_delay_is_control_steps_between_a_query_and_its_answer(tmp_path: Path,
         assert len(kept["query_chunk"]) == episode.outcome.queries == len(policy.asked)
         start = kept["proprio"][asked_at[1], 0]  # a path begins where the query saw the hand
         assert kept["query_path"][1, 0, 0] == pytest.approx(10 * (start + STEP * 0.02) + 5)
-    assert {seen.delay for seen in policy.asked} == {3}
+    assert [seen.delay for seen in policy.asked[:2]] == ([0, 3] if executor == "guided" else [3, 3])
     assert policy.asked[0].prefix.size == 0
-    prefixes = [np.round(1000 * seen.prefix.ravel(), 3).tolist() for seen in policy.asked[1:3]]
-    assert prefixes == ([[], []] if executor == "sync" else [[11, 12, 13], [24, 25, 26]])
+    left = [np.round(1000 * seen.prefix.ravel(), 3).tolist() for seen in policy.asked[1:3]]
+    assert left == ([[11, 12, 13, 14, 15, 16, 17], [24, 25, 26, 27]] if executor == "guided" else [[], []])
     assert outcome_of(config) == episode.outcome
 
 
@@ -142,11 +143,13 @@ def outcome_of(config: EpisodeConfig) -> Outcome:
 def test_without_delay_it_does_not_matter_who_waits() -> None:
     outcomes = [
         rollout(Reacher(), toy(), 3, EpisodeConfig(4, 40, executor=executor))
-        for executor in ("sync", "async")
+        for executor in ("sync", "async", "guided")
     ]
-    assert outcomes[0] == outcomes[1] and outcomes[0].success
+    assert outcomes[0] == outcomes[1] == outcomes[2] and outcomes[0].success
 
 
 def test_an_unknown_executor_is_refused() -> None:
-    with pytest.raises(BadInput, match="executor 'realtime' is unknown; expected one of sync, async"):
+    with pytest.raises(
+        BadInput, match="executor 'realtime' is unknown; expected one of sync, async, ensemble"
+    ):
         EpisodeConfig(4, 40, executor="realtime")

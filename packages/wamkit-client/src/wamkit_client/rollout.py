@@ -24,7 +24,7 @@ class EpisodeConfig:
     """replan_steps: actions executed of every chunk.  max_steps: control steps before the episode has failed.
 
     record: keep images of every step (slower: it renders at each step instead of each query).
-    executor: "sync" or "async", see chunk.py.
+    executor: "sync", "async", "ensemble" or "guided", see chunk.py.
     delay_steps: control steps from a query to its answer. In a simulator the world stands still while a policy thinks;
         a delay measures what its latency would cost a robot. With nothing left to execute, the robot holds: a step of
         the environment's `idle_action`.
@@ -161,9 +161,9 @@ class Episode:
             seen = self._env.observe()
         seed = noise_seed(self._seed, self._queries)
         self._asked = replace(
-            seen, noise_seed=seed, prefix=ask.prefix, delay=ask.delay, steps=self._executor.needed
+            seen, noise_seed=seed, prefix=ask.previous, delay=ask.delay, steps=self._executor.wanted
         )
-        self._answer_due = self._steps + ask.delay
+        self._answer_due = self._steps + self._config.delay_steps
         self._queries += 1
         return self._asked
 
