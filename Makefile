@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -
 PINS := constraints.txt pyproject.toml packages/wamkit-client/pyproject.toml
 CLIENT := packages/wamkit-client
 
-.PHONY: help demo libero test test-lerobot test-openpi bench lint install install-dev system apt clean
+.PHONY: help demo libero test test-lerobot test-openpi test-xpolicylab bench lint install install-dev system apt clean
 .NOTPARALLEL:
 
 help:
@@ -28,7 +28,8 @@ help:
 	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"
 	@echo "make lint          ruff, mypy"
 	@echo "make bench         speed and memory; writes benchmarks/results (about 25 minutes, 20 GB of memory)"
-	@echo "make test-openpi   our server asked by the real openpi client (80 MB)"
+	@echo "make test-openpi   our server asked by the real openpi client (90 MB)"
+	@echo "make test-xpolicylab XPOLICYLAB=/checkout   the same by XPolicyLab's client, from a checkout of its repository"
 	@echo "make test-lerobot  our datasets read by the real lerobot package, and its datasets by us (1.6 GB)"
 	@echo "make system        what headless rendering needs, and what of it is missing"
 
@@ -44,8 +45,12 @@ test-lerobot: install-dev
 	$(BIN)/python -m pytest -m lerobot tests/data tests/test_other_robots.py
 
 test-openpi: install-dev
-	$(BIN)/python -m tests.serve.openpi_oracle.build
+	$(BIN)/python -m tests.serve.real_clients.build
 	$(BIN)/python -m pytest -m openpi tests/serve
+
+test-xpolicylab: install-dev
+	$(BIN)/python -m tests.serve.real_clients.build
+	WAMKIT_XPOLICYLAB=$(XPOLICYLAB) $(BIN)/python -m pytest -m xpolicylab tests/serve
 
 bench: install-dev
 	$(BIN)/wamkit bench latency libero_fast_wam --reference --layers 2 4 --rounds 7 --out benchmarks/results
@@ -115,4 +120,4 @@ apt:
 	@apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null
 
 clean:
-	rm -rf $(VENV) .venv-lerobot .venv-openpi build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lerobot .venv-clients build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -106,8 +106,9 @@ def test_one_of_several_policies(server: Server, client: ClientConnection, polic
 
 
 def test_roboarena(client: ClientConnection, policy: Echo) -> None:
-    actions = asked(client, libero(number=2.0, endpoint="infer", session_id="s"))
-    np.testing.assert_array_equal(actions, np.full((4, 7), 2.0, np.float32))
+    answer = asked(client, libero(number=2.0, endpoint="infer", session_id="s"))
+    np.testing.assert_array_equal(answer["actions"], np.full((2, 7), 2.0, np.float32))
+    assert policy.calls[0][0].steps == 2, "it executes what it gets"
     assert (
         asked(client, {"endpoint": "reset", "session_id": "s"}) == "reset successful" and policy.resets == 1
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from wamkit_client.codec import pack
 
-from tests.serve.openpi_oracle import build
+from tests.serve.real_clients import build
 from tests.serve.robots import Echo, service
 from wamkit.serve.dialects.spoken import dialects, greeting
 from wamkit.serve.doors import Doors
@@ -23,7 +23,7 @@ def test_it_is_answered_and_refused_as_it_expects() -> None:
     echo = Echo()
     asked = service(echo)
     with Server(asked, dialects(), Doors({"robot": KEY}), greeting=greeting(asked.policies)) as running:
-        found = json.loads(build.run("ask.py", running.address, KEY))
+        found = json.loads(build.run("ask_openpi.py", running.address, KEY))
     assert found["protocol"] == "wamkit/1"
     assert (found["shape"], found["dtype"]) == ([4, 7], "float32")
     assert found["first"] == [1] * 7 and found["second"] == [2] * 7

@@ -68,6 +68,7 @@ def metadata(policies: Policies) -> dict[str, Any]:
         "policy": first.name,
         **each[first.name],
         **_robo_arena(first.facts),
+        "action_chunk_size": first.facts.replan_steps,  # how many actions starVLA's clients execute
         "policies": each,
     }
 

@@ -1,11 +1,13 @@
 """RoboArena's protocol, which DreamZero's clients speak too: openpi's transport, with `endpoint` in every request.
 
-What the policy is, they read from the first frame (openpi.metadata).
+What the policy is, they read from the first frame (openpi.metadata). RoboArena's evaluator executes all actions that it
+gets, so it gets the first `replan_steps`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +30,11 @@ class RoboArena:
         served = client.service.policies.find(message.name("policy"))
         match message.fields["endpoint"]:
             case "infer":
-                observation = client.observation(served, message.fields)
+                steps = served.facts.replan_steps
+                observation = replace(client.observation(served, message.fields), steps=steps)
                 answer = await client.ask(served, [observation], message.name("session_id"))
-                return Reply(pack(np.ascontiguousarray(answer.chunks[0].actions, np.float32)))
+                actions = np.ascontiguousarray(answer.chunks[0].actions[:steps], np.float32)
+                return Reply(pack({"actions": actions}))
             case "reset":
                 await client.reset(served)
                 return Reply("reset successful")

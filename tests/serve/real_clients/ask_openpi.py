@@ -1,4 +1,4 @@
-"""Ask a server with the real openpi client, as its LIBERO example does: python ask.py URL KEY; prints JSON."""
+"""Ask a server with the real openpi client, as its LIBERO example does: python ask_openpi.py URL KEY; prints JSON."""
 
 from __future__ import annotations
 
