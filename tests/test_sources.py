@@ -142,7 +142,7 @@ def test_an_interrupted_run_resumes(folder: Path, tmp_path: Path) -> None:
 
 
 def seen(
-    robot: str, views: Sequence[str], size: int, proprio: int, action: int, prefix: int = 0
+    robot: str, views: Sequence[str], size: int, proprio: int, action: int, previous: int = 0
 ) -> Observation:
     images = {view: np.full((size, size, 3), 90, np.uint8) for view in views}
     return Observation(
@@ -151,7 +151,7 @@ def seen(
         "lift",
         robot,
         1,
-        prefix=np.zeros((prefix, action), np.float32),
+        previous=np.zeros((previous, action), np.float32),
     )
 
 
@@ -160,13 +160,13 @@ def test_every_robot_is_asked_and_answered_as_itself(folder: Path, monkeypatch: 
     queries: list[Query] = []
     answer = engine._answer
     monkeypatch.setattr(engine, "_answer", lambda query: [queries.append(query), answer(query)][1])
-    arm, hand = seen("arm", ("front", "wrist"), 32, 3, 2), seen("hand", ("top", "palm"), 48, 1, 4, prefix=2)
+    arm, hand = seen("arm", ("front", "wrist"), 32, 3, 2), seen("hand", ("top", "palm"), 48, 1, 4, previous=2)
     chunks = engine.act([arm, hand, arm])
     assert [chunk.actions.shape for chunk in chunks] == [(6, 2), (4, 4), (6, 2)]
     assert np.array_equal(chunks[0].actions, chunks[2].actions)
     assert [query.hz.tolist() for query in queries] == [[10.0], [5.0], [10.0]]
     assert [query.embodiment.tolist() for query in queries] == [[0], [1], [0]]
-    assert [tuple(query.prefix.shape) for query in queries] == [(1, 0, 4), (1, 2, 4), (1, 0, 4)]
+    assert [tuple(query.previous.shape) for query in queries] == [(1, 0, 4), (1, 2, 4), (1, 0, 4)]
     with pytest.raises(BadInput, match=r"camera 'top' is missing.*trained with top, palm, got front, wrist"):
         engine.act([replace(hand, images=arm.images)])
     with pytest.raises(BadInput, match=r"proprio: expected \[1\] numbers, got float32 \(3,\)"):

@@ -226,8 +226,8 @@ class Query:
     inputs: what the encoder returned for one frame and the instruction, and "proprio" [b p] in physical units.
     embodiment: the row of the policy's Normalizer. hz: control steps per second.
     generators: one per row; what a row draws is a function of its own generator alone, so it is the same in any batch.
-    prefix: physical actions of the next d steps that will be executed whatever the answer says; d = 0: none.
-    delay: control steps that pass until the answer is executed.
+    previous: what is left of the previous chunk from now on, physical actions; n = 0: there is nothing to continue.
+    delay: control steps until the answer is used; the first `delay` rows of `previous` are executed whatever comes.
     instructions: what each row is told, by which a policy may keep what it makes of the text in `inputs`; (): unknown,
         nothing is kept.
     steps: how many actions of a chunk will be used, the first ones. A policy whose actions do not depend on later ones
@@ -238,7 +238,7 @@ class Query:
     embodiment: Int[Tensor, " b"]
     hz: Float[Tensor, " b"]
     generators: Sequence[torch.Generator]
-    prefix: Float[Tensor, "b d a"]
+    previous: Float[Tensor, "b n a"]
     delay: int = 0
     instructions: tuple[str, ...] = ()
     steps: int = WHOLE

@@ -129,8 +129,8 @@ def test_a_delay_is_control_steps_between_a_query_and_its_answer(tmp_path: Path,
         start = kept["proprio"][asked_at[1], 0]  # a path begins where the query saw the hand
         assert kept["query_path"][1, 0, 0] == pytest.approx(10 * (start + STEP * 0.02) + 5)
     assert [seen.delay for seen in policy.asked[:2]] == ([0, 3] if executor == "guided" else [3, 3])
-    assert policy.asked[0].prefix.size == 0
-    left = [np.round(1000 * seen.prefix.ravel(), 3).tolist() for seen in policy.asked[1:3]]
+    assert policy.asked[0].previous.size == 0
+    left = [np.round(1000 * seen.previous.ravel(), 3).tolist() for seen in policy.asked[1:3]]
     assert left == ([[11, 12, 13, 14, 15, 16, 17], [24, 25, 26, 27]] if executor == "guided" else [[], []])
     assert outcome_of(config) == episode.outcome
 

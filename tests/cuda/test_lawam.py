@@ -24,7 +24,7 @@ def asked(device: torch.device) -> Query:
         inputs=tree_map(lambda x: x.to(device), query.inputs),
         embodiment=query.embodiment.to(device),
         hz=query.hz.to(device),
-        prefix=query.prefix.to(device),
+        previous=query.previous.to(device),
     )
 
 

@@ -92,19 +92,19 @@ class Asked(LightWAM):
         return super().act(query)
 
 
-def test_a_query_has_the_prefix_and_the_delay_of_its_observation() -> None:
+def test_a_query_has_the_previous_chunk_and_the_delay_of_its_observation() -> None:
     """Observations that differ in them are not asked about together."""
     policy = tiny_policy(tiny_config()).eval()
     policy.__class__, policy.queries = Asked, []
     engine = Engine(encoder_of(policy), policy, torch.device("cpu"), preset="plain")
-    late = replace(seen(), prefix=np.array([[1, 2], [3, 4]], np.float32), delay=2)
+    late = replace(seen(), previous=np.array([[1, 2], [3, 4]], np.float32), delay=2)
     chunks = engine.act([seen(), late, late])
-    assert len(chunks) == 3 and [len(query.prefix) for query in policy.queries] == [1, 1, 1]
+    assert len(chunks) == 3 and [len(query.previous) for query in policy.queries] == [1, 1, 1]
     engine.act([late, late])
     *_, both = policy.queries
-    assert both.delay == 2 and both.prefix.tolist() == [[[1, 2], [3, 4]]] * 2
-    with pytest.raises(BadInput, match=r"prefix: expected rows of 2 actions, got \[1, 3\]"):
-        engine.act([replace(seen(), prefix=np.zeros((1, 3), np.float32))])
+    assert both.delay == 2 and both.previous.tolist() == [[[1, 2], [3, 4]]] * 2
+    with pytest.raises(BadInput, match=r"previous: expected rows of 2 actions, got \[1, 3\]"):
+        engine.act([replace(seen(), previous=np.zeros((1, 3), np.float32))])
 
 
 def test_a_run_of_an_older_version_acts_exactly() -> None:

@@ -96,11 +96,11 @@ def test_the_whole_answer_is_new(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_delays_and_prefixes_are_recorded_apart(name: str) -> None:
+def test_delays_and_previous_chunks_are_recorded_apart(name: str) -> None:
     plain, fast = engine_of(name, "exact"), graphed(name)
     seen = observed(1, plain.policy.data.proprio_dim)
-    prefix = np.ones((2, plain.policy.data.action_dim), np.float32)
-    for asked in (seen, replace(seen, prefix=prefix, delay=2), seen):
+    previous = np.ones((2, plain.policy.data.action_dim), np.float32)
+    for asked in (seen, replace(seen, previous=previous, delay=2), seen):
         (found,), (expected,) = fast.act([asked]), plain.act([asked])
         same(found.actions, expected.actions)
 

@@ -38,7 +38,7 @@ def rows(query, order, seeds):
         embodiment=query.embodiment[order],
         hz=query.hz[order],
         generators=seeded(seeds),
-        prefix=query.prefix[order],
+        previous=query.previous[order],
     )
 
 

@@ -115,7 +115,7 @@ def test_an_answer_does_not_depend_on_neighbours_or_earlier_queries() -> None:
             query.embodiment[:1],
             query.hz[:1],
             (),
-            query.prefix[:1],
+            query.previous[:1],
             instructions=query.instructions[row : row + 1],
         )
         assert (actor(alone) - together[row]).abs().max() <= 1e-6 * together.abs().max()

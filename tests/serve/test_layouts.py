@@ -21,7 +21,11 @@ ALOHA = Robot("aloha", ARMS, 14, 14, 32, 25.0)
 
 def observed(message: dict[str, Any], robot: Robot = ROBOT, **names: str) -> Observation:
     return observe(
-        message, mapped(LAYOUTS, names), robot, 5, Limits(image_pixels=2000, instruction_length=20)
+        message,
+        mapped(LAYOUTS, names),
+        robot,
+        5,
+        Limits(image_pixels=2000, instruction_length=20, episode_length=9),
     )
 
 
@@ -30,7 +34,7 @@ def test_liberos_client() -> None:
     assert (seen.instruction, seen.embodiment, seen.noise_seed, seen.delay) == ("lift", "panda", 5, 0)
     np.testing.assert_array_equal(seen.images["wrist_image"], libero()["observation/wrist_image"])
     np.testing.assert_array_equal(seen.proprio, np.full(8, 0.5, np.float32))
-    assert seen.proprio.dtype == np.float32 and seen.prefix.shape == (0, 7)
+    assert seen.proprio.dtype == np.float32 and seen.previous.shape == (0, 7)
 
 
 def test_droids_client() -> None:
@@ -64,12 +68,15 @@ def test_our_own_client_and_lerobots_names() -> None:
     message = {"images": dict.fromkeys(ROBOT.views, IMAGE), "proprio": np.arange(8.0), "prompt": "lift"}
     more = {"seed": 2**63 - 1, "inference_delay": 3, "prev_actions": np.ones((2, 7))}
     seen = observed({**message, **more})
-    assert (seen.noise_seed, seen.delay, seen.prefix.shape, seen.prefix.dtype) == (
+    assert (seen.noise_seed, seen.delay, seen.previous.shape, seen.previous.dtype) == (
         2**63 - 1,
         3,
         (2, 7),
         np.float32,
     )
+    assert (seen.episode, seen.step) == ("", 0)
+    seen = observed({**message, "episode": 12, "step": np.int64(7)})
+    assert (seen.episode, seen.step) == ("12", 7)
     images = {f"observation.images.{view}": IMAGE for view in ROBOT.views}
     assert observed({**images, "observation.state": [1.0] * 8, "task": "lift"}).instruction == "lift"
 
@@ -110,6 +117,9 @@ def test_a_policy_without_proprio_needs_none() -> None:
         ({"seed": True}, "'seed': expected an integer"),
         ({"seed": 2**63}, "'seed': expected an integer"),
         ({"inference_delay": 1.5}, "'inference_delay'"),
+        ({"episode": 1.5}, "'episode': expected a name of at most 9 characters or a number, got 1.5"),
+        ({"episode": "x" * 10}, "'episode': expected a name of at most 9"),
+        ({"step": -1}, "'step': expected an integer"),
         (
             {"prev_actions": np.zeros((2, 6))},
             r"'prev_actions': expected rows of 7 numbers.*got float64 \[2, 6\]",

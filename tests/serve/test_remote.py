@@ -88,9 +88,11 @@ SEEN = Observation(
     "lift",
     "panda",
     noise_seed=2**63 - 1,
-    prefix=np.ones((2, 7), np.float32),
+    previous=np.ones((2, 7), np.float32),
     delay=3,
     steps=4,
+    episode="pick 3",
+    step=17,
 )
 
 

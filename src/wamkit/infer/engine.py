@@ -71,10 +71,10 @@ class Engine(ClientPolicy, Generic[P]):
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them.
 
-        Observations of different robots, with different delays or steps, or prefixes of different lengths, are asked
+        Observations of different robots, with different delays or steps, or more or less of a previous chunk, are asked
         about one by one.
         """
-        if len({(o.embodiment, o.delay, o.steps, len(o.prefix)) for o in observations}) > 1:
+        if len({(o.embodiment, o.delay, o.steps, len(o.previous)) for o in observations}) > 1:
             return [self.act([observation])[0] for observation in observations]
         with threads(self.threads):
             return self._act(observations)
@@ -92,10 +92,10 @@ class Engine(ClientPolicy, Generic[P]):
         with Span("images"):
             clip = self.clip(observations)
         query = self._query(self._acting_encoder, clip, generators)
-        prefix = _stack([o.prefix.reshape(-1, robot.action_dim) for o in observations]).float()  # b d a
-        prefix = F.pad(prefix, (0, self.policy.data.action_dim - robot.action_dim))
+        previous = _stack([o.previous.reshape(-1, robot.action_dim) for o in observations]).float()  # b n a
+        previous = F.pad(previous, (0, self.policy.data.action_dim - robot.action_dim))
         delay, steps = observations[0].delay, observations[0].steps
-        query = replace(query, prefix=prefix.to(self.device), delay=delay, steps=steps)
+        query = replace(query, previous=previous.to(self.device), delay=delay, steps=steps)
         actions = self._answer(query)[:, : robot.horizon, : robot.action_dim]
         with Span("copy"):
             chunks = actions[: len(asked)].float().cpu().numpy()
@@ -128,7 +128,7 @@ class Engine(ClientPolicy, Generic[P]):
             hz=torch.tensor([self.spec(robot).hz for robot in clip.embodiments]).float().to(self.device),
             instructions=clip.instructions,
             generators=generators,
-            prefix=torch.zeros(len(proprio), 0, spec.action_dim, device=self.device),
+            previous=torch.zeros(len(proprio), 0, spec.action_dim, device=self.device),
         )
 
     def clip(self, observations: Sequence[Observation]) -> Clip:
@@ -160,9 +160,9 @@ class Engine(ClientPolicy, Generic[P]):
                     f"camera {view!r}: expected uint8 RGB [h, w, 3] with at least one pixel, "
                     f"got {image.dtype} {image.shape}"
                 )
-        if len(observation.prefix) and observation.prefix.shape[1:] != (spec.action_dim,):
+        if len(observation.previous) and observation.previous.shape[1:] != (spec.action_dim,):
             raise BadInput(
-                f"prefix: expected rows of {spec.action_dim} actions, got {list(observation.prefix.shape)}"
+                f"previous: expected rows of {spec.action_dim} actions, got {list(observation.previous.shape)}"
             )
         if spec.proprio_dim:
             _check_proprio(observation.proprio, spec.proprio_dim)

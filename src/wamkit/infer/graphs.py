@@ -127,7 +127,7 @@ class ReplayedActor:
 
     def compute(self, query: Query) -> Tensor:
         """As the actor's."""
-        tensors = {name: getattr(query, name) for name in ("inputs", "embodiment", "hz", "prefix")}
+        tensors = {name: getattr(query, name) for name in ("inputs", "embodiment", "hz", "previous")}
         chunk: Tensor = self._replayed(tensors, (query.delay, query.steps))["chunk"]
         return chunk
 

@@ -103,9 +103,11 @@ def observe(
         instruction=_instruction(layout, came, limits),
         embodiment=robot.name,
         noise_seed=_integer(came, "seed", seed),
-        prefix=_prefix(came, robot),
+        previous=_previous(came, robot),
         delay=_integer(came, "inference_delay", 0),
         steps=_integer(came, "steps", WHOLE, least=1),
+        episode=_episode(came, limits),
+        step=_integer(came, "step", 0),
     )
 
 
@@ -217,7 +219,16 @@ def _integer(came: Mapping[str, Any], key: str, otherwise: int, least: int = 0) 
     return value
 
 
-def _prefix(came: Mapping[str, Any], robot: Robot) -> np.ndarray:
+def _episode(came: Mapping[str, Any], limits: Limits) -> str:
+    value = came.get("episode", "")
+    if type(value) not in (str, int) or len(str(value)) > limits.episode_length:
+        raise BadInput(
+            f"'episode': expected a name of at most {limits.episode_length} characters or a number, got {value!r:.100}"
+        )
+    return str(value)
+
+
+def _previous(came: Mapping[str, Any], robot: Robot) -> np.ndarray:
     value = came.get("prev_actions", np.zeros((0, robot.action_dim), np.float32))
     if (
         not isinstance(value, np.ndarray)

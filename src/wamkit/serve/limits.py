@@ -33,6 +33,8 @@ class Limits:
     """Of one image."""
     instruction_length: int = 2000
     """Characters of an instruction."""
+    episode_length: int = 200
+    """Characters of an episode's name."""
     open_seconds: float = 10.0
     """Until a new connection has said what it wants."""
     drain_seconds: float = 10.0

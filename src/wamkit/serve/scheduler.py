@@ -57,7 +57,7 @@ class _Query:
                 o.embodiment,
                 o.delay,
                 o.steps,
-                o.prefix.shape,
+                o.previous.shape,
                 *((name, x.shape) for name, x in o.images.items()),
             )
             for o in self.observations

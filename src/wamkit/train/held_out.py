@@ -54,7 +54,7 @@ class Part:
             embodiment=self.batch.embodiment.to(device),
             hz=self.batch.hz.to(device),
             generators=[torch.Generator().manual_seed(self.first + row) for row in range(count)],
-            prefix=torch.zeros(count, 0, width, device=device),
+            previous=torch.zeros(count, 0, width, device=device),
         )
 
 

@@ -5,7 +5,8 @@ after the other:
 
 question  {"request_id": text, "policy": its name ("": the first), and one of
            "observations": [{"images", "proprio", "prompt", "embodiment", "seed", "prev_actions", "inference_delay",
-               "steps"}], answered by one call of the policy, and "deadline_ms": after that the answer is of no use
+               "steps", "episode", "step"}], answered by one call of the policy, and "deadline_ms": after that the
+               answer is of no use
            "reset": True: an episode begins
            "about": True: what does a result say of the policy?}
 answer    {"request_id": the question's, and
@@ -46,7 +47,9 @@ def to_message(seen: Observation) -> Dict[str, Any]:
         "embodiment": seen.embodiment,
         "seed": seen.noise_seed,
         "inference_delay": seen.delay,
-        **({"prev_actions": seen.prefix} if len(seen.prefix) else {}),
+        "episode": seen.episode,
+        "step": seen.step,
+        **({"prev_actions": seen.previous} if len(seen.previous) else {}),
         **({"steps": seen.steps} if seen.steps != WHOLE else {}),
     }
 

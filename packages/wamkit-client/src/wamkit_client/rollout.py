@@ -161,7 +161,7 @@ class Episode:
             seen = self._env.observe()
         seed = noise_seed(self._seed, self._queries)
         self._asked = replace(
-            seen, noise_seed=seed, prefix=ask.previous, delay=ask.delay, steps=self._executor.wanted
+            seen, noise_seed=seed, previous=ask.previous, delay=ask.delay, steps=self._executor.wanted
         )
         self._answer_due = self._steps + self._config.delay_steps
         self._queries += 1

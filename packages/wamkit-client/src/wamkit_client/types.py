@@ -33,9 +33,12 @@ class Observation:
     embodiment: which robot, the key of the policy's Normalizer.
     noise_seed: what a sampling policy draws its noise from: the same observation and seed give the same chunk. An
         Episode gives every query its own; 0 begins every query from the same noise.
-    prefix: float32 [n, a], actions that will be executed from now on whatever the policy answers (n = 0: none).
-    delay: control steps until the answer is expected; n is at most that.
+    previous: float32 [n, a], what is left of the previous chunk from now on, for a policy that continues it (guided
+        real-time chunking); n = 0: there is nothing to continue.
+    delay: control steps until the answer is used; the first `delay` rows of `previous` are executed whatever comes.
     steps: how many actions of the answer will be used, the first ones; a chunk may be that short.
+    episode: which episode, a name that this client gives to no other; "": unknown. No answer depends on it.
+    step: control steps since the episode's reset. No answer depends on it.
     """
 
     images: Dict[str, np.ndarray]
@@ -43,9 +46,11 @@ class Observation:
     instruction: str
     embodiment: str
     noise_seed: int = 0
-    prefix: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    previous: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     delay: int = 0
     steps: int = WHOLE
+    episode: str = ""
+    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,6 @@ def row(query: Query, i: int) -> Query:
         embodiment=query.embodiment[one],
         hz=query.hz[one],
         generators=query.generators[one],
-        prefix=query.prefix[one],
+        previous=query.previous[one],
         instructions=query.instructions[one],
     )
