@@ -15,41 +15,38 @@ from wamkit.recipes.metaworld import metaworld3, metaworld3_fast_wam
 from wamkit.recipes.metaworld_lawam import metaworld3_lawam, metaworld3_lawam_world
 
 HZ, CHUNK_SECONDS, REPLAN_STEPS = 20.0, 0.8, 4
+FUTURE = metaworld3().data.frame_times
+PAIR = (0.0, CHUNK_SECONDS - 1 / HZ)  # the later frame is that of the chunk's last action
 WORLD = "runs/metaworld3_lawam_world_20hz"
 
 
 def metaworld3_20hz() -> Run:
     """Small Light-WAM."""
-    return _slow(metaworld3())
+    return _slow(metaworld3(), FUTURE)
 
 
 def metaworld3_fast_wam_20hz() -> Run:
     """Small Fast-WAM."""
-    return _slow(metaworld3_fast_wam())
+    return _slow(metaworld3_fast_wam(), FUTURE)
 
 
 def metaworld3_lawam_world_20hz() -> Run:
     """Stage 1 of small LaWAM."""
-    return _subgoal(replace(_slow(metaworld3_lawam_world()), suite=""))
+    return replace(_slow(metaworld3_lawam_world(), PAIR), suite="")
 
 
 def metaworld3_lawam_20hz() -> Run:
     """Small LaWAM on that world model."""
-    run = _subgoal(_slow(metaworld3_lawam()))
+    run = _slow(metaworld3_lawam(), PAIR)
     return replace(run, policy=replace(cast(LaWAMConfig, run.policy), world=WORLD))
 
 
-def _slow(run: Run) -> Run:
+def _slow(run: Run, frame_times: tuple[float, ...]) -> Run:
     """The same at the lower rate."""
     return replace(
         run,
         recipe=f"{run.recipe}_20hz",
         suite="metaworld3_20hz",
-        data=replace(run.data, hz=HZ, chunk_seconds=CHUNK_SECONDS),
+        data=replace(run.data, hz=HZ, chunk_seconds=CHUNK_SECONDS, frame_times=frame_times),
         eval=replace(run.eval, replan_steps=REPLAN_STEPS),
     )
-
-
-def _subgoal(run: Run) -> Run:
-    """The later frame is that of the chunk's last action."""
-    return replace(run, data=replace(run.data, frame_times=(0.0, CHUNK_SECONDS - 1 / HZ)))
