@@ -146,8 +146,9 @@ SUITES: Dict[str, Suite] = {suite.name: suite for suite in (*_metaworld(), *_lib
 
 
 def suite(name: str) -> Suite:
-    """The suite of that name; "metaworld:<task>" is one Meta-World task alone; "my_env.py:make" or
-    "package.module:make" an environment of the user's own (envs/own.py).
+    """The suite of that name; "metaworld:<task>" is one Meta-World task alone; "metaworld3+lights_off" a suite in which
+    something goes wrong (envs/metaworld/perturbations.py); "my_env.py:make" or "package.module:make" an environment of
+    the user's own (envs/own.py).
 
     BadInput for an unknown name, and where such an environment cannot be made.
     """
@@ -156,6 +157,10 @@ def suite(name: str) -> Suite:
     simulator, _, task = name.partition(":")
     if simulator == "metaworld" and task:
         return Suite(name, (metaworld_task(task),))
+    base, _, word = name.partition("+")
+    if word and not is_own(name):
+        whole = suite(base)
+        return dataclasses.replace(whole, name=name, env=whole.env.perturbed(word))
     if is_own(name):
         own = described(name)
         return Suite(results_name(name), own.tasks, own.config, own.max_steps, episodes=20)

@@ -154,6 +154,10 @@ class EnvConfig:
     def check_shows(self, views: Sequence[str], proprio_dim: int) -> None:
         """BadInput where it is known to lack a camera that a policy is shown, or to have another proprio."""
 
+    def perturbed(self, word: str) -> EnvConfig:
+        """The same, where something goes wrong in every episode. BadInput for a simulator that has nothing such."""
+        raise BadInput(f"{self.simulator} has no perturbations, asked for {word!r}")
+
     def prepare(self) -> None:
         """Called in the parent before processes start. BadInput where the simulator or rendering is missing."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
@@ -112,8 +112,19 @@ class RenderSettings:
     multisampling: int = 0
 
 
+@dataclass(frozen=True)
+class Ball:
+    """Something to be seen that the physics does not know. Metres; colour: RGBA, 0 to 1."""
+
+    position: Tuple[float, float, float]
+    radius: float
+    colour: Tuple[float, float, float, float]
+
+
 class Renderer:
     """Renders one MuJoCo model offscreen: one graphics context for every size up to (height, width).
+
+    balls: are added to the scene.
 
     `mujoco.Renderer` needs a context for each size, and an environment renders policy views and larger display images.
     Close it explicitly: a context that dies with the interpreter raises EGL errors.
@@ -126,6 +137,7 @@ class Renderer:
         model.vis.quality.offsamples = settings.multisampling
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width
         self._model = model
+        self.balls: List[Ball] = []
         self._gl = mujoco.GLContext(width, height)
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -144,11 +156,21 @@ class Renderer:
         self._camera.fixedcamid = self._model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
+        for ball in self.balls:
+            self._add(ball)
         rectangle = mujoco.MjrRect(0, 0, width, height)
         image = np.empty((height, width, 3), np.uint8)
         mujoco.mjr_render(rectangle, self._scene, self._context)
         mujoco.mjr_readPixels(image, None, rectangle, self._context)
         return image[::-1]
+
+    def _add(self, ball: Ball) -> None:
+        mujoco, scene = self._mujoco, self._scene
+        size, turn = np.full(3, ball.radius), np.eye(3).ravel()
+        colour = np.array(ball.colour, np.float32)
+        geom = scene.geoms[scene.ngeom]
+        mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_SPHERE, size, np.array(ball.position), turn, colour)
+        scene.ngeom += 1
 
     def close(self) -> None:
         self._gl.make_current()

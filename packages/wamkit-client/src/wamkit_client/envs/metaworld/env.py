@@ -11,8 +11,9 @@ One random vector, drawn from the seed, determines the state after a reset.
 
 from __future__ import annotations
 
+import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, Dict, Optional, Tuple
@@ -20,6 +21,7 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 
 from wamkit_client.envs.base import Env, EnvConfig, InitialState, StepResult, Task, checked_action
+from wamkit_client.envs.metaworld.perturbations import Fate, Perturbation, perturbation
 from wamkit_client.envs.rendering import Renderer, RenderSettings, camera_matrix, choose_platform
 from wamkit_client.types import BadInput, Observation
 
@@ -27,7 +29,11 @@ SIMULATOR_HZ = 80.0
 SIMULATOR_STEPS = 500
 METRES_PER_UNIT = 0.01
 FINGERTIPS_BELOW_HAND = 0.045
-LATER: Dict[str, Any] = {"control_hz": SIMULATOR_HZ}
+UNPERTURBED = Perturbation()
+LATER: Dict[str, Any] = {
+    "control_hz": SIMULATOR_HZ,
+    "perturbation": json.loads(json.dumps(vars(UNPERTURBED))),
+}
 """Fields that results and collections of older versions do not have, and what these mean by that."""
 
 
@@ -36,6 +42,7 @@ class MetaWorldConfig(EnvConfig):
     """Everything that images depend on. `views` are the simulator's camera names; sizes in pixels.
 
     control_hz: actions per second, 80 or a whole part of it. BadInput for others.
+    perturbation: what goes wrong in every episode (perturbations.py).
     """
 
     views: Tuple[str, ...] = ("corner2", "gripperPOV")
@@ -50,6 +57,7 @@ class MetaWorldConfig(EnvConfig):
     simulator: str = "metaworld"
     embodiment: str = "metaworld_sawyer"
     control_hz: float = SIMULATOR_HZ  # type: ignore[misc]
+    perturbation: Perturbation = UNPERTURBED
 
     def __post_init__(self) -> None:
         if self.control_hz <= 0 or SIMULATOR_HZ % self.control_hz:
@@ -61,6 +69,9 @@ class MetaWorldConfig(EnvConfig):
     def repeat(self) -> int:
         """Steps of the simulator that an action lasts."""
         return round(SIMULATOR_HZ / self.control_hz)
+
+    def perturbed(self, word: str) -> MetaWorldConfig:
+        return replace(self, perturbation=perturbation(word))
 
     def prepare(self) -> None:
         if find_spec("metaworld") is None:
@@ -96,6 +107,9 @@ class MetaWorldConfig(EnvConfig):
             key: tuple(value) if type(value) is list else value for key, value in data.items()
         }
         values["render"] = RenderSettings(**data["render"])
+        if "perturbation" in data:
+            told = data["perturbation"]
+            values["perturbation"] = Perturbation(**{**told, "seconds": tuple(told["seconds"])})
         return cls(**values)
 
 
@@ -125,6 +139,7 @@ class MetaWorld(Env):
         height = max(config.view_height, 2 * config.display_height)
         width = max(config.view_width, 2 * config.display_width)
         self._renderer = Renderer(self.simulator.model, height, width, config.render)
+        self._fate = Fate(config.perturbation, self.simulator, self._renderer, config.control_hz)
         self._state = np.zeros(39)
 
     def _check_cameras(self) -> None:
@@ -135,6 +150,7 @@ class MetaWorld(Env):
                 raise BadInput(f"Meta-World has no camera {view!r}; it has: {', '.join(known)}")
 
     def reset(self, seed: int) -> InitialState:
+        self._fate.begin(seed)
         simulator = self.simulator
         simulator.seed(seed)
         simulator._freeze_rand_vec, simulator.seeded_rand_vec = False, True
@@ -153,6 +169,7 @@ class MetaWorld(Env):
     def step(self, action: np.ndarray) -> StepResult:
         values = checked_action(action, len(self.action_names), f"Meta-World task {self.task.name}")
         command = np.clip(values / self._share, -1.0, 1.0).astype(np.float32)
+        self._fate.step()
         for _ in range(self.config.repeat):
             self._state, _, _, truncated, info = self.simulator.step(command)
             if not np.isfinite(self._state).all():
