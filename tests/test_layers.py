@@ -96,6 +96,18 @@ def test_the_robots_side_knows_nobody(path: Path) -> None:
     ast.parse(path.read_text(), str(path), feature_version=(3, 8))
 
 
+@pytest.mark.parametrize("package", [WAMKIT, CLIENT], ids=["wamkit", "client"])
+def test_nobody_knows_lerobot(package: Path) -> None:
+    """Its plug-in is a package of its own (packages/lerobot_policy_wamkit)."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources(package)
+        for line, name in imported(path, package)
+        if name.split(".")[0] in ("lerobot", "lerobot_policy_wamkit")
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_every_room_is_there() -> None:
     rooms = {
         path.stem for path in WAMKIT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()

@@ -194,12 +194,12 @@ def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.d
     encoder = build_encoder(run)
     _expect_cacheable(run, encoder)
     encoder.to(device)
-    _store_text(sources, encoder)
+    store_text(sources, encoder)
     for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
         fill(_fresh(clips, encoder), folder, fingerprint(encoder, clips))
 
 
-def _store_text(sources: Sequence[Clips], encoder: Encoder) -> None:
+def store_text(sources: Sequence[Clips], encoder: Encoder) -> None:
     """Contexts of every instruction first, so that no text encoder stays beside what follows."""
     told = [task for clips in sources for episode in clips.dataset.episodes for task in episode.tasks]
     encoder.store_text([task for task in dict.fromkeys(told) if task.strip()])
@@ -294,13 +294,13 @@ def train(
     home = device if cache_path == NO_FILE else torch.device("cpu")
     encoder.to(home)
     if cache_path == NO_FILE:
-        _store_text(sources, encoder)
+        store_text(sources, encoder)
     if augments(run, encoder):
         say(f"run {run.recipe} augments its images: they are encoded anew in every step")
     policy = build_policy(run, normalizer)
     start.initialize(policy, run)
     begins = not (run_dir / PROVENANCE_FILE).exists()  # where a run began, not where it was looked at again
-    facts = _provenance(run, policy, sources, device) | dict(start.facts) if begins else {}
+    facts = provenance_of(run, policy, sources, device) | dict(start.facts) if begins else {}
     if released != NO_FILE:
         facts["statistics"] = read_statistics(released, run.data).origin
     save_run(run, run_dir)
@@ -317,7 +317,7 @@ def train(
     fit(policy, samples, run.train, run_dir, device, unseen, track, beside)
 
 
-def _provenance(
+def provenance_of(
     run: Run, policy: Trainable, sources: Sequence[Clips], device: torch.device
 ) -> dict[str, Any]:
     datasets = [clips.dataset for clips in sources]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -32,6 +33,9 @@ SEEK_FRAMES = 16
 
 CONTAINERS = "mov,matroska,avi,mpegts"
 """Kinds of files that hold a video themselves; playlists, which name other files, are not opened."""
+
+ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+"""With more, colour conversion now and then gives other pixels on a busy machine; PyAV before 17 has only one."""
 
 ENCODERS = {"libx264": "h264", "libx265": "hevc", "libsvtav1": "av1"}
 """Encoders that can write, and the names of their formats."""
@@ -70,7 +74,7 @@ def read_frames(path: Path, times: Sequence[float]) -> np.ndarray:
     with _opened(path) as container:
         try:
             for time, frame in zip(wanted, _frames_at(container, path, wanted), strict=True):
-                pixels[time] = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                pixels[time] = reformatter.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
         except av.FFmpegError as error:
             raise _broken(path, f"does not decode ({error.strerror})") from error
     sizes = sorted({f"{frame.shape[0]}x{frame.shape[1]}" for frame in pixels.values()})
@@ -180,7 +184,6 @@ def write_video(path: Path, frames: np.ndarray, fps: float, codec: VideoCodec) -
         raise BadInput(
             f"{path}: frames are {height}x{width}; {codec.pix_fmt} takes even sizes only, render others"
         )
-    # One thread each: with more, the colour conversion now and then gives other pixels on a busy machine.
     options = {"crf": str(codec.crf), "g": str(codec.g), "preset": codec.preset, **REPEATABLE[codec.name]}
     reformatter = VideoReformatter()
     with av.open(str(path), "w", format="mp4") as container:
@@ -191,7 +194,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, codec: VideoCodec) -
         stream.codec_context.thread_count = 1
         for pixels in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            container.mux(stream.encode(reformatter.reformat(frame, format=codec.pix_fmt, threads=1)))
+            container.mux(stream.encode(reformatter.reformat(frame, format=codec.pix_fmt, **ONE_THREAD)))
         container.mux(stream.encode(None))
 
 

@@ -1,0 +1,16 @@
+"""Fast-WAM in LeRobot, which finds the other two modules of a type by the name of this one."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lerobot.configs.policies import PreTrainedConfig
+
+from lerobot_policy_wamkit.config import WamkitConfig
+
+
+@PreTrainedConfig.register_subclass("wamkit_fast_wam")
+@dataclass
+class FastWAMConfig(WamkitConfig):
+    """The policy type `wamkit_fast_wam`."""
+
+    kind: ClassVar[str] = "fast_wam"

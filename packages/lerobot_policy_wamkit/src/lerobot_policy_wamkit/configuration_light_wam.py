@@ -1,0 +1,16 @@
+"""Light-WAM in LeRobot, which finds the other two modules of a type by the name of this one."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lerobot.configs.policies import PreTrainedConfig
+
+from lerobot_policy_wamkit.config import WamkitConfig
+
+
+@PreTrainedConfig.register_subclass("wamkit_light_wam")
+@dataclass
+class LightWAMConfig(WamkitConfig):
+    """The policy type `wamkit_light_wam`."""
+
+    kind: ClassVar[str] = "light_wam"

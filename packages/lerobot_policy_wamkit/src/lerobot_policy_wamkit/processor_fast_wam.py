@@ -1,0 +1,5 @@
+"""Fast-WAM in LeRobot: its processors."""
+
+from lerobot_policy_wamkit.processors import make_processors as make_wamkit_fast_wam_pre_post_processors
+
+__all__ = ["make_wamkit_fast_wam_pre_post_processors"]

@@ -1,0 +1,5 @@
+"""Light-WAM in LeRobot: its processors."""
+
+from lerobot_policy_wamkit.processors import make_processors as make_wamkit_light_wam_pre_post_processors
+
+__all__ = ["make_wamkit_light_wam_pre_post_processors"]
