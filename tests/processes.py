@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.moments import has_stopped, signal_at
+from tests.until import until
+
 SECONDS = 300
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -34,20 +37,33 @@ class Done:
 
 
 class Running:
-    """A process that runs `wamkit WORDS`, `python SCRIPT WORDS` or `python -m MODULE WORDS` in a folder."""
+    """A process that runs `wamkit WORDS`, `python SCRIPT WORDS` or `python -m MODULE WORDS` in a folder.
 
-    def __init__(self, words: Sequence[str], folder: Path) -> None:
+    at: "" or the path at which it sends itself the signal `number` (moments.py).
+    """
+
+    def __init__(
+        self, words: Sequence[str], folder: Path, at: str = "", number: signal.Signals = signal.SIGSTOP
+    ) -> None:
         self.words = words
         self._printed = tempfile.TemporaryDirectory()
         self._out, self._err = (Path(self._printed.name) / name for name in ("out", "err"))
         for path in (self._out, self._err):
             path.touch()
-        given = (words, folder, dict(os.environ), self._out, self._err)
+        given = (words, folder, dict(os.environ), self._out, self._err, at, number)
         self._process = _context.Process(target=_run, args=given)
         self._process.start()
 
-    def lives(self) -> bool:
-        return self._process.is_alive()
+    def until_stopped(self) -> None:
+        """Return when it has stopped at its place. AssertionError where it ends, or does not stop."""
+        assert self._process.pid is not None
+        number = self._process.pid
+
+        def stopped() -> bool:
+            assert self._process.is_alive(), self._err.read_text()
+            return has_stopped(number)
+
+        until(stopped)
 
     def send(self, number: signal.Signals) -> None:
         assert self._process.pid is not None
@@ -68,13 +84,23 @@ def command(words: Sequence[str], folder: Path) -> Done:
     return Running(words, folder).end()
 
 
-def _run(words: Sequence[str], folder: Path, variables: dict[str, str], out: Path, err: Path) -> None:
+def _run(
+    words: Sequence[str],
+    folder: Path,
+    variables: dict[str, str],
+    out: Path,
+    err: Path,
+    at: str,
+    number: signal.Signals,
+) -> None:
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
     for path, stream in ((Path(os.devnull), sys.stdin), (out, sys.stdout), (err, sys.stderr)):
         file = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(file, stream.fileno())
+    if at:
+        signal_at(at, number)
     match words:
         case ["wamkit", *rest]:
             from wamkit.cli import main
@@ -84,5 +110,6 @@ def _run(words: Sequence[str], folder: Path, variables: dict[str, str], out: Pat
             sys.argv[1:] = rest
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         case ["python", script, *rest]:
-            sys.argv, sys.path[0] = [script, *rest], str(Path(script).parent)
+            sys.argv = [script, *rest]
+            sys.path.insert(0, str(Path(script).parent))
             runpy.run_path(script, run_name="__main__")

@@ -10,7 +10,6 @@ import signal
 import site
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -43,6 +42,15 @@ for words in json.loads(sys.argv[1]):
     print("$ wamkit", *words, flush=True)
     if status := main(words):
         sys.exit(status)
+"""
+
+# Killed after its first checkpoint, when it writes the second.
+KILLED = """
+import signal, sys
+from tests.moments import signal_at
+from wamkit.cli import main
+signal_at("*/checkpoints/step_000010", signal.SIGKILL)
+main(sys.argv[1:])
 """
 
 
@@ -170,12 +178,8 @@ def test_it_is_planned_trained_and_inspected(work: Workplace, trained: str) -> N
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(work: Workplace, trained: str) -> None:
     """And encoding while training gives the same weights as a cache."""
-    process = work.start("-m", "wamkit.cli", *TRAIN, "--out", "killed")
-    while not list(work.folder.glob("killed/**/step_*")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.kill()
-    ended(process, -signal.SIGKILL)
+    ended(work.start("-c", KILLED, *TRAIN, "--out", "killed"), -signal.SIGKILL)
+    assert list(work.folder.glob("killed/checkpoints/step_*"))
     assert not (work.folder / "killed/weights.safetensors").exists()
     assert "60/60 steps" in work.wamkit(*TRAIN, "--out", "killed")
     assert work.bytes("killed/weights.safetensors") == work.bytes("run/weights.safetensors")

@@ -266,17 +266,14 @@ def test_a_manifest_that_makes_no_sense_is_one_message(made: Cache, tmp_path: Pa
             Cache.open(folder, FINGERPRINT, HZ)
 
 
-def start(folder: Path, seconds: float) -> Running:
-    return Running(["python", "-m", "tests.data.encode_process", str(folder), str(seconds)], ROOT)
+def start(folder: Path, seconds: float, at: str, number: signal.Signals) -> Running:
+    words = ["python", "-m", "tests.data.encode_process", str(folder), str(seconds)]
+    return Running(words, ROOT, at, number)
 
 
 def test_killed_encoding_goes_on_where_it_was(tmp_path: Path) -> None:
-    process = start(tmp_path, 0.2)
+    process = start(tmp_path, 0.0, "*/shard-00000016.safetensors*", signal.SIGKILL)
     claim = tmp_path / "shard-00000016.claim-0"
-    while not claim.exists():
-        assert process.lives()
-        time.sleep(0.01)
-    process.send(signal.SIGKILL)
     assert process.end().status == -signal.SIGKILL
     assert claim.exists()
     (tmp_path / "shard-00000016.safetensors.elsewhere-1.tmp").write_bytes(b"half a shard")
@@ -290,8 +287,14 @@ def test_killed_encoding_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    """Both begin at once, each about to claim the first shard."""
     encoded = []
-    for process in [start(tmp_path, 0.15) for _ in range(2)]:
+    processes = [start(tmp_path, 0.1, "*/shard-00000000.claim-0", signal.SIGSTOP) for _ in range(2)]
+    for process in processes:
+        process.until_stopped()
+    for process in processes:
+        process.send(signal.SIGCONT)
+    for process in processes:
         done = process.end()
         assert done.status == 0, done.err
         encoded.append([int(line.split()[1]) for line in done.out.splitlines() if line.startswith("sample")])

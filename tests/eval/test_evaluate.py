@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import signal
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -102,19 +101,20 @@ def test_results_do_not_depend_on_processes(tmp_path: Path) -> None:
 
 
 EVALUATE = """
-import sys, time
+import os, signal, sys
 from pathlib import Path
 from tests.client.toy import Reacher
 from tests.eval.test_evaluate import CONFIG, FACTS, SUITE
 from wamkit.eval.evaluate import evaluate
 
-class Slow(Reacher):
+class Killed(Reacher):
     def act(self, observations):
-        time.sleep(0.05)
+        if (Path(sys.argv[1]) / "results.partial.jsonl").read_text().count("\\n") >= int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().act(observations)
 
 if __name__ == "__main__":
-    evaluate(Slow(), SUITE, CONFIG, Path(sys.argv[1]), FACTS)
+    evaluate(Killed(), SUITE, CONFIG, Path(sys.argv[1]), FACTS)
 """
 
 
@@ -122,12 +122,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     script, folder = tmp_path / "script.py", tmp_path / "killed"
     script.write_text(EVALUATE)
     partial = folder / "results.partial.jsonl"
-    process = Running(["python", str(script), str(folder)], tmp_path)
-    while not (partial.exists() and partial.read_text().count("\n") >= 4):
-        assert process.lives()
-        time.sleep(0.01)
-    process.send(signal.SIGKILL)
-    assert process.end().status == -signal.SIGKILL
+    assert Running(["python", str(script), str(folder), "4"], tmp_path).end().status == -signal.SIGKILL
     with partial.open("a") as file:
         file.write('{"task": "reach", "se')  # killed in the middle of a line
     policy = Reacher()
@@ -226,12 +221,11 @@ def test_two_evaluations_in_one_folder(tmp_path: Path) -> None:
     """A second process is refused while the first works, and later finds its results."""
     script, folder = tmp_path / "script.py", tmp_path / "shared"
     script.write_text(EVALUATE)
-    first = Running(["python", str(script), str(folder)], tmp_path)
-    while not (folder / "results.partial.jsonl").exists():
-        assert first.lives()
-        time.sleep(0.01)
+    first = Running(["python", str(script), str(folder), "100"], tmp_path, "*/results.partial.jsonl")
+    first.until_stopped()
     with pytest.raises(BadInput, match="shared: another process evaluates here"):
         evaluate(Reacher(), SUITE, CONFIG, folder, FACTS)
+    first.send(signal.SIGCONT)
     assert first.end().status == 0
     assert evaluate(Sleeper(), SUITE, CONFIG, folder, FACTS)["total"]["successes"] == 6
     assert not (folder / ".lock").exists()

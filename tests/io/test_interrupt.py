@@ -14,16 +14,21 @@ from pathlib import Path
 import pytest
 
 from tests.convert import robot_hdf5
+from tests.moments import has_stopped
 from tests.processes import command
+from tests.until import SECONDS, until
 from wamkit.data.lerobot.dataset import Dataset
 from wamkit.eval.evaluate import read_results
 from wamkit.io.files import AGAIN
 
-PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
+ROOT = Path(__file__).parents[2]
+PRETRAINED = ROOT / "pretrained" / "metaworld3"
 # A shell's background jobs ignore Ctrl-C, and so would a command that the suite starts as one.
 COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+from tests.moments import signal_at
+signal_at(sys.argv.pop(1), signal.SIGSTOP)
 from wamkit.cli import main
 sys.exit(main())
 """
@@ -43,21 +48,29 @@ def started(processes: int, seconds: float) -> Moment:
     return reached
 
 
-def interrupted(words: list[str], moment: Moment, number: signal.Signals) -> None:
-    """Run a command until the moment, signal its process group, and read what it says."""
+def stopped(process: subprocess.Popen[str]) -> bool:
+    return has_stopped(process.pid)
+
+
+def interrupted(words: list[str], moment: Moment, number: signal.Signals, at: str = "") -> None:
+    """Run a command until the moment, signal its process group, and read what it says. at: where it stops."""
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *words],
+        [sys.executable, "-c", COMMAND, at, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        cwd=ROOT,
     )
-    deadline = time.monotonic() + 120
-    while not moment(process):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-        time.sleep(0.01)
+
+    def reached() -> bool:
+        assert process.poll() is None, process.communicate()[0]
+        return moment(process)
+
+    until(reached)
     os.killpg(process.pid, number)
-    said, _ = process.communicate(timeout=120)
+    os.killpg(process.pid, signal.SIGCONT)
+    said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, said
     assert "Traceback" not in said and said.splitlines()[-1].startswith("interrupted. "), said
     assert said.count(AGAIN) == 1, said
@@ -82,11 +95,12 @@ def test_while_the_command_line_is_imported(tmp_path: Path, package: str, number
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, "train", "--help"],
+        [sys.executable, "-c", COMMAND, "", "train", "--help"],
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=SECONDS,
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": path},
     )
     assert (done.returncode, done.stdout) == (130, "")
@@ -98,12 +112,9 @@ def test_collect(tmp_path: Path) -> None:
     words = ["collect", "metaworld:window-open", "--episodes", "4", "--workers", "2"]
     words += ["--out", str(out)]
 
-    def recorded(process: subprocess.Popen[str]) -> bool:
-        return len(list(out.glob(".staging/episode-*[0-9]"))) >= 1
-
     one_of_two = started(processes=2, seconds=0.0)  # and their resource tracker
     interrupted(words, one_of_two, signal.SIGINT)
-    interrupted(words, recorded, signal.SIGTERM)
+    interrupted(words, stopped, signal.SIGTERM, at="*/.staging/episode-000001")
     assert 1 <= len(list(out.glob(".staging/episode-*[0-9]"))) < 4
     finish(words, tmp_path)
     states = Dataset.open(out).episode_column("initial_state")
@@ -116,10 +127,7 @@ def test_convert(tmp_path: Path) -> None:
     out = tmp_path / "data"
     words = ["convert", "hdf5", str(tmp_path / "recordings"), str(out)]
 
-    def recorded(process: subprocess.Popen[str]) -> bool:
-        return len(list(out.glob(".staging/episode-*[0-9]"))) >= 1
-
-    interrupted(words, recorded, signal.SIGTERM)
+    interrupted(words, stopped, signal.SIGTERM, at="*/.staging/episode-000002")
     finish(words, tmp_path)
     assert len(Dataset.open(out).episodes) == 8
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +21,8 @@ from wamkit_client.types import BadInput
 
 from tests.policies.tiny_policy import batch_of, tiny_config, tiny_policy
 from tests.processes import Running
-from tests.train.tiny import CONFIG, CPU, Slow, TinyPolicy, fresh
+from tests.train.tiny import CONFIG, CPU, Interrupted, TinyPolicy, fresh
+from tests.until import SECONDS
 from wamkit.data.cache import Cache, fill
 from wamkit.data.order import Order
 from wamkit.data.samples import Encoded, Fresh, read_all
@@ -93,32 +92,21 @@ def test_tensorboard_has_what_metrics_has(whole: Path) -> None:
     assert shown == {row["step"]: row["loss/video"] for row in read_rows(whole)}
 
 
-def wait_for(condition: Callable[[], bool], process: Running) -> None:
-    while not condition():
-        assert process.lives()
-        time.sleep(0.01)
-
-
-def start(run_dir: Path, seconds_per_step: float) -> Running:
-    return Running(["python", "-m", "tests.train.tiny", str(run_dir), str(seconds_per_step)], ROOT)
-
-
 def steps_logged(run_dir: Path) -> int:
     path = run_dir / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def test_a_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, 0.1)
-    wait_for(lambda: steps_logged(tmp_path) >= 19, process)
-    process.send(signal.SIGKILL)
-    assert process.end().status == -signal.SIGKILL
+    command = ["python", "-m", "tests.train.tiny", str(tmp_path), "0"]
+    killed = Running(command, ROOT, "*/checkpoints/step_000024", signal.SIGKILL).end()
+    assert killed.status == -signal.SIGKILL
     newest = latest(tmp_path)
-    assert newest is not None and newest.name in ("step_000008", "step_000016", "step_000024", "step_000032")
+    assert newest is not None and newest.name == "step_000016" and steps_logged(tmp_path) >= 23
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99')  # a row cut off by the kill
 
-    done = start(tmp_path, 0).end()
+    done = Running(command, ROOT).end()
     assert done.status == 0, done.err
     assert lasting(tmp_path) == lasting(whole)
     assert equal(weights(tmp_path), weights(whole))
@@ -128,10 +116,7 @@ def test_a_killed_run_resumes_bit_for_bit(whole: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, 0.05)
-    wait_for(lambda: steps_logged(tmp_path) >= 10, process)
-    process.send(signal.SIGINT)
-    done = process.end()
+    done = Running(["python", "-m", "tests.train.tiny", str(tmp_path), "12"], ROOT).end()
     assert done.status != 0
     assert "KeyboardInterrupt: stopped after step" in done.err and "run the same command again" in done.err
     newest = latest(tmp_path)
@@ -141,22 +126,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None
     assert equal(weights(tmp_path), weights(whole))
 
 
-class Interrupted(TinyPolicy):
-    """Asks for the end of the training during its tenth step."""
-
-    def forward(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
-        losses = super().forward(batch, draws)
-        if self.steps_seen == 10:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return losses
-
-
 def test_means_between_rows_survive_a_resume(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=20, log_every=6, save_every=100)
     train(TinyPolicy(), source(), config, tmp_path / "whole", CPU)
     handlers = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="stopped after step"):
-        train(Interrupted(), source(), config, tmp_path / "cut", CPU)
+        train(Interrupted(10, signal.SIGTERM), source(), config, tmp_path / "cut", CPU)
     assert signal.getsignal(signal.SIGTERM) is handlers
     newest = latest(tmp_path / "cut")
     assert newest is not None and newest.name == "step_000010"  # between the rows of steps 6 and 12
@@ -435,14 +410,23 @@ def test_a_full_disk_is_explained_and_the_run_goes_on_later(whole: Path, small_d
 
 
 def test_one_run_directory_has_one_trainer(tmp_path: Path) -> None:
-    first = threading.Thread(
-        target=train, args=(TinyPolicy(), Slow(source(), 0.1), SHORT, tmp_path, CPU), daemon=True
-    )
+    class Held(TinyPolicy):
+        """Trains when it is told to."""
+
+        begun, go = threading.Event(), threading.Event()
+
+        def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+            self.begun.set()
+            assert self.go.wait(SECONDS)
+            return super().forward(batch, draws)
+
+    held = Held()
+    first = threading.Thread(target=train, args=(held, source(), SHORT, tmp_path, CPU), daemon=True)
     first.start()
-    while not steps_logged(tmp_path):
-        time.sleep(0.01)
+    assert held.begun.wait(SECONDS)
     with pytest.raises(BadInput, match="another process trains here"):
         train(TinyPolicy(), source(), SHORT, tmp_path, CPU)
+    held.go.set()
     first.join()
     assert len(read_rows(tmp_path)) == SHORT.steps
 

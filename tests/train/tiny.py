@@ -1,16 +1,16 @@
 """The smallest Trainable that has everything a real one has, and clips for it; as a program, a training run.
 
-python -m tests.train.tiny RUN_DIR [SECONDS_PER_STEP]
+python -m tests.train.tiny RUN_DIR STEP     interrupted (Ctrl-C) in that step; 0: in none
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wamkit.data.clips import ClipSample
-from wamkit.data.order import Order
-from wamkit.data.samples import Encoded, Fresh, Samples
+from wamkit.data.samples import Fresh
 from wamkit.draws import Draws
 from wamkit.train.loop import TrainConfig, train
 from wamkit.tree import Tree
@@ -138,33 +137,24 @@ def fresh(samples: int) -> Fresh:
     return Fresh(TinyClips(samples), TinyEncoder())
 
 
-@dataclass(frozen=True)
-class Slow:
-    """Samples that take their time, so that a test can interrupt a run."""
+class Interrupted(TinyPolicy):
+    """Its process is sent the signal during that step."""
 
-    samples: Samples
-    seconds: float
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        super().__init__()
+        self.step, self.number = step, number
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @property
-    def order(self) -> Order:
-        return self.samples.order
-
-    @property
-    def reader(self) -> Any:
-        return self.samples.reader
-
-    def finish(self, read: Any) -> Encoded:
-        time.sleep(self.seconds)
-        return self.samples.finish(read)
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        losses = super().forward(batch, draws)
+        if self.steps_seen == self.step:
+            os.kill(os.getpid(), self.number)
+        return losses
 
 
-def main(run_dir: Path, seconds: float) -> None:
+def main(run_dir: Path, step: int) -> None:
     torch.set_num_threads(1)
-    train(TinyPolicy(), Slow(fresh(30), seconds), CONFIG, run_dir, CPU)
+    train(Interrupted(step, signal.SIGINT), fresh(30), CONFIG, run_dir, CPU)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))
