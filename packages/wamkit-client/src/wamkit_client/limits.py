@@ -63,6 +63,17 @@ class Limited:
     slowed: int
     slowed_by: float
 
+    @property
+    def bit(self) -> bool:
+        """Whether anything was changed."""
+        return self.clamped + self.slowed > 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: clamped in {self.clamped} control steps, by {self.clamped_by:.3g} at most; slowed in "
+            f"{self.slowed}, by {self.slowed_by:.3g} at most"
+        )
+
 
 class Limiter:
     """Applies limits to one action after the other, beginning at `still`: the action [a] that moves nothing."""
