@@ -195,8 +195,11 @@ def test_a_robot_is_brought_up_without_a_model(tmp_path: Path) -> None:
     warm_up(played, (1,))
     recorded = open_datasets([dataset])
     actions = recorded.rows("action", [recorded.episodes[1]])
-    chunks = [played.policy.act([SEEN])[0].actions for _ in range(3)]
-    np.testing.assert_array_equal(np.concatenate(chunks), actions)
+    chunks = np.concatenate([played.policy.act([SEEN])[0].actions for _ in range(3)])
+    np.testing.assert_array_equal(chunks[:20], actions)
+    np.testing.assert_array_equal(
+        chunks[20:], [[0, 0, 0, actions[-1, 3]]] * 4
+    )  # stays, as padding in training
     with pytest.raises(BadInput, match="no episode 2; it has 2, from 0 to 1"):
         replay("played", PRETRAINED, run, dataset, 2)
     with pytest.raises(BadInput, match=r"actions \[4\] at 80 Hz, the run has \[4\] at 40 Hz"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from wamkit_client.bringup import DummyPolicy, ReplayPolicy
 from wamkit_client.types import BadInput
 
 from wamkit.config import Run
+from wamkit.data.actions import pad_actions
 from wamkit.data.joined import open_datasets
 from wamkit.data.lerobot.columns import SOURCES
 from wamkit.serve.served import Served
@@ -27,7 +29,7 @@ def dummy(name: str, run_dir: Path, asked: Run, action: tuple[float, ...]) -> Se
 
 
 def replay(name: str, run_dir: Path, asked: Run, dataset: Path, episode: int) -> Served:
-    """Plays the actions of a recorded episode to one robot, from every reset on.
+    """Plays the actions of a recorded episode to one robot, from every reset on, and then what padding means: stay.
 
     Raises BadInput where the dataset is not of the run's actions and rate, or has no such episode.
     """
@@ -44,6 +46,7 @@ def replay(name: str, run_dir: Path, asked: Run, dataset: Path, episode: int) ->
             f"{dataset}: actions {list(actions.shape)[1:]} at {recorded.fps:g} Hz, the run has [{data.action_dim}] at "
             f"{data.hz:g} Hz; replay a dataset of the robot that the run was trained for"
         )
-    return Served(
-        name, ReplayPolicy(actions, asked.eval.replan_steps), facts_of(run_dir, asked, kind="replay")
-    )
+    last = torch.from_numpy(actions[-1:])
+    after = pad_actions(last.repeat(2, 1), torch.tensor([False, True]), asked.actions)[1].numpy()
+    policy = ReplayPolicy(actions, asked.eval.replan_steps, after)
+    return Served(name, policy, facts_of(run_dir, asked, kind="replay"))

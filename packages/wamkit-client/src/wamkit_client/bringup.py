@@ -28,13 +28,15 @@ class DummyPolicy(Policy):
 class ReplayPolicy(Policy):
     """Plays the actions [t, a] of a recorded episode to one robot, whatever it sees.
 
-    executed: how many actions a chunk has, all of which the robot must execute; the last chunk may have fewer. `info`
-    says at which `step` of the recording it begins. What keeps a robot still after the last action is not known, so
-    there is no further chunk before `reset`.
+    executed: how many actions a chunk has, all of which the robot must execute before it asks again: executor "sync".
+    after: [a], what keeps the robot still after the last action; it fills the last chunk up. `info` says at which
+    `step` of the recording a chunk begins. There is no further chunk before `reset`.
     """
 
-    def __init__(self, actions: np.ndarray, executed: int) -> None:
-        self._actions, self._executed = np.asarray(actions, np.float32), executed
+    def __init__(self, actions: np.ndarray, executed: int, after: np.ndarray) -> None:
+        self._length, self._executed = len(actions), executed
+        rest = np.repeat(np.asarray(after, np.float32)[None], executed - 1, 0)
+        self._actions = np.concatenate([np.asarray(actions, np.float32), rest])
         self._step = 0
 
     def act(self, observations: Sequence[Observation]) -> List[ActionChunk]:
@@ -42,10 +44,8 @@ class ReplayPolicy(Policy):
         if len(observations) != 1:
             raise BadInput(f"a recording moves one robot, and was asked about {len(observations)} at once")
         step = self._step
-        if step >= len(self._actions):
-            raise BadInput(
-                f"the recording is over after {len(self._actions)} actions; a reset begins it again"
-            )
+        if step >= self._length:
+            raise BadInput(f"the recording is over after {self._length} actions; a reset begins it again")
         self._step += self._executed
         return [ActionChunk(self._actions[step : self._step].copy(), {"step": step})]
 
