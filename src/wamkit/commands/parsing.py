@@ -28,6 +28,7 @@ from wamkit.commands.comparing import Compare
 from wamkit.commands.converting import Convert
 from wamkit.commands.data import Data
 from wamkit.commands.demo import Demo
+from wamkit.commands.golden import Golden
 from wamkit.commands.inspecting import Inspect
 from wamkit.commands.listing import Recipes
 from wamkit.commands.measuring import Eval
@@ -48,6 +49,7 @@ Command = (
     | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Serve, subcommand("serve")]
+    | Annotated[Golden, subcommand("golden")]
     | Annotated[Bench, subcommand("bench")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Compare, subcommand("compare")]
