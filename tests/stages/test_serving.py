@@ -224,6 +224,11 @@ def test_what_is_warmed_up() -> None:
         (["--tls-cert", "a", "--tls-key", "b"], "cannot be used"),
         (["--map", "proprio=state"], "run.json is missing"),
         (["--dummy", "0", "1", "--replay", "dataset"], "--dummy and --replay: one of them answers"),
+        (
+            ["--host", "0.0.0.0", "--keys", KEYS, "--gr00t-port", "1"],
+            "clients send keys and images unencrypted",
+        ),
+        (["--gr00t-actions", "arm=5"], "--gr00t-actions arm=5: expected NAME=FIRST:END"),
     ],
 )
 def test_what_it_refuses_to_begin(

@@ -75,6 +75,10 @@ class Serve:
     """Which, of --replay."""
     debug: bool = False
     """Send tracebacks to clients."""
+    gr00t_port: int = 0
+    """A port at which GR00T's clients are answered too, usually 5555; 0: none."""
+    gr00t_actions: Mapping[str, str] = field(default_factory=dict)
+    """How those name parts of an action, NAME=FIRST:END; by default every dimension has its own name."""
     limits: Limits = Limits()
     device: Device = ""
 
@@ -86,12 +90,18 @@ class Serve:
 
         folders = named(self.runs)
         expect_guarded(self.host, self._doors(), self.insecure)
+        self._expect_gr00t_guarded()
         try:
             import prometheus_client  # noqa: F401 - stands for the extra
 
+            if self.gr00t_port:
+                import zmq  # noqa: F401 - likewise
+
+            from wamkit.serve.dialects.gr00t import parsed_groups
             from wamkit.stages import serving
         except ModuleNotFoundError as error:
-            raise BadInput(f"{error.name} is not installed: pip install 'wamkit[serve]'") from None
+            extra = "zmq" if error.name == "zmq" else "serve"
+            raise BadInput(f"{error.name} is not installed: pip install 'wamkit[{extra}]'") from None
         sources = {name: self._source(name, path, overrides) for name, path in folders.items()}
         asked = serving.Asked(
             host=self.host,
@@ -101,6 +111,8 @@ class Serve:
             batch=self.batch,
             proprio_factor=self.proprio_factor,
             debug=self.debug,
+            gr00t_port=self.gr00t_port,
+            gr00t_actions=parsed_groups(self.gr00t_actions),
         )
         serving.serve(sources, asked, self.limits, self._doors)
         return 0
@@ -119,6 +131,16 @@ class Serve:
             return serving.Source(run_dir, lambda: played(name, run_dir, run()), (1,))
         sizes = serving.first_sizes(run(), self.batch)
         return serving.Source(run_dir, lambda: serving.load_served(name, run_dir, run()), sizes)
+
+    def _expect_gr00t_guarded(self) -> None:
+        """BadInput for GR00T's port at an address that others reach, unless that is asked for."""
+        from wamkit.serve.doors import is_loopback
+
+        if self.gr00t_port and not self.insecure and not is_loopback(self.host):
+            raise BadInput(
+                f"--gr00t-port at --host {self.host}: GR00T's clients send keys and images unencrypted, whatever "
+                "--tls-cert says; give --insecure (beside --keys) in a network that you trust, or serve at 127.0.0.1"
+            )
 
     def _doors(self) -> Doors:
         """As the files say now."""

@@ -48,6 +48,10 @@ class Doors:
         key = request.path.removeprefix("/")
         if given:
             key = given[0].removeprefix(SCHEME) if given[0].startswith(SCHEME) else ""
+        return self.owner_of(key)
+
+    def owner_of(self, key: str) -> str:
+        """Whose key that is; "" where it is unknown."""
         known = "" if self.keys else ANYONE
         for name, own in self.keys.items():  # all of them: how long it takes says nothing
             if hmac.compare_digest(own.encode(), key.encode(errors="replace")):

@@ -73,6 +73,7 @@ LAYOUTS = (
     ),
     *(_robotwin(name, control) for name, control in (("robotwin", "joint"), ("robotwin_ee", "ee"))),
     Layout("lerobot", "observation.images.{view}", ("observation.state",), PROMPT),
+    Layout("gr00t", "video/{view}", ("state/proprio",), PROMPT),
 )
 
 

@@ -12,31 +12,30 @@ from __future__ import annotations
 
 import asyncio
 import http
-import itertools
 import json
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from threading import Thread
 from types import MappingProxyType, TracebackType
 
-from wamkit_client.codec import Malformed, unpack
 from wamkit_client.types import BadInput
+from websockets.asyncio.server import Server as WebSockets
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from wamkit.serve.dialects.base import Client, Dialect, Message, Reply, Service
-from wamkit.serve.doors import HERE, WHOEVER_IS_HERE, Doors, Meter
+from wamkit.serve.dialects.base import NOTHING, Client, Dialect, Message, Reply, Service, read_message
+from wamkit.serve.doors import HERE, WHOEVER_IS_HERE, Doors
 from wamkit.serve.refusals import Refused, refusal
+from wamkit.serve.traffic import Own, Traffic
 
 GONE_SECONDS = 60
 """After which the kernel gives up a connection whose other end does not acknowledge."""
-NOTHING = Message({})
 
 Page = Callable[[], tuple[str, str]]
 """Content type and text of a page."""
@@ -48,6 +47,7 @@ class Server:
 
     dialects: of two that speak a message the first answers it, and the last one answers what cannot be read.
     greeting: what a client is sent when it connects; b"": nothing. pages: by path, for those who may connect.
+    beside: further ports, which are open as long (zeromq.py).
     `/healthz` says that the process lives, `/readyz` that policies are served and that it is not about to end.
     Raises BadInput on entering for an address in use.
     """
@@ -61,14 +61,12 @@ class Server:
         port: int = 0,
         greeting: Callable[[], bytes] = bytes,
         pages: Mapping[str, Page] = NO_PAGES,
+        beside: Sequence[Callable[[Server], AbstractAsyncContextManager[None]]] = (),
     ) -> None:
         self.host, self.port, self.service, self.doors = host, port, service, doors
-        self._dialects, self._greeting, self._pages = dialects, greeting, pages
-        self._numbers = itertools.count()
+        self.traffic = Traffic(service)
+        self._dialects, self._greeting, self._pages, self._beside = dialects, greeting, pages, beside
         self._open: Counter[str] = Counter()  # connections by owner of a key
-        self._meters: dict[str, Meter] = {}
-        self._waiting = 0  # bytes of messages under way
-        self._pending: set[asyncio.Task[None]] = set()
         self._thread = Thread(target=lambda: asyncio.run(self._serve()), name="server", daemon=True)
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
         self._stop = asyncio.Event()
@@ -104,10 +102,28 @@ class Server:
         asyncio.run_coroutine_threadsafe(self.service.scheduler.in_turn(work), loop).result()
 
     async def _serve(self) -> None:
+        async with AsyncExitStack() as ports:
+            try:
+                server = await ports.enter_async_context(await self._listen())
+                for beside in self._beside:
+                    await ports.enter_async_context(beside(self))
+            except BadInput as error:
+                self._ready.set_exception(error)
+                return
+            scheduler = asyncio.create_task(self.service.scheduler.run())
+            self.port = next(iter(server.sockets)).getsockname()[1]
+            self._ready.set_result(asyncio.get_running_loop())
+            await self._stop.wait()
+            server.close(close_connections=False)  # nobody new; what follows answers the others
+            await self.traffic.drain()
+            await asyncio.gather(*(each.close(1001, "the server ends") for each in server.connections))
+            scheduler.cancel()
+
+    async def _listen(self) -> WebSockets:
         limits = self.service.limits
         try:
             # Browsers send an origin; a web page must not drive a robot.
-            server = await serve(
+            return await serve(
                 self._connection,
                 self.host,
                 self.port,
@@ -123,18 +139,7 @@ class Server:
             )
         except (OSError, OverflowError) as error:  # the latter of a port that there is not
             wrong = f"{self.host}:{self.port} cannot be served ({error}); choose another port, or 0 for a free one"
-            self._ready.set_exception(BadInput(wrong))
-            return
-        scheduler = asyncio.create_task(self.service.scheduler.run())
-        async with server:
-            self.port = next(iter(server.sockets)).getsockname()[1]
-            self._ready.set_result(asyncio.get_running_loop())
-            await self._stop.wait()
-            server.close(close_connections=False)  # nobody new; what follows answers the others
-            if self._pending:
-                await asyncio.wait(self._pending, timeout=limits.drain_seconds)
-            await asyncio.gather(*(each.close(1001, "the server ends") for each in server.connections))
-            scheduler.cancel()
+            raise BadInput(wrong) from None
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """The HTTP answer to pages and to those who are refused, None for the others."""
@@ -169,16 +174,15 @@ class Server:
         _expect_signs_of_life(connection)
         assert connection.request is not None
         owner = self.doors.owner(connection.request)
-        meter = self._meters.setdefault(owner, Meter(self.service.limits.rate))
-        client = Client(self.service, next(self._numbers), self._dialects[-1])
-        own: set[asyncio.Task[None]] = set()
+        client = self.traffic.client(self._dialects[-1])
+        own: Own = set()
         self._open[owner] += 1
         self.service.watch.connected(1)
         try:
             if greeting := self._greeting():
                 await connection.send(greeting)
             async for data in connection:
-                await self._begin(connection, client, meter, data, own)
+                await self._begin(connection, client, owner, data, own)
         except ConnectionClosed:
             pass
         finally:
@@ -191,37 +195,22 @@ class Server:
         self,
         connection: ServerConnection,
         client: Client,
-        meter: Meter,
+        owner: str,
         data: str | bytes,
-        own: set[asyncio.Task[None]],
+        own: Own,
     ) -> None:
         """Have a message answered, or refuse it at once."""
-        arrived, limits = time.perf_counter(), self.service.limits
-        size = len(data)
+        arrived = time.perf_counter()
         message = NOTHING
         try:
-            message = _read(data)
+            message = read_message(data if isinstance(data, bytes) else data.encode())
             client.dialect = self._dialect(message)
-            meter.count()
-            if self._stop.is_set():
-                raise Refused("stopping", "the server ends; connect again")
-            if len(own) >= limits.pending or self._waiting + size > limits.waiting_bytes:
-                wrong = f"too much is waiting; ask at most {limits.pending} things at a time, and again later"
-                raise Refused("busy", wrong)
+            self.traffic.expect_room(owner, own, len(data))
         except Refused as error:
             await self._send(connection, client, client.dialect.refuse(message, error), arrived, error)
             return
-
-        def end(task: asyncio.Task[None]) -> None:
-            own.discard(task)
-            self._pending.discard(task)
-            self._waiting -= size
-
-        self._waiting += size
-        task = asyncio.create_task(self._answer(connection, client, client.dialect, message, arrived))
-        own.add(task)
-        self._pending.add(task)
-        task.add_done_callback(end)  # a callback, because a task may be cancelled before it has begun
+        answer = self._answer(connection, client, client.dialect, message, arrived)
+        self.traffic.begin(answer, own, len(data))
 
     def _dialect(self, message: Message) -> Dialect:
         return next((one for one in self._dialects if one.speaks(message.fields)), self._dialects[-1])
@@ -257,30 +246,12 @@ class Server:
             await connection.send(reply.frame)
             if reply.ends:
                 await connection.close(1011, reply.ends)
-        seconds = time.perf_counter() - arrived
-        client.total_ms = 1000 * seconds
-        reason = refused.reason if refused else reply.refused
-        if reason:
-            self.service.watch.refused(client.dialect.name, reason)
-        else:
-            self.service.watch.answered(client.dialect.name, seconds)
+        self.traffic.ended(client, arrived, refused.reason if refused else reply.refused)
 
 
 def json_page(content: Callable[[], object]) -> Page:
     """A page of JSON."""
     return lambda: ("application/json", json.dumps(content(), indent=1) + "\n")
-
-
-def _read(data: str | bytes) -> Message:
-    """A message as it came. Raises Refused where it is none."""
-    begin = time.perf_counter()
-    try:
-        fields = unpack(data if isinstance(data, bytes) else data.encode())
-    except Malformed as error:
-        raise Refused("malformed", str(error)) from None
-    if not isinstance(fields, dict):
-        raise Refused("malformed", f"a message is a map, got {type(fields).__name__}")
-    return Message(fields, 1000 * (time.perf_counter() - begin))
 
 
 def _expect_signs_of_life(connection: ServerConnection) -> None:

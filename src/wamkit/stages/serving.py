@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from wamkit.io.interrupt import reload_request, stop_request
 from wamkit.io.progress import say
 from wamkit.io.provenance import revision
 from wamkit.serve.dialects.base import Service
+from wamkit.serve.dialects.gr00t import Gr00t
 from wamkit.serve.dialects.openpi import metadata
 from wamkit.serve.dialects.spoken import dialects, greeting
 from wamkit.serve.doors import Doors
@@ -48,7 +50,8 @@ class Source:
 class Asked:
     """How runs are served. names: of clients' keys (layouts.mapped). window: seconds (scheduler.Scheduler).
 
-    proprio_factor, debug: of dialects.base.Service.
+    proprio_factor, debug: of dialects.base.Service. gr00t_port: 0: GR00T's protocol is not served. gr00t_actions: of
+    dialects.gr00t.Gr00t.
     """
 
     host: str
@@ -58,6 +61,8 @@ class Asked:
     batch: int
     proprio_factor: float
     debug: bool
+    gr00t_port: int
+    gr00t_actions: Mapping[str, slice]
 
 
 def serve(sources: Mapping[str, Source], asked: Asked, limits: Limits, doors: Callable[[], Doors]) -> None:
@@ -78,7 +83,8 @@ def serve(sources: Mapping[str, Source], asked: Asked, limits: Limits, doors: Ca
         asked.debug,
     )
     pages = {"/metrics": metrics.page, "/": json_page(lambda: metadata(service.policies))}
-    server = Server(service, dialects(), doors(), asked.host, asked.port, greeting(service.policies), pages)
+    greets = greeting(service.policies)
+    server = Server(service, dialects(), doors(), asked.host, asked.port, greets, pages, _beside(asked))
     with stop_request("nothing is kept") as stop, reload_request() as reload, server:
         for source in sources.values():
             served = source.load()
@@ -90,6 +96,15 @@ def serve(sources: Mapping[str, Source], asked: Asked, limits: Limits, doors: Ca
                 reload.clear()
                 _reload(sources, server, doors)
     say("every query was answered")
+
+
+def _beside(asked: Asked) -> list[Callable[[Server], AbstractAsyncContextManager[None]]]:
+    """Further ports."""
+    if not asked.gr00t_port:
+        return []
+    from wamkit.serve.zeromq import Gr00tPort  # needs pyzmq
+
+    return [Gr00tPort(Gr00t(asked.gr00t_actions), asked.host, asked.gr00t_port).beside]
 
 
 def _reload(sources: Mapping[str, Source], server: Server, doors: Callable[[], Doors]) -> None:

@@ -11,6 +11,7 @@ from math import inf
 from typing import Any, Literal, Protocol
 
 from wamkit_client.chunk import checked
+from wamkit_client.codec import Malformed, unpack
 from wamkit_client.types import BadInput, Observation
 
 from wamkit.serve.layouts import LAYOUTS, Layout, observe
@@ -38,6 +39,22 @@ class Message:
         if not isinstance(value, str) or len(value) > LONGEST_NAME:
             raise BadInput(f"{key!r}: expected at most {LONGEST_NAME} characters, got {value!r:.100}")
         return value
+
+
+NOTHING = Message({})
+"""In place of one that could not be read."""
+
+
+def read_message(data: bytes) -> Message:
+    """A message as it came. Raises Refused where it is none."""
+    begin = time.perf_counter()
+    try:
+        fields = unpack(data)
+    except Malformed as error:
+        raise Refused("malformed", str(error)) from None
+    if not isinstance(fields, dict):
+        raise Refused("malformed", f"a message is a map, got {type(fields).__name__}")
+    return Message(fields, 1000 * (time.perf_counter() - begin))
 
 
 @dataclass(frozen=True)
