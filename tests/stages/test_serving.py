@@ -224,10 +224,6 @@ def test_what_is_warmed_up() -> None:
         (["--tls-cert", "a", "--tls-key", "b"], "cannot be used"),
         (["--map", "proprio=state"], "run.json is missing"),
         (["--dummy", "0", "1", "--replay", "dataset"], "--dummy and --replay: one of them answers"),
-        (
-            ["--host", "0.0.0.0", "--keys", KEYS, "--gr00t-port", "1"],
-            "clients send keys and images unencrypted",
-        ),
         (["--gr00t-actions", "arm=5"], "--gr00t-actions arm=5: expected NAME=FIRST:END"),
     ],
 )
@@ -236,6 +232,16 @@ def test_what_it_refuses_to_begin(
 ) -> None:
     assert main(["serve", str(tmp_path), "--port", "0", *words]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_gr00ts_port_is_for_networks_that_are_trusted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("robot a_key_0123456789abcdef\n")
+    asked = ["--host", "0.0.0.0", "--keys", str(keys), "--gr00t-port", "1"]
+    assert main(["serve", str(tmp_path), "--port", "0", *asked]) == 2
+    assert "clients send keys and images unencrypted" in " ".join(capsys.readouterr().err.split())
 
 
 def test_names_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
