@@ -27,9 +27,9 @@ WRONG = """
 --train.final-fraction nan    train.final_fraction: expected a number from 0 to 1, got nan
 --train.steps 40              train.warmup_steps: expected at most train.steps, 40, got 50
 --eval.replan-steps 17        eval.replan_steps: expected at most the 16 actions of a chunk
---eval.replan-steps 12 --eval.executor async --eval.delay-steps 5  eval.replan_steps: expected at most the 16 actions of
---eval.executor async --eval.delay-steps 9  the delay is 9 steps but replan_steps is 8
---eval.delay-steps -1         eval.delay_steps: expected at least 0, got -1
+--eval.replan-steps 12 --eval.executor async --eval.delay-ms 60  eval.replan_steps: expected at most the 16 actions of
+--eval.executor async --eval.delay-ms 105  the delay is 9 steps but replan_steps is 8
+--eval.delay-ms -1            eval.delay_ms: expected at least 0, got -1
 --eval.processes 0            eval.processes: expected at least 1, got 0
 --eval.record-episodes -1     eval.record_episodes: expected at least 0, got -1
 --eval.answer-seconds 0       eval.answer_seconds: expected a finite number above 0, got 0.0

@@ -205,7 +205,9 @@ def _with_current_names(text: str) -> str:
         return text
     if not isinstance(values, dict) or not isinstance(values.get("eval"), dict):
         return text
-    return json.dumps(values | {"eval": current_names(values["eval"])})
+    data = values.get("data")
+    hz = data["hz"] if isinstance(data, dict) and type(data.get("hz")) in (int, float) else 0.0
+    return json.dumps(values | {"eval": current_names(values["eval"], hz)})
 
 
 def typed(run: Run, source: str) -> Run:
@@ -303,8 +305,9 @@ def check_together(given: Run, asked: Run) -> None:
         )
     if asked.policy != given.policy:
         asked.policy.validate_together()
-    late = asked.eval.needed - asked.eval.replan_steps  # actions whose time passes before their chunk arrives
-    if asked.eval.needed > asked.data.horizon:
+    needed = asked.eval.needed(asked.data.hz)
+    late = needed - asked.eval.replan_steps  # actions whose time passes before their chunk arrives
+    if needed > asked.data.horizon:
         raise BadInput(
             f"eval.replan_steps: expected at most the {asked.data.horizon} actions of a chunk "
             f"(data.chunk_seconds {asked.data.chunk_seconds:g} at data.hz {asked.data.hz:g})"

@@ -88,7 +88,7 @@ def test_an_episode_is_the_same_whatever_runs_beside_it() -> None:
 
 
 def test_an_injected_delay_gives_the_same_episodes_in_any_number_of_processes() -> None:
-    delayed = replace(CONFIG, replan_steps=3, delay_steps=3, executor="async")
+    delayed = replace(CONFIG, replan_steps=3, delay_ms=300, executor="async")
     work = [replace(job, config=delayed) for job in jobs("reach")]
     alone = essence(run(work, 1, Reacher()))
     assert alone == essence(run(work, 3, Reacher())) == essence(run(work, 3, Reacher(), batched=True))

@@ -116,7 +116,7 @@ LATENCY = {  # executor: when it asks, what is executed
 
 @pytest.mark.parametrize("executor", LATENCY)
 def test_a_delay_is_control_steps_between_a_query_and_its_answer(tmp_path: Path, executor: str) -> None:
-    config = EpisodeConfig(4, 18, record=True, executor=executor, delay_steps=3)
+    config = EpisodeConfig(4, 18, record=True, executor=executor, delay_ms=300)
     episode, policy = Episode(toy(), 5, config), Counter()
     while observation := episode.next_query():
         episode.answer(policy.act([observation])[0])

@@ -134,7 +134,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_latency_is_a_condition_of_the_score(tmp_path: Path) -> None:
-    delayed = replace(CONFIG, replan_steps=3, delay_steps=3)
+    delayed = replace(CONFIG, replan_steps=3, delay_ms=300)
     steps = {}
     for name in ("sync", "async"):
         config = replace(delayed, executor=name)
@@ -204,7 +204,7 @@ def test_results_of_older_versions_are_recognised(tmp_path: Path, monkeypatch: p
     with pytest.raises(BadInput, match=r"config.record_episodes = 1, asked for 0"):
         evaluate(Reacher(), one, replace(CONFIG, record_episodes=0), tmp_path, facts)
     # Whatever the weights were stored in, older versions acted in float32.
-    for name in ("precision", "preprocessing", "executor", "delay_steps"):
+    for name in ("precision", "preprocessing", "executor", "delay_ms", "ensemble_decay"):
         del old["config"][name]
     path.write_text(json.dumps(old))
     assert evaluate(idle, one, CONFIG, tmp_path, {**facts, "precision": "float32"}) == old

@@ -54,4 +54,4 @@ def test_what_cannot_be_divided():
     with pytest.raises(BadInput, match="acts at 4 Hz, which does not divide the 10 Hz"):
         Divided(engine, "slow", SPACE, 10.0)
     with pytest.raises(BadInput, match=r"eval\.robot: what is executed during a delay"):
-        EvalConfig(robot="slow", delay_steps=2)
+        EvalConfig(robot="slow", delay_ms=50)

@@ -356,7 +356,7 @@ def changed(run: Run, what: str) -> Run:
         case "actions":
             return replace(run, actions=replace(run.actions, names=run.actions.names[::-1]))
         case "executor":
-            return replace(run, eval=replace(run.eval, executor="async", delay_steps=2))
+            return replace(run, eval=replace(run.eval, executor="async", delay_ms=80))
         case _:
             return replace(run, eval=replace(run.eval, replan_steps=33))
 
@@ -366,7 +366,7 @@ def changed(run: Run, what: str) -> Run:
     [
         ("views", "camera 'front', RoboTwin has cam_high"),
         ("actions", "are not RoboTwin's"),
-        ("executor", "eval.executor must be sync and eval.delay_steps 0"),
+        ("executor", "eval.executor must be sync and eval.delay_ms 0"),
         ("replan", "expected at most the 32 actions of a chunk .* got 33"),
     ],
 )

@@ -198,7 +198,7 @@ WRONG: dict[str, tuple[Change, str, str]] = {
         "its proprio_names are 1 (x), and the policy was trained with 3 numbers of proprio",
     ),
     "task ignored": (str, "Deaf", "expected an environment of the task 'pull', got 'push'"),
-    "delay": (str, "make", "Pusher has no idle_action, which a delay needs: set eval.delay_steps to 0"),
+    "delay": (str, "make", "Pusher has no idle_action, which a delay needs: set eval.delay_ms to 0"),
 }
 
 
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_one_message(
 ) -> None:
     change, function, message = WRONG[name]
     file.write_text(change(OWN_ENV))
-    words = ("--eval.delay-steps", 2) if name == "delay" else ()
+    words = ("--eval.delay-ms", 200) if name == "delay" else ()
     code = evaluate(
         run_dir, "--env", f"{file}:{function}", "--episodes", 1, "--out", tmp_path / "out", *words
     )

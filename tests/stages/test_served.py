@@ -131,7 +131,7 @@ def test_results_equal_the_local_ones_episode_by_episode(
 def test_so_they_do_where_the_robot_moves_on_while_it_asks(
     run_dir: Path, env: str, server: Server, tmp_path: Path
 ) -> None:
-    delayed = ("--episodes", "3", "--eval.executor", "async", "--eval.delay-steps", "2", "--out")
+    delayed = ("--episodes", "3", "--eval.executor", "async", "--eval.delay-ms", "200", "--out")
     assert main(words_of(server, env, *delayed, tmp_path / "served")) == 0
     assert main(["eval", str(run_dir), "--env", env, *delayed, str(tmp_path / "local")]) == 0
     same(tmp_path / "served", tmp_path / "local")

@@ -13,7 +13,7 @@ results.json            written at the end, when the partial file is removed:
   format      "wamkit-results-1"
   suite       the protocol: name, tasks [{name, instruction, group, expert_steps}], env (every render setting),
               max_steps, episodes (per task), first_seed, group_steps -> wamkit_client.suites.suite_from_json
-  config      EvalConfig: replan_steps, processes, record_episodes, executor, delay_steps, ...
+  config      EvalConfig: replan_steps, processes, record_episodes, executor, delay_ms, ...
   policy      the caller's `facts`: checkpoint hash, recipe, device, `run`: every setting that it acted with, `asked`:
               those that are not as trained (absent: none), `precision`: the weights' dtype while acting ...
   simulator   simulator, versions {library: version}, opengl, control_hz, actions, success (conventions in words)
@@ -27,8 +27,11 @@ results.json            written at the end, when the partial file is removed:
   groups      {group: the same as total}
   latency     {queries, first_ms, median_ms, p95_ms, mean_batch, median_ms_per_observation}: wall time of the policy
               call each query waited for; the run's first call warms up and counts in first_ms alone (null = none)
+  smoothness  {jerk, idle_s, holds, staleness_ms: means over episodes; largest_staleness_ms: the largest}, null where
+              no episode has one; what they are: wamkit_client/smoothness.py. Absent in older files
   episodes    [{task, seed, status: "success"|"failure"|"error", steps, vector (the initial state), query_call [..],
-              query_ms [..], query_batch [..], error (text), recording (path relative to this folder, "" = none)}]
+              query_ms [..], query_batch [..], error (text), smoothness (null of a crashed one; absent in older
+              files), recording (path relative to this folder, "" = none)}]
               in the order of tasks and seeds; query_*: wamkit_client/fleet.py, EpisodeResult
 """
 
@@ -43,6 +46,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from wamkit_client.chunk import DECAY
 from wamkit_client.envs.base import InitialState, Task
 from wamkit_client.envs.vector import describe, env_processes
 from wamkit_client.fleet import EpisodeJob, EpisodeResult, run_episodes
@@ -81,8 +85,10 @@ class EvalConfig:
     preprocessing: of camera images; "training", or "published" as in the official evaluations.
     batched: ask the policy about all environments that need a chunk in one call, which is faster on a GPU. The last
         bits of a chunk, and now and then the end of an episode, then depend on the number of processes.
-    executor: "sync", the robot waits while the policy thinks, or "async", it goes on with the present chunk.
-    delay_steps: control steps from a query to its answer, to measure what latency costs; 0: the world stands still.
+    executor: "sync", the robot waits while the policy thinks; "async", it goes on with the present chunk; "ensemble",
+        it executes the mean of all chunks that cover a step; "guided", as async, and the policy continues the chunk.
+    delay_ms: from a query to its answer, to measure what latency costs; 0: the world stands still.
+    ensemble_decay: in an ensemble the i-th chunk after the oldest weighs exp(-ensemble_decay i).
     robot: the one of a mixture at several rates that the policy is asked to act as; each of its actions is divided
         among the environment's steps (infer/divided.py). "": as the environment names it.
     """
@@ -95,27 +101,30 @@ class EvalConfig:
     preprocessing: Preprocessing = "training"
     engine: PresetName = "exact"
     batched: bool = False
-    executor: Literal["sync", "async"] = "sync"
-    delay_steps: int = 0
+    executor: Literal["sync", "async", "ensemble", "guided"] = "sync"
+    delay_ms: float = 0.0
+    ensemble_decay: float = DECAY
     robot: str = ""
 
     def __post_init__(self) -> None:
         check("eval", self, EVAL_BOUNDS)
-        if self.robot and (self.delay_steps or self.executor != "sync"):
+        if self.robot and (self.delay_ms or self.executor != "sync"):
             raise BadInput(
                 "eval.robot: what is executed during a delay is known in the environment's steps alone; expected "
-                "eval.delay_steps 0 and eval.executor sync"
+                "eval.delay_ms 0 and eval.executor sync"
             )
         self.episode(max_steps=1, record=False)
 
     def episode(self, max_steps: int, record: bool) -> EpisodeConfig:
-        """What one episode is run with. BadInput for a delay that the executor cannot bridge."""
-        return EpisodeConfig(self.replan_steps, max_steps, record, self.executor, self.delay_steps)
+        """What one episode is run with."""
+        return EpisodeConfig(
+            self.replan_steps, max_steps, record, self.executor, self.delay_ms, self.ensemble_decay
+        )
 
-    @property
-    def needed(self) -> int:
-        """Actions that every chunk must have."""
-        return self.episode(max_steps=1, record=False).new_executor().needed
+    def needed(self, hz: float) -> int:
+        """Actions that every chunk must have, at `hz` control steps per second. BadInput for a delay that the executor
+        cannot bridge."""
+        return self.episode(max_steps=1, record=False).new_executor(hz).needed
 
 
 EVAL_BOUNDS = {
@@ -123,7 +132,7 @@ EVAL_BOUNDS = {
     "processes": AT_LEAST_1,
     "record_episodes": AT_LEAST_0,
     "answer_seconds": POSITIVE,
-    "delay_steps": AT_LEAST_0,
+    "delay_ms": AT_LEAST_0,
 }
 
 
@@ -275,16 +284,24 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tu
     `policy.asked`.
     """
     said = ({section: evaluation[section] for section in after} for evaluation in (before, after))
-    said = (tree | {"config": current_names(tree["config"])} for tree in said)
+    said = (tree | {"config": _config(tree)} for tree in said)
     meant = (tree | {name: usual | tree[name] for name, usual in older().items()} for tree in said)
     for name, old, new in differing(*meant):
         if old != ABSENT or not name.startswith("policy.run."):
             yield name, _short(old), _short(new)
 
 
-def current_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """An EvalConfig as older versions wrote it: their `preset` "fast" is the `engine` "exact"."""
+def _config(results: Mapping[str, Any]) -> dict[str, Any]:
+    return current_names(results["config"], results["simulator"].get("control_hz", 0.0))
+
+
+def current_names(config: Mapping[str, Any], hz: float) -> dict[str, Any]:
+    """An EvalConfig as older versions wrote it: their `preset` "fast" is the `engine` "exact", and their `delay_steps`
+    are control steps, of which there are `hz` in a second (0: not known, and then they are not understood)."""
     found = dict(config)
+    if hz or not found.get("delay_steps"):
+        steps = found.pop("delay_steps", 0)
+        found.update({"delay_ms": 1000 * steps / hz} if steps else {})
     if "preset" in found:
         preset = found.pop("preset")
         found["engine"] = {"fast": "exact"}.get(preset, preset)
@@ -360,9 +377,7 @@ def read_results(path: Path) -> dict[str, Any]:
 def like(path: Path) -> tuple[Suite, EvalConfig]:
     """Protocol and config of a results.json, to repeat it exactly (same tasks, seeds, limits, images)."""
     results = read_results(path)
-    return suite_from_json(results["suite"]), EvalConfig(
-        **older()["config"] | current_names(results["config"])
-    )
+    return suite_from_json(results["suite"]), EvalConfig(**older()["config"] | _config(results))
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rows of an evaluation -> success rates with intervals, lengths and latency.
+"""Rows of an evaluation -> success rates with intervals, lengths, latency and smoothness.
 
 wamkit/eval/evaluate.py documents the numbers. Knows neither files nor policies.
 """
@@ -6,9 +6,11 @@ wamkit/eval/evaluate.py documents the numbers. Knows neither files nor policies.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from wamkit_client.smoothness import Smoothness
 from wamkit_client.stats import wilson
 from wamkit_client.suites import Suite
 
@@ -16,7 +18,7 @@ Row = dict[str, Any]
 
 
 def summary(suite: Suite, rows: Sequence[Row]) -> dict[str, Any]:
-    """total, tasks, groups and latency of the rows of a suite."""
+    """total, tasks, groups, latency and smoothness of the rows of a suite."""
     tasks = {}
     for task in suite.tasks:
         own = [row for row in rows if row["task"] == task.name]
@@ -32,7 +34,13 @@ def summary(suite: Suite, rows: Sequence[Row]) -> dict[str, Any]:
     for group in dict.fromkeys(task.group for task in suite.tasks):
         members = {task.name for task in suite.tasks if task.group == group}
         groups[group] = _rate([row for row in rows if row["task"] in members])
-    return {"total": _rate(rows), "tasks": tasks, "groups": groups, "latency": _latency(rows)}
+    return {
+        "total": _rate(rows),
+        "tasks": tasks,
+        "groups": groups,
+        "latency": _latency(rows),
+        "smoothness": smoothness(rows),
+    }
 
 
 def _rate(rows: Sequence[Row]) -> dict[str, Any]:
@@ -61,6 +69,19 @@ def _latency(rows: Sequence[Row]) -> dict[str, Any]:
         "p95_ms": _statistic(lambda values: np.quantile(values, 0.95), milliseconds[warm]),
         "mean_batch": _statistic(np.mean, batch[warm]),
         "median_ms_per_observation": _statistic(np.median, milliseconds[warm] / batch[warm]),
+    }
+
+
+def smoothness(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Means over the episodes that say so, and the largest staleness; None where none does."""
+    said = [row["smoothness"] for row in rows if row.get("smoothness")]
+    found = {
+        field.name: np.array([one[field.name] for one in said if one[field.name] is not None], np.float64)
+        for field in fields(Smoothness)
+    }
+    return {
+        name: _statistic(np.max if name.startswith("largest") else np.mean, values)
+        for name, values in found.items()
     }
 
 

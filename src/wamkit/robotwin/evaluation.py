@@ -66,10 +66,10 @@ def _served(run_dir: Path, asked: Run) -> Served:
             f"{run_dir}: the policy needs camera {unknown[0]!r}, RoboTwin has {', '.join(CAMERAS)}; "
             "train it on a dataset with these names"
         )
-    if asked.eval.executor != "sync" or asked.eval.delay_steps or asked.eval.robot:
+    if asked.eval.executor != "sync" or asked.eval.delay_ms or asked.eval.robot:
         raise BadInput(
             "RoboTwin's evaluator executes what it is sent, at its own rate, before it asks again: eval.executor must "
-            "be sync and eval.delay_steps 0, and eval.robot omitted"
+            "be sync and eval.delay_ms 0, and eval.robot omitted"
         )
     _embodiment(run_dir)
     return load_served("robotwin", run_dir, asked)

@@ -18,6 +18,7 @@ from typing import AbstractSet, Iterator, List, Optional, Sequence, Tuple, Union
 from wamkit_client.envs.base import Task
 from wamkit_client.envs.vector import ANSWER_SECONDS, EnvCrashed, EnvProcess, Host, ended
 from wamkit_client.rollout import Episode, EpisodeConfig, Outcome
+from wamkit_client.smoothness import Smoothness
 from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
 NEVER = Event()  # is never set
@@ -40,6 +41,7 @@ class EpisodeResult:
     vector: the initial state; empty when the environment crashed before it had one.
     One entry for each policy call this episode took part in: query_call counts the calls of the run (0 warms up),
     query_ms is its wall time, query_batch the episodes that shared it.
+    smoothness: None of an episode that crashed.
     """
 
     task: str
@@ -51,6 +53,7 @@ class EpisodeResult:
     query_ms: Tuple[float, ...]
     query_batch: Tuple[int, ...]
     error: str = ""
+    smoothness: Optional[Smoothness] = None
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,13 @@ class _Lane:
         self.steps, self.vector = turn.outcome.steps, state.vector
         if turn.observation:
             return turn.observation
-        return self._result("success" if turn.outcome.success else "failure")
+        status = "success" if turn.outcome.success else "failure"
+        return self._result(status, smoothness=turn.outcome.smoothness)
 
-    def _result(self, status: str, error: str = "") -> EpisodeResult:
+    def _result(self, status: str, error: str = "", smoothness: Optional[Smoothness] = None) -> EpisodeResult:
         queries = tuple(self.query_call), tuple(self.query_ms), tuple(self.query_batch)
         return EpisodeResult(
-            self.job.task.name, self.job.seed, status, self.steps, self.vector, *queries, error
+            self.job.task.name, self.job.seed, status, self.steps, self.vector, *queries, error, smoothness
         )
 
 

@@ -7,6 +7,7 @@ once. It knows an environment and an executor (chunk.py); `rollout` adds a polic
 from __future__ import annotations
 
 import io
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,8 +15,9 @@ from typing import Any, Dict, List, Optional, Union
 
 import numpy as np
 
-from wamkit_client.chunk import EXECUTORS, Act, Ask, Executor, Hold
+from wamkit_client.chunk import DECAY, EXECUTORS, Act, Ask, Executor, Hold
 from wamkit_client.envs.base import Env, InitialState, project
+from wamkit_client.smoothness import Pace, Smoothness
 from wamkit_client.types import ActionChunk, BadInput, NotSaved, Observation, Policy
 
 
@@ -25,37 +27,44 @@ class EpisodeConfig:
 
     record: keep images of every step (slower: it renders at each step instead of each query).
     executor: "sync", "async", "ensemble" or "guided", see chunk.py.
-    delay_steps: control steps from a query to its answer. In a simulator the world stands still while a policy thinks;
-        a delay measures what its latency would cost a robot. With nothing left to execute, the robot holds: a step of
-        the environment's `idle_action`.
+    delay_ms: from a query to its answer, in whole control steps of the environment, rounded up. In a simulator the
+        world stands still while a policy thinks; a delay measures what its latency would cost a robot. With nothing
+        left to execute, the robot holds: a step of the environment's `idle_action`.
+    ensemble_decay: of the weights of "ensemble".
     """
 
     replan_steps: int
     max_steps: int
     record: bool = False
     executor: str = "sync"
-    delay_steps: int = 0
+    delay_ms: float = 0.0
+    ensemble_decay: float = DECAY
 
     def __post_init__(self) -> None:
         if self.max_steps < 1:
             raise BadInput(f"max_steps is {self.max_steps}, expected at least 1")
-        self.new_executor()
-
-    def new_executor(self) -> Executor:
-        """The executor of one episode. BadInput for an unknown name and for numbers that do not go together."""
         if self.executor not in EXECUTORS:
             raise BadInput(f"executor {self.executor!r} is unknown; expected one of {', '.join(EXECUTORS)}")
-        return EXECUTORS[self.executor](self.replan_steps, self.delay_steps)
+        EXECUTORS[self.executor](self.replan_steps, 0, self.ensemble_decay)
+
+    def delay_steps(self, hz: float) -> int:
+        """The delay in control steps, of which there are `hz` in a second."""
+        return math.ceil(round(self.delay_ms * hz / 1000, 6))
+
+    def new_executor(self, hz: float) -> Executor:
+        """The executor of one episode, which expects the delay. BadInput for numbers that do not go together."""
+        return EXECUTORS[self.executor](self.replan_steps, self.delay_steps(hz), self.ensemble_decay)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an episode ended: solved or not, after how many control steps and queries of the policy."""
+    """How an episode ended: solved or not, after how many control steps and queries of the policy, how smoothly."""
 
     initial_state: InitialState
     success: bool
     steps: int
     queries: int
+    smoothness: Smoothness
 
 
 class Recording:
@@ -120,11 +129,13 @@ class Episode:
     def __init__(self, env: Env, seed: int, config: EpisodeConfig) -> None:
         self._env, self._config, self._seed = env, config, seed
         self.initial_state = env.reset(seed)
-        self._executor = config.new_executor()
+        self._executor, self._delay = config.new_executor(env.control_hz), config.delay_steps(env.control_hz)
+        self._pace = Pace(env.control_hz)
         self._recording = Recording()
         self._steps = self._queries = 0
         self._success = self.over = False
-        self._last_action: Optional[np.ndarray] = None
+        self._begun = np.zeros(0)  # proprio at the first query, before the first step
+        self._actions: List[np.ndarray] = []
         self._answer_due = 0  # the control step before which the answer to the last query arrives
         self._asked: Observation  # about what the last query was
         if config.record:
@@ -159,19 +170,22 @@ class Episode:
             seen = self._recording.observations[-1]
         else:
             seen = self._env.observe()
+        if not self._steps:
+            self._begun = seen.proprio
         seed = noise_seed(self._seed, self._queries)
         self._asked = replace(
             seen, noise_seed=seed, previous=ask.previous, delay=ask.delay, steps=self._executor.wanted
         )
-        self._answer_due = self._steps + self._config.delay_steps
+        self._answer_due = self._steps + self._delay
         self._queries += 1
         return self._asked
 
     def _step(self, decision: Union[Act, Hold]) -> None:
-        last = self._last_action
+        last = self._actions[-1] if self._actions else None
         action = decision.action if isinstance(decision, Act) else self._env.idle_action(last)
         result = self._env.step(action)
-        self._last_action = action
+        self._pace.take(decision)
+        self._actions.append(action)
         self._steps += 1
         self._success = result.success
         self.over = result.success or result.done or self._steps >= self._config.max_steps
@@ -181,7 +195,14 @@ class Episode:
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome(self.initial_state, self._success, self._steps, self._queries)
+        smoothness = self._pace.smoothness(self._path())
+        return Outcome(self.initial_state, self._success, self._steps, self._queries, smoothness)
+
+    def _path(self) -> np.ndarray:
+        """Where the hand was told to be after each step so far: [t, 3]."""
+        if not self._actions:
+            return np.zeros((0, 3))
+        return self._env.chunk_path(self._begun, np.stack(self._actions))
 
     def save(self, path: str) -> None:
         """Write the recording as a compressed .npz file, atomically. NotSaved, and no file, where the disk refuses."""

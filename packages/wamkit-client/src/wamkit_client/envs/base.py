@@ -100,10 +100,10 @@ class Env:
         """What keeps the robot still for a control step, [a]: no motion, and the gripper as it was told before.
 
         last: the action executed before this one; None at the beginning of an episode. Needed where queries take
-        control steps (EpisodeConfig.delay_steps): BadInput where it is not known.
+        control steps (EpisodeConfig.delay_ms): BadInput where it is not known.
         """
         raise BadInput(
-            f"{type(self).__name__} has no idle_action, which a delay needs: set eval.delay_steps to 0, or say in "
+            f"{type(self).__name__} has no idle_action, which a delay needs: set eval.delay_ms to 0, or say in "
             "that method what keeps the robot still"
         )
 
