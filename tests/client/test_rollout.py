@@ -132,6 +132,7 @@ def test_a_delay_is_control_steps_between_a_query_and_its_answer(tmp_path: Path,
     assert policy.asked[0].previous.size == 0
     left = [np.round(1000 * seen.previous.ravel(), 3).tolist() for seen in policy.asked[1:3]]
     assert left == ([[11, 12, 13, 14, 15, 16, 17], [24, 25, 26, 27]] if executor == "guided" else [[], []])
+    assert [(seen.episode, seen.step) for seen in policy.asked] == [("reach_5", step) for step in asked_at]
     assert outcome_of(config) == episode.outcome
 
 
@@ -146,6 +147,23 @@ def test_without_delay_it_does_not_matter_who_waits() -> None:
         for executor in ("sync", "async", "guided")
     ]
     assert outcomes[0] == outcomes[1] == outcomes[2] and outcomes[0].success
+
+
+def test_an_episode_says_how_it_was_executed() -> None:
+    """At 10 Hz: the robot holds three steps at the beginning, and moves on while it asks for every other chunk."""
+    seen = outcome_of(EpisodeConfig(4, 18, executor="async", delay_ms=300)).smoothness
+    assert (seen.idle_s, seen.holds, seen.largest_staleness_ms) == (0.3, 1, 600)
+    assert seen.staleness_ms == pytest.approx(100 * np.mean([3, 4, 5, 6] * 3 + [3, 4, 5]), abs=1e-3)
+    executed = np.array(LATENCY["async"][1]) / 1000
+    path = STEP * np.cumsum(executed)
+    assert seen.jerk == pytest.approx(10**3 * np.sqrt((np.diff(path, 3) ** 2).mean()), rel=1e-4)
+    waiting = outcome_of(EpisodeConfig(4, 18, executor="sync", delay_ms=300)).smoothness
+    assert (waiting.idle_s, waiting.holds) == (0.9, 3)
+
+
+@pytest.mark.parametrize(("ms", "steps"), [(0, 0), (1, 1), (100, 1), (101, 2), (300, 3)])
+def test_a_delay_is_rounded_up_to_control_steps(ms: float, steps: int) -> None:
+    assert EpisodeConfig(4, 40, delay_ms=ms).delay_steps(hz=10) == steps
 
 
 def test_an_unknown_executor_is_refused() -> None:

@@ -141,6 +141,11 @@ def test_latency_is_a_condition_of_the_score(tmp_path: Path) -> None:
         results = evaluate(Reacher(), toy_suite("reach"), config, tmp_path / name, FACTS)
         assert results["total"]["successes"] == 4 and results["config"]["executor"] == name
         steps[name] = results["tasks"]["reach"]["mean_steps"]
+        rows = [row["smoothness"] for row in results["episodes"]]
+        assert results["smoothness"]["idle_s"] == pytest.approx(np.mean([row["idle_s"] for row in rows]))
+        assert results["smoothness"]["largest_staleness_ms"] == max(
+            row["largest_staleness_ms"] for row in rows
+        )
     assert steps["sync"] > steps["async"]
     with pytest.raises(BadInput, match=r'config.executor = "sync", asked for "async"'):
         evaluate(Reacher(), toy_suite("reach"), replace(delayed, executor="async"), tmp_path / "sync", FACTS)
@@ -204,6 +209,9 @@ def test_results_of_older_versions_are_recognised(tmp_path: Path, monkeypatch: p
     with pytest.raises(BadInput, match=r"config.record_episodes = 1, asked for 0"):
         evaluate(Reacher(), one, replace(CONFIG, record_episodes=0), tmp_path, facts)
     # Whatever the weights were stored in, older versions acted in float32.
+    del old["smoothness"]
+    for row in old["episodes"]:
+        del row["smoothness"]
     for name in ("precision", "preprocessing", "executor", "delay_ms", "ensemble_decay"):
         del old["config"][name]
     path.write_text(json.dumps(old))
@@ -215,6 +223,21 @@ def test_results_of_older_versions_are_recognised(tmp_path: Path, monkeypatch: p
     path.write_text(json.dumps(old))
     with pytest.raises(BadInput, match=r"policy.asked = \[\"policy.sample_steps: 10 -> 1\"\], asked for"):
         evaluate(Reacher(), one, CONFIG, tmp_path, facts)
+
+
+def test_a_delay_in_control_steps_of_an_older_version_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(suites.ENV_CONFIGS, "toy", ToyConfig)
+    one = toy_suite("reach", episodes=1)
+    config = replace(CONFIG, replan_steps=3, delay_ms=300, executor="async")
+    old = evaluate(Reacher(), one, config, tmp_path, FACTS)
+    del old["config"]["delay_ms"], old["config"]["ensemble_decay"]
+    old["config"]["delay_steps"], old["simulator"]["control_hz"] = 3, 10.0
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(old))
+    assert like(path) == (one, config)
+    assert differences(old, old) == []
 
 
 def test_two_evaluations_in_one_folder(tmp_path: Path) -> None:

@@ -172,9 +172,14 @@ class Episode:
             seen = self._env.observe()
         if not self._steps:
             self._begun = seen.proprio
-        seed = noise_seed(self._seed, self._queries)
         self._asked = replace(
-            seen, noise_seed=seed, previous=ask.previous, delay=ask.delay, steps=self._executor.wanted
+            seen,
+            noise_seed=noise_seed(self._seed, self._queries),
+            previous=ask.previous,
+            delay=ask.delay,
+            steps=self._executor.wanted,
+            episode=f"{self.initial_state.task}_{self._seed}",
+            step=self._steps,
         )
         self._answer_due = self._steps + self._delay
         self._queries += 1
