@@ -102,7 +102,6 @@ class Serve:
         except ModuleNotFoundError as error:
             extra = "zmq" if error.name == "zmq" else "serve"
             raise BadInput(f"{error.name} is not installed: pip install 'wamkit[{extra}]'") from None
-        sources = {name: self._source(name, path, overrides) for name, path in folders.items()}
         asked = serving.Asked(
             host=self.host,
             port=self.port,
@@ -114,6 +113,7 @@ class Serve:
             gr00t_port=self.gr00t_port,
             gr00t_actions=parsed_groups(self.gr00t_actions),
         )
+        sources = {name: self._source(name, path, overrides) for name, path in folders.items()}
         serving.serve(sources, asked, self.limits, self._doors)
         return 0
 
