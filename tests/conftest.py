@@ -27,6 +27,8 @@ choose_platform()  # before whichever test is the first to import mujoco
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start,
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # which compile the sources once
+for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"):  # whoever tests may have a terminal of any kind
+    os.environ.pop(name, None)
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 

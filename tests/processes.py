@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.moments import has_stopped, signal_at
-from tests.until import until
+from tests.until import SECONDS, until
 
-SECONDS = 300
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["torch._dynamo", "wamkit.commands.parsing", "wamkit.stages.demo", "wamkit.report.run_page"]
@@ -75,7 +74,9 @@ class Running:
         status = self._process.exitcode
         if status is None:
             self._process.kill()
-            raise AssertionError(f"{' '.join(self.words)}: no end after {SECONDS} s\n{self._err.read_text()}")
+            raise AssertionError(
+                f"{' '.join(self.words)}: no end after {SECONDS:g} s\n{self._err.read_text()}"
+            )
         return Done(status, self._out.read_text(), self._err.read_text())
 
 

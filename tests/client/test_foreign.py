@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wamkit_client
@@ -43,10 +45,17 @@ def test_a_python_that_ends_before_it_is_ready(tmp_path: Path, last: str, said: 
 
 def test_a_python_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign, "START_SECONDS", 0.5)
+    started = []
+
+    class Watched(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Watched)
     with pytest.raises(BadInput, match="not ready after 0 s"):
-        start_foreign(script(tmp_path, f"echo $$ > {tmp_path}/pid", "exec sleep 600"))
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+        start_foreign(script(tmp_path, "exec sleep 600"))
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_a_wrapper_is_a_python_and_its_words_reach_our_stderr(

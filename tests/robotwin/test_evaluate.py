@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,12 @@ from tests.robotwin.standin import (
     tiny_hands,
     tiny_run,
 )
+from tests.until import SECONDS, until
 from wamkit.cli import main
 from wamkit.config import Run, load_engine, load_engine_as, load_run
 from wamkit.eval.evaluate import read_results
 from wamkit.robotwin import SUITES, evaluate, evaluation, find_suite
+from wamkit.robotwin.evaluator import Transcript
 
 FIRST = 4_300_000
 SEEDS = [
@@ -254,11 +255,17 @@ def test_the_former_age_stops_at_the_first_refusal(run_dir: Path, tmp_path: Path
 
 
 def test_a_silent_evaluator_is_ended(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "SILENT_SECONDS", 2.0)
     root = checkout(tmp_path / "RoboTwin", "present", silent=True)
+    heard, pid = Transcript.silent_seconds, root / "evaluator.pid"
+
+    def silent_seconds(transcript: Transcript) -> float:
+        return heard(transcript) if pid.exists() and pid.read_text() else 0.0
+
+    monkeypatch.setattr(Transcript, "silent_seconds", silent_seconds)
+    monkeypatch.setattr(evaluation, "SILENT_SECONDS", 0.5)
     with pytest.raises(BadInput, match="after 0 of 3 episodes"):
         measured(run_dir, tmp_path / "out", root, "robotwin_clean:place_fan")
-    assert not Path(f"/proc/{(root / 'evaluator.pid').read_text()}").exists()
+    assert not Path(f"/proc/{pid.read_text()}").exists()
 
 
 EVALUATE = """
@@ -276,15 +283,17 @@ def test_a_folder_has_one_evaluation_and_ctrl_c_ends_its_evaluator(run_dir: Path
     command = [sys.executable, "-c", EVALUATE, str(run_dir), str(tmp_path / "out"), str(root)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     pid = root / "evaluator.pid"
-    deadline = time.monotonic() + 120
-    while not (pid.exists() and pid.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
+
+    def began() -> bool:
+        assert process.poll() is None
+        return pid.exists() and pid.read_text() != ""
+
+    until(began)
     child = int(pid.read_text())
     with pytest.raises(BadInput, match="out: another process evaluates here"):
         measured(run_dir, tmp_path / "out", root, "robotwin_clean:place_fan")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=SECONDS)
     assert process.returncode != 0 and "finished tasks are kept" in said
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from safetensors.torch import load_file
 from wamkit_client.types import BadInput
 
 from tests.policies.tiny_policy import tiny_normalizer
-from tests.train.test_loop import Interrupted, equal, lasting, source, weights
-from tests.train.tiny import CONFIG, CPU, TinyClips, TinyEncoder, TinyPolicy, fresh
+from tests.train.test_loop import equal, lasting, source, weights
+from tests.train.tiny import CONFIG, CPU, Interrupted, TinyClips, TinyEncoder, TinyPolicy, fresh
 from wamkit.data.clips import ClipSample
 from wamkit.data.samples import Fresh, Observations
 from wamkit.draws import Draws
@@ -92,7 +93,7 @@ def test_it_is_the_moving_average_that_is_measured(whole: Path) -> None:
 
 def test_a_resumed_run_has_every_row_once(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt, match="stopped after step"):
-        train(Interrupted(), source(), EVERY, tmp_path, CPU, unseen)
+        train(Interrupted(10, signal.SIGTERM), source(), EVERY, tmp_path, CPU, unseen)
     newest = latest(tmp_path)
     assert newest is not None and newest.name == "step_000010"
     assert rows(tmp_path) == rows(whole)[:1]

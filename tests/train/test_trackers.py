@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import signal
 import struct
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from wamkit_client.types import BadInput
 from tests import tiny_dataset
 from tests.tiny_dataset import RUN
 from tests.train.test_held_out import EVERY, unseen
-from tests.train.test_loop import Interrupted, lasting, source
-from tests.train.tiny import CPU, TinyPolicy
+from tests.train.test_loop import lasting, source
+from tests.train.tiny import CPU, Interrupted, TinyPolicy
 from wamkit.cli import main
 from wamkit.commands import training
 from wamkit.train.held_out import FILE
@@ -90,7 +91,7 @@ def test_weights_and_biases_has_the_rows_of_the_files(tmp_path: Path) -> None:
 def test_a_resumed_run_is_the_same_one(tmp_path: Path) -> None:
     opened = tracker_of("wandb", FACTS)
     with pytest.raises(KeyboardInterrupt):
-        train(Interrupted(), source(), EVERY, tmp_path / "run", CPU, unseen, opened)
+        train(Interrupted(10, signal.SIGTERM), source(), EVERY, tmp_path / "run", CPU, unseen, opened)
     train(TinyPolicy(), source(), EVERY, tmp_path / "run", CPU, unseen, opened)
     (first, before), (second, after) = map(logged, files(tmp_path / "run"))
     assert first.run_id == second.run_id
