@@ -17,7 +17,7 @@ import numpy as np
 from arm.env import HZ, JOINTS, Arm
 from wamkit_client.chunk import EXECUTORS
 from wamkit_client.client import RemotePolicy
-from wamkit_client.control import ControlConfig, ControlLoop, Robot
+from wamkit_client.control import ControlConfig, ControlLoop, Dry, Robot
 from wamkit_client.limits import Limits
 from wamkit_client.types import Observation, Policy
 
@@ -71,13 +71,15 @@ def main() -> None:
     parser.add_argument("--executor", choices=list(EXECUTORS), default="async")
     parser.add_argument("--replan-steps", type=int, default=6, help="actions executed of every chunk")
     parser.add_argument("--steps", type=int, default=90, help="control steps, at most")
+    parser.add_argument("--dry", action="store_true", help="ask the policy, and do not move")
     parser.add_argument("--seed", type=int, default=0, help="of where the simulated block lies")
     parser.add_argument("--report", type=Path, default=Path("drive.json"))
     args = parser.parse_args()
     robot, executor = MyRobot(args.seed), EXECUTORS[args.executor](args.replan_steps)
+    driven = Dry(robot) if args.dry else robot
     with ExitStack() as opened:
         loop = ControlLoop(
-            robot,
+            driven,
             connect(args.policy, opened),
             executor,
             ControlConfig(HZ, args.steps, LIMITS),

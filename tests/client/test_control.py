@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from wamkit_client.chunk import AsyncExecutor, SyncExecutor
 from wamkit_client.client import RemotePolicy
-from wamkit_client.control import Clock, ControlConfig, ControlLoop, Robot
+from wamkit_client.control import Clock, ControlConfig, ControlLoop, Dry, Robot
 from wamkit_client.limits import Limits
 from wamkit_client.rollout import EpisodeConfig, rollout
 from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
@@ -57,20 +57,22 @@ class Hand(Robot):
 
 
 class Counter(Policy):
-    """Its n-th chunk holds 100 n, 100 n + 1, ...; `before` is called before each answer."""
+    """Its n-th chunk of an episode holds 100 n, 100 n + 1, ...; that of the warm-up has n = 0. `before` is called with
+    n before each answer."""
 
     def __init__(self, before: Callable[[int], object] = lambda number: None) -> None:
-        self._before, self.seen = before, []
+        self._before, self.seen, self._number = before, [], 0
         self.resets = 0
 
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
-        self.seen.extend(observations)
-        number = len(self.seen)
+        number, self._number = self._number, self._number + 1
+        self.seen.extend(observations[: number > 0])
         self._before(number)
         return [ActionChunk(np.arange(8, dtype=np.float32)[:, None] + 100 * number)]
 
     def reset(self) -> None:
         self.resets += 1
+        self._number = 1
 
 
 class Scripted(Clock):
@@ -112,7 +114,7 @@ def test_a_remote_policy_drives_as_one_in_this_process_does() -> None:
                 (report.steps - outcome.steps) / FAST
             )
             assert report.holds > 0
-            assert report.answers.count == outcome.queries - 1
+            assert report.answers.count == outcome.queries
 
 
 def test_the_robot_moves_while_the_policy_thinks_and_no_action_is_repeated_or_omitted() -> None:
@@ -124,7 +126,7 @@ def test_the_robot_moves_while_the_policy_thinks_and_no_action_is_repeated_or_om
             assert after == before + 1
         else:  # what was executed since the question is omitted of its answer
             number = int(after // 100)
-            asked = hand.asked[number - 1]
+            asked = hand.asked[number]  # the first observation is that of the warm-up
             assert after % 100 == hand.told.index(after) - asked
 
 
@@ -141,9 +143,10 @@ def test_a_robot_holds_while_an_answer_is_late() -> None:
 
 def test_questions_say_when_and_of_which_episode() -> None:
     policy = Counter()
-    loops = [ControlLoop(Hand(), policy, SyncExecutor(3), config(max_steps=40)) for _ in range(2)]
-    for loop in loops:
-        loop.run()
+    executor = SyncExecutor(3)
+    for _ in range(2):
+        policy._number = 0
+        ControlLoop(Hand(), policy, executor, config(max_steps=40)).run()
     episodes = {seen.episode for seen in policy.seen}
     assert len(episodes) == 2 and "" not in episodes
     first = [seen for seen in policy.seen if seen.episode == policy.seen[0].episode]
@@ -165,34 +168,43 @@ def test_limits_stand_between_policy_and_robot() -> None:
     assert (found.limited.clamped, found.limited.slowed, found.limited.slowed_by) == (0, 1, 40)
 
 
+def test_a_dry_run_asks_the_policy_and_moves_nothing() -> None:
+    hand, policy = Hand(), Counter()
+    loop = ControlLoop(
+        Dry(hand), policy, SyncExecutor(4), config(max_steps=10**6), lambda: len(policy.seen) > 2
+    )
+    loop.run()
+    assert hand.told == [] and hand.stops >= loop.report.steps + 2
+    assert loop.report.numbers[0].high >= 203
+
+
 def test_control_steps_that_were_missed_are_omitted() -> None:
     clock = Scripted()
-    began: list[float] = []
 
     class Slow(Hand):
         def act(self, action: np.ndarray) -> None:
             self.stop()
 
         def stop(self) -> np.ndarray:
-            began.append(clock.time)
-            clock.time += 0.25 if len(began) == 4 else 0.01
+            clock.time += 0.25 if loop.report.steps == 3 else 0.01
             return np.zeros(1)
 
     loop = ControlLoop(Slow(), Counter(), SyncExecutor(4), config(hz=10, max_steps=6), clock=clock)
     loop.run()
-    np.testing.assert_allclose(np.diff(began[1:-1]), [0.1, 0.1, 0.25, 0.1, 0.1], atol=1e-9)
     report = loop.report
-    assert report.overruns == 1 and report.steps == 6 and report.ended == "max_steps"
+    assert (report.ended, report.steps, report.overruns) == ("max_steps", 6, 1)
+    assert report.rate_hz == pytest.approx(5 / (4 * 0.1 + 0.25), abs=1e-3)
+    assert (report.jitter.p50, report.jitter.largest, report.late.largest) == (0, 150, 0)
 
 
-@pytest.mark.parametrize("answers", [0, 1], ids=["never answered", "answered once"])
+@pytest.mark.parametrize("answers", [-1, 0, 1], ids=["warm-up", "first", "second"])
 def test_a_policy_that_breaks_stops_the_robot(answers: int) -> None:
     hand = Hand()
-    policy = Counter(lambda number: 1 // max(answers + 1 - number, 0))
+    policy = Counter(lambda number: 1 // (answers + 1 - number))
     loop = ControlLoop(hand, policy, SyncExecutor(3), config(max_steps=10**6))
     with pytest.raises(ZeroDivisionError):
         loop.run()
-    assert len(hand.told) == 3 * answers and hand.stops >= 2
+    assert len(hand.told) == 3 * max(answers, 0) and hand.stops >= 2
     assert loop.report.ended == "ZeroDivisionError: integer division or modulo by zero"
 
 
@@ -231,32 +243,34 @@ def test_impossible_rates_are_refused() -> None:
 
 DRIVE = """
 import sys
+import threading
 from tests.client.test_control import Counter, Hand, config
 from wamkit_client.chunk import SyncExecutor
 from wamkit_client.control import ControlLoop
 
-class Talking(Hand):
-    def act(self, action):
-        super().act(action)
-        if len(self.told) == 1:
-            print("moving", flush=True)
+class Careful(Hand):
     def stop(self):
         self.stopped = len(self.told)
         return super().stop()
 
-import threading
-waits = threading.Event()
-hand = Talking()
-loop = ControlLoop(hand, Counter(lambda number: number == 1 or waits.wait()), SyncExecutor(3), config(max_steps=10**9))
+def think(number):
+    if number == int(sys.argv[1]):
+        print("thinking", flush=True)
+        threading.Event().wait()
+
+hand = Careful()
+loop = ControlLoop(hand, Counter(think), SyncExecutor(3), config(max_steps=10**9))
 loop.run()
 print(hand.stopped == len(hand.told) and loop.report.to_json())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stops_the_robot_though_the_policy_never_answers(number: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", DRIVE], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "moving\n"
+@pytest.mark.parametrize(("number", "asked"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+def test_ctrl_c_stops_the_robot_though_the_policy_never_answers(number: signal.Signals, asked: int) -> None:
+    """In its second question, and while it warms up."""
+    words = [sys.executable, "-c", DRIVE, str(asked)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "thinking\n"
         process.send_signal(number)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 0

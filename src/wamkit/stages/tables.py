@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
@@ -54,7 +55,17 @@ def dataset_table(path: Path) -> Table:
             for label, low, high in zip(names, stats.min, stats.max, strict=True)
         ]
         table.add_row(f"{name} range", "   ".join(ranges))
+        changes = [
+            f"{label} {most:.3g}".strip() for label, most in zip(names, _changes(dataset, name), strict=True)
+        ]
+        table.add_row(f"{name} change", "   ".join(changes) + " per step at most")
     return table
+
+
+def _changes(dataset: Dataset, field: str) -> np.ndarray:
+    """The largest change of each dimension between two steps of an episode, [d]."""
+    episodes = [field_rows(dataset, field, [episode]) for episode in dataset.episodes]
+    return np.concatenate([np.abs(np.diff(rows, axis=0)) for rows in episodes]).max(axis=0, initial=0)
 
 
 def _size(dataset: Dataset, camera: str) -> str:

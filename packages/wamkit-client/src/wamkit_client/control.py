@@ -27,7 +27,7 @@ class Robot:
     """A robot behind three methods, all of which are called from the thread that runs the loop and should not wait."""
 
     def observe(self) -> Observation:
-        """What it sees and measures now: its newest images, in RGB."""
+        """What it sees and measures now: its newest images, in RGB, in arrays that nobody writes to afterwards."""
         raise NotImplementedError
 
     def act(self, action: np.ndarray) -> None:
@@ -41,6 +41,23 @@ class Robot:
         For joint targets that is the present target, for displacements zeros and the gripper as it was told.
         """
         raise NotImplementedError
+
+
+class Dry(Robot):
+    """A robot that observes and keeps still; the report says what it would have been told, and what limits did."""
+
+    def __init__(self, robot: Robot) -> None:
+        self._robot = robot
+
+    def observe(self) -> Observation:
+        return self._robot.observe()
+
+    def act(self, action: np.ndarray) -> None:
+        """Not executed."""
+        self._robot.stop()
+
+    def stop(self) -> np.ndarray:
+        return self._robot.stop()
 
 
 class Clock:
@@ -81,6 +98,7 @@ def never() -> bool:
 class ControlLoop:
     """One episode of a robot: `run` drives it, `report` says what came of it, also where `run` raised.
 
+    executor: keeps the delays that it has measured; the same one may serve several episodes, one after the other.
     until: asked before every control step whether the episode is over, by success for instance.
     """
 
@@ -102,11 +120,14 @@ class ControlLoop:
     def run(self) -> None:
         """Drive until the episode is over, or Ctrl-C or SIGTERM; the robot is stopped whatever happens.
 
+        Before the first control step the policy is asked once, and reset: it warms up while the robot keeps still.
         Raises what robot and policy raise, and BadInput for a broken chunk.
         """
+        self._executor.reset()
         with stop_request("the robot was stopped") as interrupted, Background(self._policy) as policy:
             try:
                 self._limiter.begin(self._robot.stop())
+                self._warm_up(policy, interrupted.is_set)
                 self._drive(policy, interrupted.is_set)
             except BaseException as error:
                 self._journal.ended = f"{type(error).__name__}: {error}"
@@ -118,6 +139,17 @@ class ControlLoop:
     def report(self) -> DriveReport:
         """What came of the episode so far."""
         return self._journal.report(self._limiter.report())
+
+    def _warm_up(self, policy: Background, interrupted: Callable[[], bool]) -> None:
+        """Keep still until the policy has answered once, which may take it minutes."""
+        policy.warm_up(replace(self._robot.observe(), steps=self._executor.wanted))
+        while not interrupted():
+            answer = policy.answer()
+            if answer:
+                self._journal.warm_up_seconds = answer.seconds
+                return
+            self._clock.wait(self._clock.now() + 1 / self._config.hz)
+            self._limiter.begin(self._robot.stop())
 
     def _drive(self, policy: Background, interrupted: Callable[[], bool]) -> None:
         due = self._clock.now()

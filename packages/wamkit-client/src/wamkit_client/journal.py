@@ -58,7 +58,7 @@ class DriveReport:
     idle_s: for which the robot was told to keep still, waiting for an answer.  holds: how often it began to.
     staleness_ms: age of the observation that an executed action was computed from, the mean; None without an action.
     largest_staleness_ms: of the oldest.
-    first_answer_ms: of the policy to the first question, with warming up.  answers: to the others.
+    warm_up_ms: of the policy, with connecting, before the first control step.  answers: of the policy.
     numbers: of an action, one by one; none where the robot was told nothing.
     """
 
@@ -75,7 +75,7 @@ class DriveReport:
     holds: int
     staleness_ms: Optional[float]
     largest_staleness_ms: Optional[float]
-    first_answer_ms: float
+    warm_up_ms: float
     answers: Times
     numbers: Tuple[Number, ...]
 
@@ -96,8 +96,8 @@ class DriveReport:
             f"clock    jitter {self.jitter.p95:.1f} ms (p95), {self.jitter.largest:.1f} at most; "
             f"{self.overruns} overruns",
             f"robot    observe {self.observe.p95:.1f} ms, act {self.act.p95:.1f} ms (p95)",
-            f"policy   first answer {self.first_answer_ms:.0f} ms, {answers.count} more {answers.p50:.0f} ms (p50), "
-            f"{answers.p95:.0f} (p95), {answers.p99:.0f} (p99)",
+            f"policy   {answers.count} answers, {answers.p50:.0f} ms (p50), {answers.p95:.0f} (p95), {answers.p99:.0f} "
+            f"(p99); warm after {self.warm_up_ms:.0f}",
             f"waiting  {self.idle_s:.2f} s in {self.holds} holds{old}",
             *(f"limits   {one}" for one in bitten),
         )
@@ -109,7 +109,7 @@ class Journal:
 
     def __init__(self, hz: float) -> None:
         self.ended = "not begun"
-        self.overruns = 0
+        self.overruns, self.warm_up_seconds = 0, 0.0
         self._hz = hz
         self._starts: List[float] = []
         self._late: List[float] = []
@@ -157,8 +157,8 @@ class Journal:
             holds=motion.holds,
             staleness_ms=motion.staleness_ms,
             largest_staleness_ms=motion.largest_staleness_ms,
-            first_answer_ms=round(1000 * sum(self._answers[:1]), 3),
-            answers=Times.of(self._answers[1:]),
+            warm_up_ms=round(1000 * self.warm_up_seconds, 3),
+            answers=Times.of(self._answers),
             numbers=self._numbers(limits),
         )
 

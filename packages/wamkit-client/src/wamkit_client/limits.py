@@ -69,10 +69,9 @@ class Limited:
         return self.clamped + self.slowed > 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.name}: clamped in {self.clamped} control steps, by {self.clamped_by:.3g} at most; slowed in "
-            f"{self.slowed}, by {self.slowed_by:.3g} at most"
-        )
+        clamped = f"clamped in {self.clamped} control steps, by {self.clamped_by:.3g} at most"
+        slowed = f"slowed in {self.slowed}, by {self.slowed_by:.3g} at most"
+        return f"{self.name} " + "; ".join([clamped] * (self.clamped > 0) + [slowed] * (self.slowed > 0))
 
 
 class Limiter:
