@@ -398,6 +398,43 @@ def test_slow_and_silent_connections_are_ended() -> None:
         until(lambda: _lets_in(server))  # which a busy machine may not do within open_seconds
 
 
+def test_messages_have_a_time_to_arrive(policy: Echo) -> None:
+    """One whose bytes stop coming, and one in pieces with pings between them; who waits for an answer is not ended."""
+
+    class Counting(Watch):
+        def __init__(self) -> None:
+            self.reasons: list[str] = []
+
+        def refused(self, dialect: str, reason: str) -> None:
+            self.reasons.append(reason)
+
+    watch, said = Counting(), "1008.*longer than 0.5 s to arrive"
+    limited = replace(service(policy), limits=Limits(message_seconds=0.5), watch=watch)
+    with (
+        Server(limited, [OpenPi()]) as server,
+        connect(server.url) as waits,
+        connect(server.url) as slow,
+        connect(server.url) as pieces,
+    ):
+        waits.send(pack(libero("wait")))
+        policy.until_called()
+        slow.socket.sendall(b"\x82\xff" + (100_000).to_bytes(8, "big") + bytes(4))  # and never the rest
+
+        def fragments() -> Iterator[bytes]:
+            while True:
+                yield b"x"
+                pieces.ping()
+                time.sleep(0.02)
+
+        with pytest.raises(ConnectionClosedError, match=said):
+            pieces.send(fragments())
+        with pytest.raises(ConnectionClosedError, match=said):
+            slow.recv(timeout=30)
+        assert watch.reasons == ["slow", "slow"]
+        policy.go.set()
+        assert "actions" in received(waits) and "actions" in asked(waits)
+
+
 def received_by(one: socket.socket) -> bytes:
     """Until the server ends the connection."""
     one.settimeout(30)

@@ -37,6 +37,8 @@ class Limits:
     """Characters of an episode's name."""
     open_seconds: float = 10.0
     """Until a new connection has said what it wants."""
+    message_seconds: float = 20.0
+    """From a message's first byte to its last."""
     drain_seconds: float = 10.0
     """In which the server, when it ends, still answers what was asked."""
 

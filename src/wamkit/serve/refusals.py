@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 Reason = Literal[
     "malformed",  # not a message
     "bad_request",  # a message that cannot be answered: the client's fault
+    "slow",  # a message that took too long to arrive; its connection is ended
     "rate",  # more requests than the limits allow
     "busy",  # too much is waiting
     "superseded",  # a newer observation of the same robot came

@@ -19,8 +19,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
 from threading import Thread
 from types import MappingProxyType, TracebackType
+from typing import cast
 
 from wamkit_client.types import BadInput
 from websockets.asyncio.server import Server as WebSockets
@@ -31,6 +33,7 @@ from websockets.http11 import Request, Response
 
 from wamkit.serve.dialects.base import NOTHING, Client, Dialect, Message, Reply, Service, read_message
 from wamkit.serve.doors import HERE, WHOEVER_IS_HERE, Doors
+from wamkit.serve.punctual import PunctualConnection
 from wamkit.serve.refusals import Refused, refusal
 from wamkit.serve.traffic import Own, Traffic
 
@@ -120,14 +123,16 @@ class Server:
             scheduler.cancel()
 
     async def _listen(self) -> WebSockets:
-        limits = self.service.limits
+        limits, watch = self.service.limits, self.service.watch
+        late = partial(watch.refused, self._dialects[-1].name, "slow")
+        punctual = partial(PunctualConnection, seconds=limits.message_seconds, late=late)
         try:
             # Browsers send an origin; a web page must not drive a robot.
             return await serve(
                 self._connection,
                 self.host,
                 self.port,
-                ssl=self.doors.tls,
+                create_connection=cast(type[ServerConnection], punctual),
                 origins=[None],
                 process_request=self._admit,
                 max_size=limits.message_bytes,
@@ -136,6 +141,8 @@ class Server:
                 open_timeout=limits.open_seconds,
                 ping_interval=None,
                 server_header=None,
+                ssl=self.doors.tls,
+                ssl_handshake_timeout=limits.open_seconds if self.doors.tls else None,
             )
         except (OSError, OverflowError) as error:  # the latter of a port that there is not
             wrong = f"{self.host}:{self.port} cannot be served ({error}); choose another port, or 0 for a free one"
