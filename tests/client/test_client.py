@@ -56,11 +56,14 @@ def refuses(reason: str, message: str) -> Answer:
 class Scripted:
     """A server whose questions are answered by `script`, one entry each, and then by `answers`.
 
-    An answer of no frames ends the connection. asked: the questions, by connection.
+    An answer of no frames ends the connection. asked: the questions, by connection. loading: how many connections are
+    told to come later.
     """
 
-    def __init__(self, *script: Answer, greeting: bytes | str = GREETING, key: str = "") -> None:
-        self.script, self.greeting, self.key = list(script), greeting, key
+    def __init__(
+        self, *script: Answer, greeting: bytes | str = GREETING, key: str = "", loading: int = 0
+    ) -> None:
+        self.script, self.greeting, self.key, self.loading = list(script), greeting, key, loading
         self.asked: list[list[dict[str, Any]]] = []
 
     def talk(self, connection: ServerConnection) -> None:
@@ -77,6 +80,9 @@ class Scripted:
                 return
 
     def admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        if self.loading:
+            self.loading -= 1
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "policies are being loaded\n")
         wrong = self.key and request.headers.get("Authorization") != f"Api-Key {self.key}"
         return connection.respond(HTTPStatus.UNAUTHORIZED, "no\n") if wrong else None
 
@@ -193,9 +199,33 @@ def test_an_episode_survives_the_server() -> None:
 
 
 def test_patience_ends() -> None:
-    url = f"ws://127.0.0.1:{lasting_port()}"
+    with serving(Scripted(), lasting_port()) as url:
+        policy = RemotePolicy(url, patience_seconds=0.2)
+        policy.act([SEEN])
     with pytest.raises(NoAnswer, match=r"no answer for 0\.2 s: no connection"):
-        RemotePolicy(url, patience_seconds=0.2).act([SEEN])
+        policy.act([SEEN])
+
+
+def test_a_server_that_was_never_there_is_soon_given_up() -> None:
+    """As of a mistyped port; a server that was there is waited for all the same."""
+    port = lasting_port()
+    policy = RemotePolicy(f"ws://127.0.0.1:{port}", patience_seconds=1e6, first_seconds=0.2)
+    with pytest.raises(
+        NoAnswer, match=r"no policy server was found at ws://.* for 0\.2 s: .*Check host and port"
+    ):
+        policy.act([SEEN])
+    with serving(Scripted(), port), policy:
+        policy.act([SEEN])
+    policy.patience_seconds = 0.4
+    with pytest.raises(NoAnswer, match=r"no answer for 0\.4 s"):
+        policy.act([SEEN])
+
+
+def test_a_server_that_is_still_loading_is_waited_for() -> None:
+    scripted = Scripted(loading=3)
+    with serving(scripted) as url, RemotePolicy(url, first_seconds=0.0) as policy:
+        policy.act([SEEN])
+    assert scripted.loading == 0
 
 
 @pytest.mark.parametrize("reason", ["busy", "rate", "superseded", "stopping"])

@@ -38,9 +38,10 @@ class RemotePolicy(Policy):
     """The policy that a server serves at `url` ("ws://127.0.0.1:8000", "wss://..."). Connects with the first question.
 
     policy: its name, where the server has several.  key: what the server lets in; "": it asks for none.
-    answer_seconds: an answer that takes longer is given up.  patience_seconds: for how long an unreachable or busy
-    server is asked again, with growing pauses. A question that was lost with its connection is asked again on another:
-    a chunk is a function of the observation, so the episode goes on as if nothing had happened.
+    answer_seconds: an answer that takes longer is given up.  patience_seconds: for how long a lost or busy server is
+    asked again, with growing pauses.  first_seconds: the same for one that was never reached; its address may be wrong.
+    A question that was lost with its connection is asked again on another: a chunk is a function of the observation, so
+    the episode goes on as if nothing had happened.
 
     Methods raise NoAnswer when time is over, PolicyFailed, and BadInput for what the server refuses: the URL, the key,
     an observation, a server of another version. One question at a time: for one thread.
@@ -53,12 +54,15 @@ class RemotePolicy(Policy):
         key: str = "",
         answer_seconds: float = 60.0,
         patience_seconds: float = 60.0,
+        first_seconds: float = 5.0,
     ) -> None:
         self.url, self.answer_seconds, self.patience_seconds = url, answer_seconds, patience_seconds
+        self.first_seconds = first_seconds
         self._policy, self._headers = policy, {"Authorization": f"Api-Key {key}"} if key else {}
         self._names = (f"{uuid.uuid4().hex[:12]}-{number}" for number in count())
         self._open = ExitStack()
         self._socket: Optional[ClientConnection] = None
+        self._reached = False  # whether there has been a server at this address
 
     def act(self, observations: Sequence[Observation]) -> List[ActionChunk]:
         """One chunk per observation; `info` holds the server's timing in milliseconds."""
@@ -101,18 +105,28 @@ class RemotePolicy(Policy):
             message = pack({"request_id": name, "policy": self._policy, **content})
         except TypeError as error:
             raise BadInput(f"the observation: {error}") from None
-        give_up = 0.0
+        began = 0.0
         for wait in _waits():
             try:
                 return self._attempt(message, name)
             except _TryAgain as error:
-                give_up = give_up or time.monotonic() + self.patience_seconds
-                if time.monotonic() + wait > give_up:
-                    raise NoAnswer(
-                        f"{self.url} gave no answer for {self.patience_seconds:g} s: {error}"
-                    ) from None
+                began = began or time.monotonic()
+                if time.monotonic() + wait > began + self._patience:
+                    raise NoAnswer(self._gave_up(error)) from None
             time.sleep(wait)
         raise AssertionError("waits never end")
+
+    @property
+    def _patience(self) -> float:
+        return self.patience_seconds if self._reached else min(self.first_seconds, self.patience_seconds)
+
+    def _gave_up(self, error: Exception) -> str:
+        if self._reached:
+            return f"{self.url} gave no answer for {self._patience:g} s: {error}"
+        return (
+            f"no policy server was found at {self.url} for {self._patience:g} s: {error}. Check host and port, and "
+            "whether it runs; `wamkit serve` prints its address"
+        )
 
     def _attempt(self, message: bytes, name: str) -> Dict[str, Any]:
         try:
@@ -172,6 +186,7 @@ class RemotePolicy(Policy):
         except InvalidURI as error:
             raise BadInput(f"{error}; the server's URL is ws://HOST:PORT, or wss:// with TLS") from None
         except InvalidStatus as error:
+            self._reached = True
             status = error.response.status_code
             if status >= 500 or status == 429:
                 raise
@@ -180,6 +195,7 @@ class RemotePolicy(Policy):
                 if status in (401, 403)
                 else f"{self.url} is not a policy server's (HTTP {status})"
             ) from None
+        self._reached = True
         greeting = self._read(socket.recv(timeout=GREETING_SECONDS))
         spoken = str(greeting.get("protocol", "another protocol"))[:100]
         if spoken != PROTOCOL:
