@@ -32,7 +32,9 @@ def test_an_episode_of_holds_and_acts() -> None:
     pace, action = Pace(20), np.zeros(2)
     for decision in (Hold(), Hold(), Act(action, 2), Act(action, 3), Hold(), Act(action, 7.5)):
         pace.take(decision)
-    seen = pace.smoothness(np.zeros((6, 3)))
+    path = np.zeros((6, 3))
+    path[2:, 0] = [1, 2, 3, 4]  # uniform, once it has begun
+    seen = pace.smoothness(path)
     assert (seen.jerk, seen.idle_s, seen.holds) == (0.0, 0.15, 2)
     assert seen.staleness_ms == pytest.approx(50 * 12.5 / 3, abs=1e-3)
     assert seen.largest_staleness_ms == 375.0

@@ -1,4 +1,4 @@
-"""analyse: what a trained latent world model predicts, as a record and a page."""
+"""analyse: what a trained latent world model predicts, and what latency costs a policy, as a record and a page."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg, subcommand
+from wamkit_client.chunk import ExecutorName
 from wamkit_client.types import BadInput
 
 from wamkit.commands.datasets import Datasets
+from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import output_folder
-from wamkit.commands.overrides import BEFORE_LISTS, Overrides, refuse
+from wamkit.commands.overrides import BEFORE_LISTS, Overrides, changed, flag_of, refuse, words
+from wamkit.commands.simulators import LiberoAssets, SimulatorPython, use_simulator
 from wamkit.io.progress import command, say
 
 AnalysedRun = Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]
@@ -119,13 +122,64 @@ class AnalyseMixedHz:
 
 
 @dataclass(frozen=True)
+class AnalyseExecution:
+    """Measure what latency costs: every executor at every delay, in closed loop. Success, jerk, idle time, staleness.
+
+    Run the same command again to resume; finished evaluations are only read.
+
+    Examples: wamkit analyse execution demo/run --delays 0 50 --out delays
+              wamkit analyse execution runs/fast_wam runs/lawam --executors sync async ensemble guided --out delays
+    """
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN", help=f"Run directories. {BEFORE_LISTS}")]]
+    out: Path
+    """Where the evaluations, execution.json and execution.html are written."""
+    delays: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)
+    """From a query to its answer, milliseconds."""
+    executors: tuple[ExecutorName, ...] = ("sync", "async", "ensemble")
+    """The first, at the least delay, is what others are held against."""
+    suite: str = ""
+    """By default the one of the first run."""
+    episodes: int = 0
+    """Per task; 0: as many as the protocol of the suite says."""
+    device: Device = ""
+    libero_assets: LiberoAssets = Path()
+    simulator_python: SimulatorPython = Path()
+
+    def __call__(self, overrides: Overrides) -> int:
+        for path in ("eval.executor", "eval.delay_ms"):
+            if path in overrides:
+                raise BadInput(f"{flag_of(path)}: this command tries several; use --executors and --delays")
+        use_device(self.device)
+        use_simulator(self.simulator_python, self.libero_assets)
+        from wamkit.config import load_run
+        from wamkit.stages.execution import PAGE, Grid, execution
+
+        runs = {path: changed(load_run(path), overrides) for path in self.runs}
+        output_folder(self.out)
+        execution(
+            Grid(runs, self.executors, self.delays, self.out, self.suite, self.episodes),
+            self._command(overrides),
+        )
+        say(f"page: {self.out / PAGE}")
+        return 0
+
+    def _command(self, overrides: Overrides) -> str:
+        numbers = ("--delays", *(f"{delay:g}" for delay in self.delays), "--executors", *self.executors)
+        suite = ("--suite", self.suite) if self.suite else ()
+        rest = ("--episodes", str(self.episodes), *suite, *words(overrides))
+        return command("wamkit", "analyse", "execution", *self.runs, "--out", self.out, *numbers, *rest)
+
+
+@dataclass(frozen=True)
 class Analyse:
-    """Look into trained latent world models, and at policies asked at several rates."""
+    """Look into trained latent world models, at policies asked at several rates, and at what latency costs."""
 
     command: (
         Annotated[AnalyseRollout, subcommand("rollout")]
         | Annotated[AnalyseHeatmap, subcommand("heatmap")]
         | Annotated[AnalyseMixedHz, subcommand("mixed-hz")]
+        | Annotated[AnalyseExecution, subcommand("execution")]
     )
 
     def __call__(self, overrides: Overrides) -> int:

@@ -46,7 +46,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from wamkit_client.chunk import DECAY
+from wamkit_client.chunk import DECAY, ExecutorName
 from wamkit_client.envs.base import InitialState, Task
 from wamkit_client.envs.vector import describe, env_processes
 from wamkit_client.fleet import EpisodeJob, EpisodeResult, run_episodes
@@ -101,7 +101,7 @@ class EvalConfig:
     preprocessing: Preprocessing = "training"
     engine: PresetName = "exact"
     batched: bool = False
-    executor: Literal["sync", "async", "ensemble", "guided"] = "sync"
+    executor: ExecutorName = "sync"
     delay_ms: float = 0.0
     ensemble_decay: float = DECAY
     robot: str = ""

@@ -37,9 +37,21 @@ class TaskRate(Rate):
 
 
 @dataclass(frozen=True)
+class Motion:
+    """How an episode was executed, or the mean of several (wamkit_client/smoothness.py); None where it is not known."""
+
+    jerk: float | None = None
+    idle_s: float | None = None
+    holds: float | None = None
+    staleness_ms: float | None = None
+    largest_staleness_ms: float | None = None
+
+
+@dataclass(frozen=True)
 class Episode:
     """status: "success", "failure" or "error". query_ms: of each policy call; query_call: its number in the
-    evaluation; query_batch: observations in it. recording: a path relative to results.json, "" for none."""
+    evaluation; query_batch: observations in it. recording: a path relative to results.json, "" for none.
+    smoothness: None of a crashed one, and in older files."""
 
     task: str
     seed: int
@@ -48,6 +60,7 @@ class Episode:
     query_ms: list[float]
     query_batch: list[int]
     recording: str
+    smoothness: Motion | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class Results:
     tasks: dict[str, TaskRate]
     groups: dict[str, Rate]
     episodes: list[Episode]
+    smoothness: Motion = Motion()
 
 
 @dataclass(frozen=True)
@@ -161,5 +175,5 @@ class Compared:
     samples: Samples = Samples()
 
 
-RATE, TASK_RATES = TypeAdapter(Rate), TypeAdapter(dict[str, TaskRate])
+RATE, TASK_RATES, MOTION = TypeAdapter(Rate), TypeAdapter(dict[str, TaskRate]), TypeAdapter(Motion)
 RESULTS, COMPARED = TypeAdapter(Results), TypeAdapter(Compared)

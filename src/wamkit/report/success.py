@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import fmean, median
 
 from wamkit.report.page import Header, Section, percent
-from wamkit.report.results import Results
+from wamkit.report.results import Episode, Motion, Results
 
 
 @dataclass(frozen=True)
 class Success:
-    """Speeds are median milliseconds per observation in words: by task, by group, of all."""
+    """Speeds are median milliseconds per observation in words: by task, by group, of all. motions: how episodes were
+    executed, by task, where that is known."""
 
     results: Results
     speeds: dict[str, str]
     group_speeds: dict[str, str]
     speed: str
+    motions: dict[str, Motion]
 
 
 def header(title: str, results: Results) -> Header:
@@ -56,6 +58,7 @@ def success(results: Results) -> Section:
         speeds={name: _speed(results, [name]) for name in results.tasks},
         group_speeds={group: _speed(results, names) for group, names in members.items()},
         speed=_speed(results, results.tasks),
+        motions=_motions(results),
     )
     return Section("success", "Success", "success", shown)
 
@@ -66,6 +69,22 @@ def _speed(results: Results, tasks: Collection[str]) -> str:
     queries = [query for e in own for query in zip(e.query_call, e.query_ms, e.query_batch, strict=True)]
     warm = [milliseconds / batch for call, milliseconds, batch in queries if call > 0]
     return f"{median(warm):.1f}" if warm else "not measured"
+
+
+def _motions(results: Results) -> dict[str, Motion]:
+    found = {name: mean_motion([e for e in results.episodes if e.task == name]) for name in results.tasks}
+    known = {name: motion for name, motion in found.items() if motion.idle_s is not None}
+    return known | ({"all tasks": results.smoothness} if len(known) > 1 else {})
+
+
+def mean_motion(episodes: Sequence[Episode]) -> Motion:
+    """Means over the episodes that say so, and the largest staleness."""
+    known = [asdict(episode.smoothness) for episode in episodes if episode.smoothness]
+    means = {}
+    for name in (field.name for field in fields(Motion)):
+        values = [one[name] for one in known if one[name] is not None]
+        means[name] = (max if name.startswith("largest") else fmean)(values) if values else None
+    return Motion(**means)
 
 
 def _plural(count: int, word: str) -> str:

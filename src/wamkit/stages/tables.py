@@ -22,7 +22,7 @@ from wamkit.data.normalize import field_rows
 from wamkit.data.statistics import Stats
 from wamkit.io.progress import shortened
 from wamkit.recipes import OURS, recipe
-from wamkit.report.results import RESULTS, Compared, Rate
+from wamkit.report.results import RESULTS, Compared, Motion, Rate
 from wamkit.stages.findings import warn_of_kinds
 from wamkit.stages.fit import Fit, Place, fit
 from wamkit.stages.plan import Part, meta_policy, parts
@@ -193,7 +193,18 @@ def results_table(results: Mapping[str, Any]) -> Table:
         )
     table.add_section()
     table.add_row("all", *_rate(shown.total), "", "", "", style="bold")
+    table.caption = _motion(shown.smoothness)
+    table.caption_justify = "left"
     return table
+
+
+def _motion(motion: Motion) -> str:
+    """How episodes were executed; "" where it is not known."""
+    if motion.idle_s is None:
+        return ""
+    jerk = "" if motion.jerk is None else f"jerk {motion.jerk:.3g} m/s³, "
+    stale = "" if motion.staleness_ms is None else f", actions {motion.staleness_ms:.0f} ms old"
+    return f"per episode: {jerk}idle {motion.idle_s:.2f} s, {motion.holds:.1f} holds{stale}"
 
 
 def comparison_table(compared: Compared) -> Table:

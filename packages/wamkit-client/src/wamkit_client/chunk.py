@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, Dict, List, Type, Union
+from typing import Deque, Dict, List, Literal, Type, Union
 
 import numpy as np
 
@@ -251,6 +251,7 @@ class EnsembleExecutor(Executor):
         self._chunks.append(_Given(actions, self._now - self._moved, self._asked))
 
 
+ExecutorName = Literal["sync", "async", "ensemble", "guided"]
 EXECUTORS: Dict[str, Type[Executor]] = {
     "sync": SyncExecutor,
     "async": AsyncExecutor,

@@ -2,7 +2,8 @@
 
 The jerk is that of the path that was asked for: positions after each action, as commanded, in metres. They are known
 without an image and without a sensor's noise, and a jump between two chunks is in them whole, where an arm's inertia
-hides it. Every control step is counted, also those in which the robot held. Knows arrays and control steps only.
+hides it. Every control step from the first action on is counted, also those in which the robot held. Knows arrays and
+control steps only.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ DIFFERENCES = 3
 
 @dataclass(frozen=True)
 class Smoothness:
-    """jerk: root mean square of the third derivative of the path, m/s^3; None where the path is not known or shorter
-    than four steps.
+    """jerk: root mean square of the third derivative of the path, m/s^3; None where the path is not known, or shorter
+    than four steps from the first action on.
 
     idle_s: seconds for which the robot held, waiting for an answer. holds: how often it began to.
     staleness_ms: age of what an executed action was computed from, the mean over all actions; None without one.
@@ -41,6 +42,7 @@ class Pace:
         self._hz = hz
         self._ages: List[float] = []
         self._idle = self._holds = 0
+        self._before = 0  # steps before the first action
         self._holding = False
 
     def take(self, decision: Union[Act, Hold]) -> None:
@@ -51,13 +53,14 @@ class Pace:
         self._holding = holding
         if isinstance(decision, Act):
             self._ages.append(decision.age)
+        self._before += not self._ages
 
     def smoothness(self, path: np.ndarray) -> Smoothness:
         """Of the episode so far. path: [t, 3], the commanded position after each control step in metres, NaN where that
         is not known."""
         ages = 1000 / self._hz * np.array(self._ages)
         return Smoothness(
-            jerk(path, self._hz),
+            jerk(path[self._before :], self._hz),
             round(self._idle / self._hz, 6),
             self._holds,
             round(float(ages.mean()), 3) if len(ages) else None,

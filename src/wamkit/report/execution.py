@@ -1,0 +1,107 @@
+"""The page and record of `wamkit analyse execution`: what latency costs a policy, by the executor that bears it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from wamkit.io.provenance import machine, revision, versions
+from wamkit.report.comparison import COLOURS
+from wamkit.report.facts import Facts, facts
+from wamkit.report.page import Header, Section, percent, write_page
+from wamkit.report.plots import VARIABLES, Curve, curves
+from wamkit.report.results import Motion, Pair, Rate
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A policy measured with an executor at a delay. results: the file, beside the record. weights: their sha256.
+
+    pair: the test of it against the first executor at the least delay, episode by episode.
+    """
+
+    run: str
+    executor: str
+    delay_ms: float
+    total: Rate
+    smoothness: Motion
+    query_ms: float | None
+    results: str
+    weights: str
+    pair: Pair
+
+
+@dataclass(frozen=True)
+class Execution:
+    """execution.json. suite: the protocol. replan_steps: by run."""
+
+    command: str
+    suite: dict[str, Any]
+    replan_steps: dict[str, int]
+    cells: list[Cell]
+    revision: str = field(default_factory=revision)
+    versions: dict[str, str] = field(default_factory=versions)
+    machine: dict[str, Any] = field(default_factory=machine)
+    format: str = "wamkit-execution-1"
+
+    @property
+    def runs(self) -> list[str]:
+        """In the order that they were named in."""
+        return list(dict.fromkeys(cell.run for cell in self.cells))
+
+    @property
+    def executors(self) -> list[str]:
+        """In the order that they were asked for."""
+        return list(dict.fromkeys(cell.executor for cell in self.cells))
+
+
+@dataclass(frozen=True)
+class ExecutionOf:
+    """One run's. colours: as CSS, by executor."""
+
+    cells: list[Cell]
+    colours: dict[str, str]
+    plots: list[Markup]
+
+
+def write_execution_page(out: Path, record: Execution) -> None:
+    """Write the page, whole or not at all."""
+    first, hardest = record.cells[0], max(record.cells, key=lambda cell: cell.delay_ms).delay_ms
+    late = [cell for cell in record.cells if cell.run == first.run and cell.delay_ms == hardest]
+    told = ", ".join(f"{percent(cell.total.rate or 0.0)} {cell.executor}" for cell in late)
+    header = Header(
+        f"wamkit analyse execution: {', '.join(record.runs)}",
+        f"{first.run} solves {percent(first.total.rate or 0.0)} with {first.executor} at {first.delay_ms:g} ms; with "
+        f"a delay of {hardest:g} ms {told}",
+        f"Suite {record.suite['name']} with {record.suite['episodes']} episodes per task. The delay is the time from a "
+        "query to its answer; meanwhile the robot holds or goes on, as its executor decides.",
+    )
+    software = {"revision": record.revision, **record.versions}
+    groups = {"software": software, "machine": record.machine, "replanned after": record.replan_steps}
+    folded = {f"{cell.run} {cell.executor} {cell.delay_ms:g} ms": asdict(cell) for cell in record.cells}
+    sections = [_of(record, run) for run in record.runs]
+    write_page(out, header, [*sections, facts(Facts(groups, folded, {}, record.command))])
+
+
+def _of(record: Execution, run: str) -> Section:
+    cells = [cell for cell in record.cells if cell.run == run]
+    colours = dict(zip(record.executors, COLOURS, strict=False))
+    rates = [(cell, 100 * (cell.total.rate or 0.0)) for cell in cells]
+    jerks = [(cell, cell.smoothness.jerk) for cell in cells if cell.smoothness.jerk is not None]
+    plots = [_plot("episodes solved, in percent", rates, colours)]
+    plots += [_plot("jerk, m/s³", jerks, colours)] if jerks else []
+    css = {name: VARIABLES[colour] for name, colour in colours.items()}
+    return Section(f"run{record.runs.index(run)}", run, "execution", ExecutionOf(cells, css, plots))
+
+
+def _plot(name: str, points: Sequence[tuple[Cell, float]], colours: dict[str, str]) -> Markup:
+    """A curve for each executor, over the delay."""
+    drawn = []
+    for executor, colour in colours.items():
+        own = [(cell.delay_ms, value) for cell, value in points if cell.executor == executor]
+        drawn += [Curve([x for x, _ in own], [y for _, y in own], colour)] if own else []
+    return curves(name, drawn, "delay in ms")
