@@ -229,6 +229,14 @@ def test_seeds_stay_away_from_the_evaluation(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_a_second_collection_has_other_episodes(tmp_path: Path) -> None:
+    suite = toy_suite("reach")
+    facts = [collect(suite, tmp_path / str(skip), CollectConfig(2, 1, skip=skip)) for skip in (0, 50)]
+    first, second = (Dataset.open(tmp_path / str(skip)).episode_column("seed") for skip in (0, 50))
+    assert min(second) >= 50 > max(first) and len(first) == len(second) == 2
+    assert [own["request"]["first_seed"] for own in facts] == [0, 50]
+
+
 def test_an_expert_that_keeps_failing_is_given_up(tmp_path: Path) -> None:
     hopeless = replace(toy_suite("reach"), max_steps=2)
     with pytest.raises(BadInput, match="expert of reach succeeded only 0 times from 20 initial states"):

@@ -20,6 +20,7 @@ class Collect:
 
     Examples: wamkit collect metaworld3 --out demo/dataset --episodes 40
               wamkit collect libero_object --tasks 0-4 --out runs/libero_object
+              wamkit collect metaworld3 --out demo/unseen --episodes 20 --skip 1000
     """
 
     suite: Positional[
@@ -37,6 +38,8 @@ class Collect:
     workers: int = 2
     noise: float = 0.0
     """Standard deviation of noise on the executed actions; the recorded actions have none."""
+    skip: int = 0
+    """Seeds that are passed over, for episodes that another collection does not have."""
     libero_assets: LiberoAssets = Path()
     simulator_python: SimulatorPython = Path()
 
@@ -49,6 +52,8 @@ class Collect:
 
         chosen = suite(self.suite).only(self.tasks) if self.tasks else suite(self.suite)
         output_folder(self.out, becomes=DATASET)
-        collect(chosen, self.out, CollectConfig(self.episodes, self.workers, noise=self.noise))
+        collect(
+            chosen, self.out, CollectConfig(self.episodes, self.workers, noise=self.noise, skip=self.skip)
+        )
         say(f"{self.out}: done. Next: {command('wamkit', 'data', 'check', self.out)}")
         return 0

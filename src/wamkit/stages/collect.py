@@ -38,6 +38,7 @@ PATIENCE = 4  # seeds tried per wanted episode before an expert is given up
 class CollectConfig:
     """episodes: demonstrations per task.  workers: processes.
 
+    skip: how many seeds are passed over at the beginning, so that a second collection has other episodes.
     steps_after_success, noise: see wamkit_client.expert.ExpertConfig.
     """
 
@@ -45,9 +46,14 @@ class CollectConfig:
     workers: int = 2
     steps_after_success: int = 10
     noise: float = 0.0
+    skip: int = 0
 
     def __post_init__(self) -> None:
         check("collect", self, BOUNDS)
+
+    def first_seed(self, suite: Suite) -> int:
+        """The first one that is tried."""
+        return suite.env.first_demonstration_seed + self.skip
 
 
 BOUNDS = {
@@ -55,6 +61,7 @@ BOUNDS = {
     "workers": AT_LEAST_1,
     "steps_after_success": AT_LEAST_0,
     "noise": NOT_NEGATIVE,
+    "skip": AT_LEAST_0,
 }
 
 
@@ -120,7 +127,7 @@ def _fill(
         success_steps.append(demonstration.success_step)
     return {
         "episodes": len(seeds),
-        "discarded": seeds[-1] - suite.env.first_demonstration_seed + 1 - len(seeds),
+        "discarded": seeds[-1] - config.first_seed(suite) + 1 - len(seeds),
         "mean_success_step": float(np.mean(success_steps)),
     }
 
@@ -136,7 +143,7 @@ def _successes(
     """The demonstrations still missing after those of `seeds`, in the order of their seeds."""
     expert = ExpertConfig(suite.steps(task), config.steps_after_success, config.noise)
     wanted = config.episodes - len(seeds)
-    first_seed = suite.env.first_demonstration_seed
+    first_seed = config.first_seed(suite)
     next_seed = next_yield = max(seeds, default=first_seed - 1) + 1
     idle = list(processes)
     busy: dict[Any, tuple[EnvProcess, int]] = {}
@@ -183,7 +190,7 @@ def crashed(where: str, error: EnvCrashed) -> BadInput:
 
 
 def _asked(suite: Suite, config: CollectConfig) -> dict[str, Any]:
-    first = suite.env.first_demonstration_seed
+    first = config.first_seed(suite)
     last = first + PATIENCE * max(config.episodes, 5)
     if first < suite.first_seed + suite.episodes and last >= suite.first_seed:
         raise BadInput(
@@ -194,6 +201,7 @@ def _asked(suite: Suite, config: CollectConfig) -> dict[str, Any]:
     announce(simulator, warnings)
     settings = dataclasses.asdict(config)
     del settings["workers"]  # the episodes do not depend on it
+    del settings["skip"]  # first_seed says it
     return {
         "suite": suite.name,
         "tasks": [task.name for task in suite.tasks],
