@@ -374,6 +374,28 @@ class Policy(Trainable, Protocol):
         """`act` with these of its passes, for weights that do not change any more, of which it takes its own."""
 
 
+@dataclass(frozen=True)
+class Foresight:
+    """What a world model makes of an observation, in a space where moments can be compared, s patches of d numbers.
+
+    now: the present. later: what it expects, at the video frames after the present (DataSpec.frame_times).
+    """
+
+    now: Float[Tensor, "b s d"]
+    later: Float[Tensor, "b t s d"]
+
+
+@runtime_checkable
+class Foreseeing(Policy, Protocol):
+    """A policy whose world model can be held against what happens."""
+
+    def foresee(self, query: Query, encoder: Any) -> Foresight:
+        """Of a query with generators, from which it may draw. encoder: the policy's, whole.
+
+        Raises BadInput where it was not trained to expect anything.
+        """
+
+
 class WorldModel(Protocol):
     """Predicts what a camera will see, as frozen features of its patches, from what it sees and a latent action.
 

@@ -19,10 +19,11 @@ from wamkit_client.types import BadInput
 from wamkit.data.canvas import canvas_size, expect_canvas, tile
 from wamkit.data.device_canvas import DeviceCanvas, carried
 from wamkit.data.normalize import Normalizer
+from wamkit.flow import noise_rows
 from wamkit.policies.base import EncoderFacts, FrozenEncoder, unchanged
 from wamkit.spans import Span
 from wamkit.tree import Tree
-from wamkit.types import ActingEncoder, DataSpec, Preprocessing
+from wamkit.types import ActingEncoder, DataSpec, Foresight, Preprocessing, Query
 from wamkit.wan.dit import WanSize
 from wamkit.wan.encoders import (
     BlockCodecConfig,
@@ -194,6 +195,28 @@ class Contexts:
         """Move what is kept, and keep it there from now on."""
         self._device = device
         self._kept = {text: rows.to(device) for text, rows in self._kept.items()}
+
+
+Imagine = Callable[[Tensor], Float[Tensor, "b c _ h w"]]
+"""Noise [b c f h w] -> latents: the present, and what is sampled from the noise."""
+
+
+@torch.no_grad()
+def foresight(
+    present: Float[Tensor, "b c 1 h w"], query: Query, encoder: WanEncoder, imagine: Imagine
+) -> Foresight:
+    """What `imagine` makes of each row's noise, as frames alone, each encoded by itself: a latent that covers several
+    frames cannot be compared with an observation, which is one.
+
+    The present takes the same way, so that what the codec loses is lost on both sides.
+    """
+    codec, (channels, _, *grid) = encoder.codec, present.shape[1:]
+    shape = (channels, (len(encoder.data.frame_times) - 1) // codec.temporal, *grid)
+    latents = imagine(noise_rows(shape, query.generators, present.device))
+    frames = codec.decode(latents).clamp(-1, 1).transpose(1, 2)  # b t 3 H W
+    alone = codec.encode(frames.flatten(0, 1)[:, :, None])[:, :, 0]  # (b t) c h w
+    patches = alone.flatten(2).transpose(1, 2).unflatten(0, frames.shape[:2])
+    return Foresight(patches[:, 0], patches[:, 1:])
 
 
 def pooled(latents: Float[Tensor, "b c f h w"], by: int) -> Float[Tensor, "b c f hp wp"]:

@@ -42,12 +42,13 @@ from wamkit.policies.wan_encoder import (
     context,
     encoder_facts,
     example_inputs,
+    foresight,
     proprio_encoder,
     random_encoder,
 )
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, Foresight, PartTable, Preprocessing, Query
 from wamkit.wan.block import Stream, TransformerSize, open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT, WanSize
@@ -383,10 +384,21 @@ class FastWAM(PolicyModule):
 
         Raises BadInput for a policy trained without video.
         """
+        present = query.inputs["present"]
+        return self._imagined(query, noise_like(present.expand(-1, -1, frames, -1, -1), generator), steps)
+
+    @torch.no_grad()
+    def foresee(self, query: Query, encoder: WanEncoder) -> Foresight:
+        """The mean of what it can imagine: one Euler step from noise alone. BadInput as of `imagine`."""
+        present = query.inputs["present"]
+        return foresight(present, query, encoder, lambda noise: self._imagined(query, noise, steps=1))
+
+    def _imagined(
+        self, query: Query, noise: Float[Tensor, "b c f h w"], steps: int
+    ) -> Float[Tensor, "b c _ h w"]:
         if not self.variant.trains_video:
             raise BadInput(f"{self.variant.title}: was trained without video and cannot imagine any")
         context, present = self.context(query.inputs, query.embodiment), query.inputs["present"]
-        noise = noise_like(present.expand(-1, -1, frames, -1, -1), generator)
         return torch.cat([present, imagine(self, present, context, noise, steps)], dim=2)
 
 

@@ -46,7 +46,7 @@ from wamkit.policies.lawam.stage1 import FrozenWorld, Stage1, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, Group, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, Foresight, Group, PartTable, Preprocessing, Query
 
 
 @dataclass(frozen=True)
@@ -296,6 +296,12 @@ class LaWAM(PolicyModule):
     def see(self, inputs: Tree) -> Sight:
         """What it makes of an observation."""
         return self.acting.see(inputs)
+
+    @torch.no_grad()
+    def foresee(self, query: Query, encoder: LaWAMEncoder) -> Foresight:
+        """Features of the present and the predicted ones of the chunk's last action. Nothing is drawn."""
+        sight = self.see(query.inputs)
+        return Foresight(sight.now.float(), sight.subgoal.float()[:, None])
 
     def action_loss(self, sight: Sight, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
         """Flow matching of the chunk, averaged over `repeats` draws of (noise, time) per sample (spec 2.7).

@@ -35,13 +35,14 @@ from wamkit.policies.wan_encoder import (
     context,
     encoder_facts,
     example_inputs,
+    foresight,
     pooled,
     proprio_encoder,
     random_encoder,
 )
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, Foresight, PartTable, Preprocessing, Query
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
 from wamkit.wan.encoders import (
@@ -367,17 +368,34 @@ class LightWAM(PolicyModule):
 
         Decoded images are video_pool times smaller than the canvas.
         """
+        present = self.pool(query.inputs["present"])
+        return self._imagined(query, noise_like(present.expand(-1, -1, frames, -1, -1), generator), steps)
+
+    @torch.no_grad()
+    def foresee(self, query: Query, encoder: WanEncoder) -> Foresight:
+        """The mean of what it can imagine: one Euler step from noise alone.
+
+        BadInput for a policy trained without video.
+        """
+        if "video" not in self.loss_weights:
+            raise BadInput(
+                f"objective {self.config.objective}: was trained without video and expects nothing"
+            )
+        present = self.pool(query.inputs["present"])
+        return foresight(present, query, encoder, lambda noise: self._imagined(query, noise, steps=1))
+
+    def _imagined(
+        self, query: Query, noise: Float[Tensor, "b c f h w"], steps: int
+    ) -> Float[Tensor, "b c _ h w"]:
         context = self.context(query.inputs, query.embodiment)
         present = self.pool(query.inputs["present"])
-        noise = noise_like(present.expand(-1, -1, frames, -1, -1), generator)
 
         def velocity(future: Tensor, t: Tensor) -> Tensor:
             clip = NoisyClip(torch.cat([present, future], dim=2), future, t)
             return self.predict(clip, context)
 
         grid = self.config.video_shift.times("float32").grid(steps)
-        future = integrate(noise, velocity, grid)
-        return torch.cat([present, future], dim=2)
+        return torch.cat([present, integrate(noise, velocity, grid)], dim=2)
 
     @torch.no_grad()
     def attention_maps(self, query: Query) -> dict[int, Float[Tensor, "b rows columns"]]:
