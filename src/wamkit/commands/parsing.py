@@ -22,6 +22,7 @@ from wamkit_client.references import is_reference
 from wamkit.commands.analysing import Analyse
 from wamkit.commands.beginning import Init
 from wamkit.commands.benching import Bench
+from wamkit.commands.calibrating import Calibrate
 from wamkit.commands.collecting import Collect
 from wamkit.commands.columns import PAIRS
 from wamkit.commands.comparing import Compare
@@ -48,6 +49,7 @@ Command = (
     | Annotated[Encode, subcommand("encode")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]
+    | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[Serve, subcommand("serve")]
     | Annotated[Golden, subcommand("golden")]
     | Annotated[Bench, subcommand("bench")]

@@ -29,9 +29,12 @@ results.json            written at the end, when the partial file is removed:
               call each query waited for; the run's first call warms up and counts in first_ms alone (null = none)
   smoothness  {jerk, idle_s, holds, staleness_ms: means over episodes; largest_staleness_ms: the largest}, null where
               no episode has one; what they are: wamkit_client/smoothness.py. Absent in older files
+  warnings    {queries, alarms, episodes, alarmed}: how many were compared with what a watched policy expected, and had
+              an alarm. Absent in older files
   episodes    [{task, seed, status: "success"|"failure"|"error", steps, vector (the initial state), query_call [..],
               query_ms [..], query_batch [..], error (text), smoothness (null of a crashed one; absent in older
-              files), recording (path relative to this folder, "" = none)}]
+              files), warnings [{step, score, threshold, alarm}] (of a watched policy, config.warn, at the queries that
+              it could compare; absent in older files), recording (path relative to this folder, "" = none)}]
               in the order of tasks and seeds; query_*: wamkit_client/fleet.py, EpisodeResult
 """
 
@@ -91,6 +94,8 @@ class EvalConfig:
     ensemble_decay: in an ensemble the i-th chunk after the oldest weighs exp(-ensemble_decay i).
     robot: the one of a mixture at several rates that the policy is asked to act as; each of its actions is divided
         among the environment's steps (infer/divided.py). "": as the environment names it.
+    warn: let the policy's world model warn of what it did not expect (infer/warning.py), as `wamkit calibrate` has
+        calibrated it. Chunks are the same; a query takes longer.
     """
 
     replan_steps: int = 8
@@ -105,6 +110,7 @@ class EvalConfig:
     delay_ms: float = 0.0
     ensemble_decay: float = DECAY
     robot: str = ""
+    warn: bool = False
 
     def __post_init__(self) -> None:
         check("eval", self, EVAL_BOUNDS)
@@ -112,6 +118,10 @@ class EvalConfig:
             raise BadInput(
                 "eval.robot: what is executed during a delay is known in the environment's steps alone; expected "
                 "eval.delay_ms 0 and eval.executor sync"
+            )
+        if self.robot and self.warn:
+            raise BadInput(
+                "eval.warn: a policy that acts as another robot cannot be watched; omit eval.robot"
             )
         self.episode(max_steps=1, record=False)
 
@@ -284,7 +294,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tu
     `policy.asked`.
     """
     said = ({section: evaluation[section] for section in after} for evaluation in (before, after))
-    said = (tree | {"config": _config(tree)} for tree in said)
+    hz = before["simulator"].get("control_hz", 0.0)  # what is asked need not say it
+    said = (tree | {"config": current_names(tree["config"], hz)} for tree in said)
     meant = (tree | {name: usual | tree[name] for name, usual in older().items()} for tree in said)
     for name, old, new in differing(*meant):
         if old != ABSENT or not name.startswith("policy.run."):

@@ -1,4 +1,4 @@
-"""Rows of an evaluation -> success rates with intervals, lengths, latency and smoothness.
+"""Rows of an evaluation -> success rates with intervals, lengths, latency, smoothness and warnings.
 
 wamkit/eval/evaluate.py documents the numbers. Knows neither files nor policies.
 """
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def summary(suite: Suite, rows: Sequence[Row]) -> dict[str, Any]:
-    """total, tasks, groups, latency and smoothness of the rows of a suite."""
+    """total, tasks, groups, latency and smoothness and warnings of the rows of a suite."""
     tasks = {}
     for task in suite.tasks:
         own = [row for row in rows if row["task"] == task.name]
@@ -40,6 +40,7 @@ def summary(suite: Suite, rows: Sequence[Row]) -> dict[str, Any]:
         "groups": groups,
         "latency": _latency(rows),
         "smoothness": smoothness(rows),
+        "warnings": warnings(rows),
     }
 
 
@@ -82,6 +83,18 @@ def smoothness(rows: Sequence[Row]) -> dict[str, float | None]:
     return {
         name: _statistic(np.max if name.startswith("largest") else np.mean, values)
         for name, values in found.items()
+    }
+
+
+def warnings(rows: Sequence[Row]) -> dict[str, int]:
+    """Of a watched policy: queries that were compared, those with an alarm, episodes with a comparison, and with an
+    alarm; zeros of one that was not watched."""
+    said = [[one["alarm"] for one in row["warnings"]] for row in rows if row.get("warnings")]
+    return {
+        "queries": sum(map(len, said)),
+        "alarms": sum(map(sum, said)),
+        "episodes": len(said),
+        "alarmed": sum(map(any, said)),
     }
 
 

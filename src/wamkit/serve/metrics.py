@@ -12,6 +12,7 @@ from wamkit.serve.refusals import Reason
 from wamkit.serve.watch import Timing, Watch
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
+SCORES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -47,6 +48,16 @@ class Metrics(Watch):
             ["policy", "robot"],
             registry=own,
         )
+        self._warnings = Histogram(
+            "wamkit_warning_score",
+            "How wrong the world model was about the present, 1 is as usual",
+            ["policy"],
+            registry=own,
+            buckets=SCORES,
+        )
+        self._alarms = Counter(
+            "wamkit_warning_alarms", "Queries whose warning score was too high", ["policy"], registry=own
+        )
         self._reloads = Counter(
             "wamkit_reloads", "Run directories that were loaded anew", ["policy", "done"], registry=own
         )
@@ -76,6 +87,10 @@ class Metrics(Watch):
 
     def outside(self, policy: str, robot: str) -> None:
         self._outside.labels(policy, robot).inc()
+
+    def compared(self, policy: str, score: float, alarm: bool) -> None:
+        self._warnings.labels(policy).observe(score)
+        self._alarms.labels(policy).inc(alarm)
 
     def reloaded(self, policy: str, done: bool) -> None:
         self._reloads.labels(policy, str(done).lower()).inc()

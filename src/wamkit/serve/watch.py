@@ -39,6 +39,9 @@ class Watch:
     def outside(self, policy: str, robot: str) -> None:
         """A proprio came that is far from all that the policy was trained on."""
 
+    def compared(self, policy: str, score: float, alarm: bool) -> None:
+        """A policy's world model was held against what happened."""
+
     def reloaded(self, policy: str, done: bool) -> None:
         """Another run directory has taken a policy's place, or could not."""
 

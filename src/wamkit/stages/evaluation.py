@@ -31,7 +31,7 @@ from wamkit.io.files import sha256
 from wamkit.io.progress import say
 from wamkit.io.weights import WEIGHTS
 from wamkit.stages.run import best_device, device_name
-from wamkit.types import Policy
+from wamkit.stages.warning import load_watched, read_calibration
 
 
 def results_folder(run_dir: Path, suite_name: str) -> Path:
@@ -78,12 +78,11 @@ def measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, An
     """Results of the run directory, acting as `asked` says, on the suite."""
     device = best_device()
     facts = policy_facts(run_dir, asked, device)
-    engine = load_acting(asked, run_dir, device)
+    engine, acting = _loaded(run_dir, asked, device)
     if engine.threads < torch.get_num_threads():
         say(
             f"acting with {engine.threads} of {torch.get_num_threads()} threads, the fastest for a policy this small"
         )
-    acting = _asked_as(engine, asked)
     expect_fit(asked, suite, engine.policy.embodiment)
     return measure(acting, suite, asked.eval, out, facts, demonstrated(run_dir))
 
@@ -106,10 +105,14 @@ def expect_fit(run: Run, suite: Suite, expect_known: Callable[[Sequence[str]], A
     suite.env.check_shows(spec.views, spec.proprio_dim)
 
 
-def _asked_as(engine: Engine[Policy], asked: Run) -> ClientPolicy:
-    """The engine as it acts in the environment, or as a robot of a lower rate. BadInput for an unknown one."""
-    robot = asked.eval.robot
-    return Divided(engine, robot, asked.actions, asked.data.hz) if robot else engine
+def _loaded(run_dir: Path, asked: Run, device: torch.device) -> tuple[Engine[Any], ClientPolicy]:
+    """The engine, and as what it acts in the environment: itself, watched, or as a robot of a lower rate. BadInput for
+    an unknown one."""
+    if asked.eval.warn:
+        watched = load_watched(asked, run_dir, device)
+        return watched.engine, watched
+    engine, robot = load_acting(asked, run_dir, device), asked.eval.robot
+    return engine, Divided(engine, robot, asked.actions, asked.data.hz) if robot else engine
 
 
 def policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, Any]:
@@ -123,6 +126,7 @@ def policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, A
         "seed": run.train.seed,
         "steps": run.train.steps,
         "weights": sha256(run_dir / WEIGHTS),
+        **({"warning": read_calibration(run_dir).identity} if asked.eval.warn else {}),
         "precision": str(acting_precision(asked, run_dir)).removeprefix("torch."),
         "device": device_name(device),
         "run": {section: effective[section] for section in ("policy", "data", "actions", "normalization")},

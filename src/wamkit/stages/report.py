@@ -24,10 +24,9 @@ from wamkit.io.progress import command, say
 from wamkit.io.records import write_record
 from wamkit.stages.evaluation import results_folder
 from wamkit.stages.plan import meta_policy
-from wamkit.stages.run import NO_FILE, best_device, fingerprint_of, open_clips
-from wamkit.subset import EVERY
+from wamkit.stages.run import NO_FILE, best_device, everything, fingerprint_of, open_clips
 from wamkit.train.overfitting import overfitting
-from wamkit.types import DataSpec, Policy
+from wamkit.types import Policy
 
 if TYPE_CHECKING:
     from wamkit.report.facts import Facts
@@ -134,7 +133,7 @@ def _judged(run: Run, facts: dict[str, Any], datasets: Sequence[Path]) -> list[t
 
     Those that training held out; all, where it held out none, and those of another dataset.
     """
-    whole = open_clips(_everything(run), datasets)
+    whole = open_clips(everything(run), datasets)
     if facts["dataset"]["fingerprint"] != fingerprint_of([clips.dataset for clips in whole]):
         return [(clips, UNKNOWN.format(clips.dataset.where)) for clips in whole]
     judged = []
@@ -159,16 +158,6 @@ def _named(clips: Clips) -> str:
     return (
         ", ".join(labels) if len(labels) <= MOST_NAMED else f"{len(labels)} of {len(clips.dataset.episodes)}"
     )
-
-
-def _everything(run: Run) -> Run:
-    """The run, reading every episode."""
-    sources = tuple(replace(source, data=_every_episode(source.data)) for source in run.sources)
-    return replace(run, data=_every_episode(run.data), sources=sources)
-
-
-def _every_episode(data: DataSpec) -> DataSpec:
-    return replace(data, held_out=0.0, only=EVERY)
 
 
 def _demonstrations(sources: Sequence[tuple[Clips, str]]) -> Watched:

@@ -42,6 +42,7 @@ from wamkit.stages.findings import warn_of_kinds
 from wamkit.stages.held_out import held_out
 from wamkit.stages.plan import parts
 from wamkit.stages.start import NormalizerOf, start_of
+from wamkit.subset import EVERY
 from wamkit.train.held_out import HeldOut
 from wamkit.train.loop import train as fit
 from wamkit.train.trackers import TrackerName, tracker_of
@@ -80,6 +81,16 @@ def open_clips(run: Run, datasets: Sequence[Path]) -> list[Clips]:
             )
         clips.append(Clips(dataset, source.data, source.actions, run.data.views))
     return clips
+
+
+def everything(run: Run) -> Run:
+    """The run, reading every episode."""
+    sources = tuple(replace(source, data=_every_episode(source.data)) for source in run.sources)
+    return replace(run, data=_every_episode(run.data), sources=sources)
+
+
+def _every_episode(data: DataSpec) -> DataSpec:
+    return replace(data, held_out=0.0, only=EVERY)
 
 
 def cache_folders(run: Run, cache_path: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from wamkit.eval.evaluate import evaluate as measure
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.stages.evaluation import demonstrated, expect_fit
 
-SERVERS = ("eval.engine", "eval.precision", "eval.preprocessing", "eval.robot")
+SERVERS = ("eval.engine", "eval.precision", "eval.preprocessing", "eval.robot", "eval.warn")
 """Values of how a run is measured that are the server's."""
 
 

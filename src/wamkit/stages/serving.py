@@ -31,6 +31,7 @@ from wamkit.serve.server import Server, json_page
 from wamkit.stages.evaluation import policy_facts
 from wamkit.stages.run import best_device
 from wamkit.stages.served import about
+from wamkit.stages.warning import load_watched
 
 LISTENS_SECONDS = 0.2
 """Between two looks at what signals have asked for."""
@@ -138,8 +139,8 @@ def load_served(name: str, run_dir: Path, asked: Run) -> Served:
             f"eval.robot {asked.eval.robot}: clients say by `embodiment` which robot it is; omit it"
         )
     facts = facts_of(run_dir, asked, asked.policy.kind)
-    engine = load_acting(asked, run_dir, best_device())
-    return Served(name, engine, facts)
+    load = load_watched if asked.eval.warn else load_acting
+    return Served(name, load(asked, run_dir, best_device()), facts)
 
 
 def facts_of(run_dir: Path, asked: Run, kind: str) -> Facts:

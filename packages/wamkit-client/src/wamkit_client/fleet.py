@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from threading import Event
-from typing import AbstractSet, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from wamkit_client.envs.base import Task
 from wamkit_client.envs.vector import ANSWER_SECONDS, EnvCrashed, EnvProcess, Host, ended
@@ -42,6 +42,8 @@ class EpisodeResult:
     One entry for each policy call this episode took part in: query_call counts the calls of the run (0 warms up),
     query_ms is its wall time, query_batch the episodes that shared it.
     smoothness: None of an episode that crashed.
+    warnings: what a watched policy said of queries that it could compare with what it had expected, in their order:
+        {"step", "score", "threshold", "alarm"}; () of a policy that is not watched.
     """
 
     task: str
@@ -54,6 +56,7 @@ class EpisodeResult:
     query_batch: Tuple[int, ...]
     error: str = ""
     smoothness: Optional[Smoothness] = None
+    warnings: Tuple[Dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class _Lane:
     query_call: List[int] = field(default_factory=list)
     query_ms: List[float] = field(default_factory=list)
     query_batch: List[int] = field(default_factory=list)
+    warnings: List[Dict[str, Any]] = field(default_factory=list)
 
     def receive(self, seconds: float, demonstrated: AbstractSet[str]) -> Union[Observation, EpisodeResult]:
         """The observation to ask the policy about, or how the episode ended."""
@@ -97,7 +101,15 @@ class _Lane:
     def _result(self, status: str, error: str = "", smoothness: Optional[Smoothness] = None) -> EpisodeResult:
         queries = tuple(self.query_call), tuple(self.query_ms), tuple(self.query_batch)
         return EpisodeResult(
-            self.job.task.name, self.job.seed, status, self.steps, self.vector, *queries, error, smoothness
+            self.job.task.name,
+            self.job.seed,
+            status,
+            self.steps,
+            self.vector,
+            *queries,
+            error,
+            smoothness,
+            tuple(self.warnings),
         )
 
 
@@ -163,6 +175,7 @@ def _ask(policy: Policy, batch: Sequence[Tuple[_Lane, Observation]], call: int) 
         lane.query_call.append(call)
         lane.query_ms.append(milliseconds)
         lane.query_batch.append(len(batch))
+        lane.warnings += [chunk.info["warning"]] if "warning" in chunk.info else []
         lane.process.send(_answer, chunk)
 
 

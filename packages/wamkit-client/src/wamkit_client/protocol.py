@@ -68,8 +68,16 @@ def _chunk(fields: Any, timing: Dict[str, Any]) -> ActionChunk:
     actions = fields["actions"]
     if type(actions) is not np.ndarray or actions.ndim != 2:
         raise Unreadable(f"expected actions [k, a], got {_short(actions)}")
-    info = {name: value for name, value in fields.items() if name != "actions"}
-    return ActionChunk(actions, {**info, **timing})
+    info = {name: value for name, value in fields.items() if name not in ("actions", "info")}
+    return ActionChunk(actions, {**_info(fields), **info, **timing})
+
+
+def _info(fields: Dict[str, Any]) -> Dict[str, Any]:
+    """What the policy itself says of a chunk."""
+    said = fields.get("info", {})
+    if type(said) is not dict:
+        raise Unreadable(f"expected what the policy says of a chunk, a map, got {_short(said)}")
+    return said
 
 
 def _short(value: Any) -> str:

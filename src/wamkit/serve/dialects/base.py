@@ -163,6 +163,8 @@ class Client:
                 checked(chunk, 1)
         except BadInput as error:
             raise Refused("failed", str(error)) from None
+        for said in (chunk.info["warning"] for chunk in answer.chunks if "warning" in chunk.info):
+            self.service.watch.compared(served.name, said["score"], said["alarm"])
         return answer
 
     async def reset(self, served: Served) -> None:
