@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import copytree
 
@@ -33,7 +34,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each command of the story printed, by its name, in a folder with nothing but the example of the arm."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "examples").mkdir()
-    (folder / "examples/arm").symlink_to(ARM)
+    for name in ("arm", "own_robot.py"):
+        (folder / "examples" / name).symlink_to(ROOT / "examples" / name)
     printed = {}
     for words in story(ROOT / "docs/train.md"):
         name = "plan" if "--plan" in words else Path(words[1]).stem
@@ -63,6 +65,8 @@ def test_commands(block: Block, workspace: Path, monkeypatch: pytest.MonkeyPatch
             run(["wamkit", *words], workspace)
         elif program == "make":
             check_make(words)
+        elif program == "python" and block.title and words[0] == "-m":
+            assert find_spec(words[1])
         elif program == "python" and block.title:
             assert (workspace / words[0]).is_file()
         elif program == "python":
