@@ -70,7 +70,7 @@ def curves(name: str, shown: Sequence[Curve], x_label: str, log: bool = False) -
         axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.set_ylim(bottom=min(0.0, *(min(curve.y) for curve in shown)))
-    axes.set_xlim(0, max(max(curve.x) for curve in shown))
+    axes.set_xlim(0, max(max(curve.x) for curve in shown) or 1)
     axes.set_xlabel(x_label)
     return _svg(figure, name)
 
