@@ -40,7 +40,7 @@ def test_a_recorded_episode_takes_the_block(tmp_path: Path) -> None:
         "--replan-steps",
         str(EXECUTED),
         "--steps",
-        "1000",
+        "100000",
     ]  # however slow this machine is
     with Server(asked, dialects(), greeting=greeting(asked.policies)) as server:
         printed = run(["python", str(ROOT / "examples/own_robot.py"), server.url, *words], tmp_path)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -20,6 +20,7 @@ from wamkit_client.types import BadInput
 from websockets.sync.client import connect
 
 from tests.serve.test_recorded import IMAGE, RECORDED, Same, facts
+from tests.until import until
 from wamkit.serve.dialects.base import Service
 from wamkit.serve.dialects.gr00t import Gr00t, arrays, file_array, parsed_groups
 from wamkit.serve.dialects.spoken import dialects
@@ -133,7 +134,8 @@ def test_as_n1_5_asks() -> None:
         assert "expected each of the 6 dimensions" in asked({"data": seen(0.5)})["error"]
 
 
-def test_who_may_ask_and_how_often() -> None:
+def test_who_may_ask_and_how_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wamkit.serve.doors.time", SimpleNamespace(monotonic=lambda: 0.0))
     ping = {"endpoint": "ping"}
     with asking(doors=Doors({"robot": KEY}), rate=3, message_bytes=20_000) as asked:
         assert (
@@ -237,8 +239,7 @@ def test_what_was_asked_is_answered_when_it_ends() -> None:
 
 
 def go_when_stopping(asked: Asking) -> None:
-    while not asked.server.traffic.stopping:
-        time.sleep(0.005)
+    until(lambda: asked.server.traffic.stopping)
     asked.policy.go.set()
 
 
