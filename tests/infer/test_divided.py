@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from wamkit_client.types import ActionChunk, BadInput, Observation
+from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
-from tests.policies.tiny_policy import SPEC, engine_of, tiny_config, tiny_policy
+from tests.policies.tiny_policy import SPEC
 from wamkit.data.actions import ActionSpace
 from wamkit.data.composed import composed
 from wamkit.eval.evaluate import EvalConfig
@@ -31,27 +31,25 @@ def test_parts_do_what_the_whole_does():
     assert np.array_equal(divided(actions, 1, SPACE), actions)
 
 
-def test_the_engine_is_asked_as_the_other_robot():
-    engine = engine_of(tiny_policy(tiny_config()))
-    engine.robots = {"robot-5hz": replace(SPEC, hz=5.0, frame_times=(0.0, 0.4, 0.8, 1.2, 1.6))}
+def test_the_policy_is_asked_as_the_other_robot():
     asked = []
 
-    def act(observations):
-        asked.extend(o.embodiment for o in observations)
-        return [ActionChunk(np.ones((3, 2), np.float32)) for _ in observations]
+    class Ones(Policy):
+        def act(self, observations):
+            asked.extend(o.embodiment for o in observations)
+            return [ActionChunk(np.ones((3, 2), np.float32)) for _ in observations]
 
-    engine.act = act
-    slow = Divided(engine, "robot-5hz", ActionSpace(("x", "grip"), ("delta", "gripper")), SPEC.hz)
+    robots = {"robot-5hz": replace(SPEC, hz=5.0, frame_times=(0.0, 0.4, 0.8, 1.2, 1.6))}
+    slow = Divided(Ones(), robots, "robot-5hz", ActionSpace(("x", "grip"), ("delta", "gripper")), SPEC.hz)
     (chunk,) = slow.act([Observation({}, np.zeros(3, np.float32), "slide it", "robot")])
     assert asked == ["robot-5hz"] and chunk.actions.tolist() == [[0.5, 1.0]] * 6
 
 
 def test_what_cannot_be_divided():
-    engine = engine_of(tiny_policy(tiny_config()))
     with pytest.raises(BadInput, match=r"eval\.robot: 'slow' is not of the policy's mixture; it has none"):
-        Divided(engine, "slow", SPACE, 10.0)
-    engine.robots = {"slow": replace(SPEC, hz=4.0, frame_times=(0.0, 0.5), chunk_seconds=0.5)}
+        Divided(Policy(), {}, "slow", SPACE, 10.0)
+    robots = {"slow": replace(SPEC, hz=4.0, frame_times=(0.0, 0.5), chunk_seconds=0.5)}
     with pytest.raises(BadInput, match="acts at 4 Hz, which does not divide the 10 Hz"):
-        Divided(engine, "slow", SPACE, 10.0)
+        Divided(Policy(), robots, "slow", SPACE, 10.0)
     with pytest.raises(BadInput, match=r"eval\.robot: what is executed during a delay"):
         EvalConfig(robot="slow", delay_ms=50)

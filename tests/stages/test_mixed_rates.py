@@ -14,9 +14,16 @@ from tests.client.waiting import waiting_suite
 from tests.stages.test_lawam_stages import SMALL, small
 from tests.test_bad_input import record, refused
 from wamkit.cli import main
+from wamkit.config import load_run
 from wamkit.io.records import read_record
 from wamkit.recipes import metaworld_lawam, metaworld_lawam_rates
 from wamkit.report.mixed_rates import MixedRates
+from wamkit.serve.dialects.base import Service
+from wamkit.serve.dialects.spoken import dialects, greeting
+from wamkit.serve.scheduler import Scheduler
+from wamkit.serve.served import Policies
+from wamkit.serve.server import Server
+from wamkit.stages.serving import load_served
 
 ARMS = {"seconds": (), "none": ("--policy.time-code=none", "--normalization.robots=shared")}
 RATES = {"80": "", "40": "metaworld_sawyer-40hz", "20": "metaworld_sawyer-20hz"}
@@ -93,3 +100,22 @@ def test_what_cannot_be_put_on_one_page(measured, tmp_path, capsys):
         capsys, ["eval", run, "--eval.robot", "metaworld_sawyer-10hz", "--out", str(tmp_path / "e")]
     )
     assert "'metaworld_sawyer-10hz' is not of the policy's mixture; it has metaworld_sawyer," in error
+
+
+def test_a_served_mixture_is_asked_as_one_of_its_robots(measured, tmp_path):
+    """By the client, which divides the actions; the episodes are those of the policy in this process."""
+    run, robot = measured / "seconds", "--eval.robot=metaworld_sawyer-40hz"
+    served = load_served("rates", run, load_run(run))
+    service = Service(Policies(served), Scheduler())
+    words = ["eval", "--suite", "metaworld3", "--eval.processes=1", "--out", str(tmp_path)]
+    with Server(service, dialects(), greeting=greeting(service.policies)) as server:
+        assert main([*words, robot, "--server", server.url]) == 0
+        assert main([*words, "--eval.robot=arm", "--server", server.url]) == 2
+    here, there = (
+        json.loads((folder / "results.json").read_text()) for folder in (run / "eval" / "40", tmp_path)
+    )
+    assert here["config"] == there["config"] and len(here["episodes"]) == len(there["episodes"]) == 4
+    for ours, theirs in zip(here["episodes"], there["episodes"], strict=True):
+        for times in ("query_ms", "query_call", "query_batch"):
+            assert len(ours.pop(times)) == len(theirs.pop(times))
+        assert ours == theirs

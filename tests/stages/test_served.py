@@ -172,7 +172,7 @@ def test_what_is_missing(server: Server, env: str, capsys: Any) -> None:
 def test_a_server_that_is_gone(
     env: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RemotePolicy.__init__, "__defaults__", ("", "", 60.0, 0.1))
+    monkeypatch.setattr(RemotePolicy.__init__, "__defaults__", ("", "", 60.0, 0.1, 0.1))
     words = ["--server", "ws://127.0.0.1:9", "--env", env, "--out", str(tmp_path)]
     assert main(["eval", *words]) == 2
     error = " ".join(capsys.readouterr().err.split())

@@ -6,16 +6,14 @@ else is held (LaWAM spec 6.7).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from wamkit_client.types import ActionChunk, BadInput, Observation
-from wamkit_client.types import Policy as ClientPolicy
+from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
 from wamkit.data.actions import RELATIVE, ActionSpace
-from wamkit.infer.engine import Engine
-from wamkit.types import Policy
+from wamkit.types import DataSpec
 
 
 def divided(actions: np.ndarray, by: int, space: ActionSpace) -> np.ndarray:
@@ -24,31 +22,32 @@ def divided(actions: np.ndarray, by: int, space: ActionSpace) -> np.ndarray:
     return np.repeat(actions / share, by, axis=0)
 
 
-class Divided(ClientPolicy):
-    """The engine as it acts for `robot`, one of its mixture, in the steps of a robot at `hz`.
+class Divided(Policy):
+    """A policy as it acts for `robot`, one of `robots`, its mixture, in the steps of a robot at `hz`.
 
-    space: what its actions mean. Raises BadInput for a robot that the engine does not know, or at no part of that rate.
+    space: what its actions mean. Raises BadInput for a robot that it does not know, or at no part of that rate.
     """
 
-    def __init__(self, engine: Engine[Policy], robot: str, space: ActionSpace, hz: float) -> None:
-        if robot not in engine.robots:
-            known = ", ".join(engine.robots) or "none, since it was not trained on a mixture of robots"
+    def __init__(
+        self, policy: Policy, robots: Mapping[str, DataSpec], robot: str, space: ActionSpace, hz: float
+    ) -> None:
+        if robot not in robots:
+            known = ", ".join(robots) or "none, since it was not trained on a mixture of robots"
             raise BadInput(f"eval.robot: {robot!r} is not of the policy's mixture; it has {known}")
-        rate = engine.robots[robot].hz
+        rate = robots[robot].hz
         self.by = round(hz / rate)
         if self.by < 1 or abs(self.by * rate - hz) > 1e-6:
             raise BadInput(
                 f"eval.robot: {robot!r} acts at {rate:g} Hz, which does not divide the {hz:g} Hz of the environment"
             )
-        self.engine, self.robot, self.space = engine, robot, space
+        self.policy, self.robot, self.space = policy, robot, space
 
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk per observation, in control steps of the environment."""
-        chunks = self.engine.act(
-            [replace(observation, embodiment=self.robot) for observation in observations]
-        )
+        asked = [replace(observation, embodiment=self.robot) for observation in observations]
+        chunks = self.policy.act(asked)
         return [ActionChunk(divided(chunk.actions, self.by, self.space)) for chunk in chunks]
 
     def reset(self) -> None:
-        """As the engine."""
-        self.engine.reset()
+        """As the policy."""
+        self.policy.reset()

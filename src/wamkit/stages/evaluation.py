@@ -11,8 +11,7 @@ import torch
 from wamkit_client.envs.base import InitialState
 from wamkit_client.suites import Suite, results_name
 from wamkit_client.suites import suite as find_suite
-from wamkit_client.types import BadInput
-from wamkit_client.types import Policy as ClientPolicy
+from wamkit_client.types import BadInput, Policy
 
 from wamkit.config import (
     RUN,
@@ -105,14 +104,20 @@ def expect_fit(run: Run, suite: Suite, expect_known: Callable[[Sequence[str]], A
     suite.env.check_shows(spec.views, spec.proprio_dim)
 
 
-def _loaded(run_dir: Path, asked: Run, device: torch.device) -> tuple[Engine[Any], ClientPolicy]:
+def _loaded(run_dir: Path, asked: Run, device: torch.device) -> tuple[Engine[Any], Policy]:
     """The engine, and as what it acts in the environment: itself, watched, or as a robot of a lower rate. BadInput for
     an unknown one."""
     if asked.eval.warn:
         watched = load_watched(asked, run_dir, device)
         return watched.engine, watched
-    engine, robot = load_acting(asked, run_dir, device), asked.eval.robot
-    return engine, Divided(engine, robot, asked.actions, asked.data.hz) if robot else engine
+    engine = load_acting(asked, run_dir, device)
+    return engine, asked_as(engine, asked)
+
+
+def asked_as(policy: Policy, asked: Run) -> Policy:
+    """The policy as it acts in the environment, or as a robot of a lower rate. BadInput for an unknown one."""
+    robot = asked.eval.robot
+    return Divided(policy, asked.robots, robot, asked.actions, asked.data.hz) if robot else policy
 
 
 def policy_facts(run_dir: Path, asked: Run, device: torch.device) -> dict[str, Any]:

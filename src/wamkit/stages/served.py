@@ -21,9 +21,9 @@ from wamkit.config import RUN, Run, diff, from_json, load_normalizer
 from wamkit.eval.evaluate import RESULTS
 from wamkit.eval.evaluate import evaluate as measure
 from wamkit.io.provenance import machine, revision, versions
-from wamkit.stages.evaluation import demonstrated, expect_fit
+from wamkit.stages.evaluation import asked_as, demonstrated, expect_fit
 
-SERVERS = ("eval.engine", "eval.precision", "eval.preprocessing", "eval.robot", "eval.warn")
+SERVERS = ("eval.engine", "eval.precision", "eval.preprocessing", "eval.warn")
 """Values of how a run is measured that are the server's."""
 
 
@@ -83,7 +83,7 @@ def measured(remote: RemotePolicy, told: Told, asked: Run, suite: Suite, out: Pa
         if path in SERVERS or not path.startswith("eval."):
             raise BadInput(f"--{path.replace('_', '-')}: the server decides that; give it to `wamkit serve`")
     expect_fit(asked, suite, told.expect_known)
-    results = measure(remote, suite, asked.eval, out, told.facts, told.demonstrated)
+    results = measure(asked_as(remote, asked), suite, asked.eval, out, told.facts, told.demonstrated)
     if Told.by(remote).facts != told.facts:
         (out / RESULTS).unlink()
         raise BadInput(
