@@ -156,6 +156,25 @@ def test_questions_say_when_and_of_which_episode() -> None:
     assert len({seen.noise_seed for seen in first}) == len(first)
 
 
+def test_an_alarm_can_end_an_episode() -> None:
+    class Watched(Counter):
+        def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
+            (chunk,) = super().act(observations)
+            said = {
+                "step": observations[0].step,
+                "score": len(self.seen),
+                "threshold": 2.0,
+                "alarm": len(self.seen) > 2,
+            }
+            return [ActionChunk(chunk.actions, {"warning": said} if len(self.seen) > 1 else {})]
+
+    loop = ControlLoop(Hand(), Watched(), SyncExecutor(3), config(max_steps=10**6), until=lambda: loop.alarm)
+    loop.run()
+    report = loop.report
+    assert report.ended == "finished" and [said["alarm"] for said in report.warnings] == [False, True]
+    assert "warnings 1 alarms in 2 answers" in report.summary()
+
+
 def test_limits_stand_between_policy_and_robot() -> None:
     limits = Limits(NAMES, (-1.0,), (150.0,), (60.0,))
     hand = Hand()

@@ -28,6 +28,7 @@ from wamkit.io.weights import WEIGHTS
 from wamkit.stages.findings import findings, warn_of_kinds
 from wamkit.stages.inspection import inspect, padded_share, see
 from wamkit.stages.run import fit_normalizer, open_clips
+from wamkit.stages.tables import dataset_table
 from wamkit.train.checkpoint import trained_tensors
 from wamkit.types import DataSpec
 from wamkit.wan.encoders import HashedTextConfig, StoredTextConfig, UMT5Config, WanVAEConfig
@@ -441,3 +442,13 @@ def test_whole_windows_are_looked_at_as_they_are_trained_on(sound: Path, tmp_pat
     assert {look.id for look in seen.looks} == {"0:0", "0:1", "0:2", "2:0", "2:4", "2:8"}
     assert not any(chunk.is_pad.any() for chunk in seen.chunks) and seen.padded_actions == 0
     inspect(run, [sound], Path(), tmp_path / "page.html")
+
+
+def test_a_dataset_shows_how_fast_it_was_moved(tmp_path: Path) -> None:
+    """The largest change between two steps of an episode; between two episodes the robot was carried back."""
+    root = tiny_dataset.write(tmp_path / "dataset", [4, 1, 6])
+    dataset = Dataset.open(root)
+    actions = [dataset.rows("action", [episode]) for episode in dataset.episodes]
+    largest = np.max([np.abs(np.diff(rows, axis=0)).max(axis=0, initial=0) for rows in actions], axis=0)
+    rows = dict(zip(*(column.cells for column in dataset_table(root).columns), strict=True))
+    assert rows["action change"] == "   ".join(f"{most:.3g}" for most in largest) + " per step at most"

@@ -140,6 +140,11 @@ class ControlLoop:
         """What came of the episode so far."""
         return self._journal.report(self._limiter.report())
 
+    @property
+    def alarm(self) -> bool:
+        """Whether the newest answer came with a watched policy's alarm: the scene is not what it expected."""
+        return self._journal.alarm
+
     def _warm_up(self, policy: Background, interrupted: Callable[[], bool]) -> None:
         """Keep still until the policy has answered once, which may take it minutes."""
         policy.warm_up(replace(self._robot.observe(), steps=self._executor.wanted))
@@ -174,7 +179,7 @@ class ControlLoop:
     def _control_step(self, step: int, policy: Background) -> None:
         answer = policy.answer()
         if answer:
-            self._journal.answered(answer.seconds)
+            self._journal.answered(answer.chunk, answer.seconds)
             self._executor.give(answer.chunk)
         decision = self._executor.next()
         if isinstance(decision, Ask):

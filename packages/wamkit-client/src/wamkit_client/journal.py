@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from wamkit_client.chunk import Act, Hold
 from wamkit_client.limits import Limited
 from wamkit_client.smoothness import Pace, jerk
+from wamkit_client.types import ActionChunk
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class DriveReport:
     staleness_ms: age of the observation that an executed action was computed from, the mean; None without an action.
     largest_staleness_ms: of the oldest.
     warm_up_ms: of the policy, with connecting, before the first control step.  answers: of the policy.
+    warnings: what a watched policy said of its answers: {"step", "score", "threshold", "alarm"}; none of another.
     numbers: of an action, one by one; none where the robot was told nothing.
     """
 
@@ -77,6 +79,7 @@ class DriveReport:
     largest_staleness_ms: Optional[float]
     warm_up_ms: float
     answers: Times
+    warnings: Tuple[Dict[str, Any], ...]
     numbers: Tuple[Number, ...]
 
     def to_json(self) -> str:
@@ -85,6 +88,7 @@ class DriveReport:
 
     def summary(self) -> str:
         """A few lines for people."""
+        alarms = sum(bool(said["alarm"]) for said in self.warnings)
         answers, bitten = self.answers, [number.limited for number in self.numbers if number.limited.bit]
         old = (
             f"; actions were {self.staleness_ms:.0f} ms old, at most {self.largest_staleness_ms:.0f}"
@@ -99,6 +103,7 @@ class DriveReport:
             f"policy   {answers.count} answers, {answers.p50:.0f} ms (p50), {answers.p95:.0f} (p95), {answers.p99:.0f} "
             f"(p99); warm after {self.warm_up_ms:.0f}",
             f"waiting  {self.idle_s:.2f} s in {self.holds} holds{old}",
+            *([f"warnings {alarms} alarms in {len(self.warnings)} answers"] if self.warnings else []),
             *(f"limits   {one}" for one in bitten),
         )
         return "\n".join(lines if bitten else (*lines, "limits   none was reached"))
@@ -116,6 +121,8 @@ class Journal:
         self._observe: List[float] = []
         self._act: List[float] = []
         self._answers: List[float] = []
+        self._warnings: List[Dict[str, Any]] = []
+        self.alarm = False
         self._pace = Pace(hz)
         self._told: List[np.ndarray] = []
 
@@ -128,9 +135,12 @@ class Journal:
         """For a question to the policy."""
         self._observe.append(seconds)
 
-    def answered(self, seconds: float) -> None:
-        """The policy, after that time."""
+    def answered(self, chunk: ActionChunk, seconds: float) -> None:
+        """The policy, after that time. `alarm`: whether with one."""
         self._answers.append(seconds)
+        said = [chunk.info["warning"]] if "warning" in chunk.info else []
+        self._warnings += said
+        self.alarm = any(one["alarm"] for one in said)
 
     def told(self, decision: Union[Act, Hold], action: np.ndarray, seconds: float) -> None:
         """The robot was told an action [a] in this control step, which took it that time."""
@@ -159,6 +169,7 @@ class Journal:
             largest_staleness_ms=motion.largest_staleness_ms,
             warm_up_ms=round(1000 * self.warm_up_seconds, 3),
             answers=Times.of(self._answers),
+            warnings=tuple(self._warnings),
             numbers=self._numbers(limits),
         )
 
