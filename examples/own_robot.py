@@ -56,7 +56,8 @@ class MyRobot(Robot):
 def connect(policy: str, opened: ExitStack) -> Policy:
     """The policy of a server, or of a run directory in this process."""
     if "://" in policy:
-        return opened.enter_context(RemotePolicy(policy))
+        # An answer about what the robot saw longer ago is worse than none.
+        return opened.enter_context(RemotePolicy(policy, answer_seconds=10, patience_seconds=10))
     import wamkit  # has torch
 
     return wamkit.load_policy(policy)
