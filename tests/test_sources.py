@@ -141,18 +141,9 @@ def test_an_interrupted_run_resumes(folder: Path, tmp_path: Path) -> None:
     assert losses(tmp_path / "run") == losses(folder / "run")
 
 
-def seen(
-    robot: str, views: Sequence[str], size: int, proprio: int, action: int, previous: int = 0
-) -> Observation:
+def seen(robot: str, views: Sequence[str], size: int, proprio: int) -> Observation:
     images = {view: np.full((size, size, 3), 90, np.uint8) for view in views}
-    return Observation(
-        images,
-        np.full(proprio, 0.1, np.float32),
-        "lift",
-        robot,
-        1,
-        previous=np.zeros((previous, action), np.float32),
-    )
+    return Observation(images, np.full(proprio, 0.1, np.float32), "lift", robot, 1)
 
 
 def test_every_robot_is_asked_and_answered_as_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,13 +151,12 @@ def test_every_robot_is_asked_and_answered_as_itself(folder: Path, monkeypatch: 
     queries: list[Query] = []
     answer = engine._answer
     monkeypatch.setattr(engine, "_answer", lambda query: [queries.append(query), answer(query)][1])
-    arm, hand = seen("arm", ("front", "wrist"), 32, 3, 2), seen("hand", ("top", "palm"), 48, 1, 4, previous=2)
+    arm, hand = seen("arm", ("front", "wrist"), 32, 3), seen("hand", ("top", "palm"), 48, 1)
     chunks = engine.act([arm, hand, arm])
     assert [chunk.actions.shape for chunk in chunks] == [(6, 2), (4, 4), (6, 2)]
     assert np.array_equal(chunks[0].actions, chunks[2].actions)
     assert [query.hz.tolist() for query in queries] == [[10.0], [5.0], [10.0]]
     assert [query.embodiment.tolist() for query in queries] == [[0], [1], [0]]
-    assert [tuple(query.previous.shape) for query in queries] == [(1, 0, 4), (1, 2, 4), (1, 0, 4)]
     with pytest.raises(BadInput, match=r"camera 'top' is missing.*trained with top, palm, got front, wrist"):
         engine.act([replace(hand, images=arm.images)])
     with pytest.raises(BadInput, match=r"proprio: expected \[1\] numbers, got float32 \(3,\)"):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,23 @@ class Grid:
     def to(self, device: torch.device) -> Grid:
         """The same grid on `device`."""
         return Grid(self.times.to(device), self.strides.to(device))
+
+    @property
+    def reach(self) -> Tensor:
+        """How far data is at the beginning of each step [n]: x + reach * velocity is where a sampler is heading."""
+        return self.times[-1] - self.times[:-1]
+
+
+class Steering(Protocol):
+    """What becomes of the velocity of an Euler step (policies/continuing.py)."""
+
+    def __call__(self, x: Tensor, velocity: Tensor, step: int) -> Tensor:
+        """The velocity that is followed from x in step number `step`."""
+
+
+def unsteered(x: Tensor, velocity: Tensor, step: int) -> Tensor:
+    """The velocity as it is."""
+    return velocity
 
 
 @dataclass(frozen=True)
@@ -184,12 +201,15 @@ def bump_mean(by: float) -> float:
 
 
 def integrate(
-    x: Float[Tensor, "b *rest"], velocity: Callable[[Tensor, Tensor], Tensor], grid: Grid
+    x: Float[Tensor, "b *rest"],
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    grid: Grid,
+    steer: Steering = unsteered,
 ) -> Float[Tensor, "b *rest"]:
     """Euler steps from noise x to data; velocity(x_t, t [b]) is the model."""
     grid = grid.to(x.device)
-    for t, stride in zip(grid.times[:-1], grid.strides, strict=True):
-        x = x + stride * velocity(x, t.expand(len(x)))
+    for step, (t, stride) in enumerate(zip(grid.times[:-1], grid.strides, strict=True)):
+        x = x + stride * steer(x, velocity(x, t.expand(len(x))), step)
     return x
 
 

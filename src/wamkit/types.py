@@ -226,8 +226,8 @@ class Query:
     inputs: what the encoder returned for one frame and the instruction, and "proprio" [b p] in physical units.
     embodiment: the row of the policy's Normalizer. hz: control steps per second.
     generators: one per row; what a row draws is a function of its own generator alone, so it is the same in any batch.
-    previous: what is left of the previous chunk from now on, physical actions; n = 0: there is nothing to continue.
-    delay: control steps until the answer is used; the first `delay` rows of `previous` are executed whatever comes.
+    previous: what is left of the previous chunk from now on, for a policy that `continues` it; {}: nothing, in any row.
+        "actions" [b k a], physical, 0 from "left" [b] on, of which the first "delay" [b] are executed whatever comes.
     instructions: what each row is told, by which a policy may keep what it makes of the text in `inputs`; (): unknown,
         nothing is kept.
     steps: how many actions of a chunk will be used, the first ones. A policy whose actions do not depend on later ones
@@ -238,8 +238,7 @@ class Query:
     embodiment: Int[Tensor, " b"]
     hz: Float[Tensor, " b"]
     generators: Sequence[torch.Generator]
-    previous: Float[Tensor, "b n a"]
-    delay: int = 0
+    previous: Tree = field(default_factory=dict)
     instructions: tuple[str, ...] = ()
     steps: int = WHOLE
 
@@ -354,13 +353,17 @@ class Policy(Trainable, Protocol):
 
     data: what it asks of an observation. unsupported_sections: of a run's page (report/run_page.py), those that it has
     nothing to show in. passes: what can be done to it for acting sooner (infer/presets.py), in the order in which it is
-    done; each is equal to `act` in real arithmetic.
+    done; each is equal to `act` in real arithmetic. continues: whether it looks at `Query.previous`.
     """
 
     data: DataSpec
 
     @property
     def unsupported_sections(self) -> tuple[str, ...]:
+        """See above."""
+
+    @property
+    def continues(self) -> bool:
         """See above."""
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:

@@ -24,7 +24,6 @@ def asked(device: torch.device) -> Query:
         inputs=tree_map(lambda x: x.to(device), query.inputs),
         embodiment=query.embodiment.to(device),
         hz=query.hz.to(device),
-        previous=query.previous.to(device),
     )
 
 

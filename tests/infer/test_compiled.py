@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from torch.nn import functional as F
 from wamkit_client.types import BadInput
 
-from tests.infer.test_properties import answers, engine_of, same
+from tests.infer.test_properties import answers, continuing, engine_of, same
 from tests.policies.tiny_policy import query_of, seeded
 from wamkit.infer.compiled import Compiled, Program, by_programs, inductor
 from wamkit.infer.engine import Engine
@@ -52,6 +52,18 @@ def test_programs_answer_as_what_was_compiled(name: str, pieces: int) -> None:
     for seeds in ([1], [2], [3, 4, 5], [5, 6, 7, 8], [1]):
         same(answers(fast, seeds), answers(plain, seeds))
     assert len(recorded.programs) == 2 * pieces
+
+
+@pytest.mark.parametrize(("name", "pieces"), [("fast_wam, fast", 1), ("lawam", 1)])
+def test_a_chunk_that_continues_another_has_programs_of_its_own(name: str, pieces: int) -> None:
+    """Of what is steered; they serve any delay."""
+    plain, (fast, recorded) = engine_of(name, "plain"), compiled_engine(name)
+    answers(fast, [1])
+    free = len(recorded.programs)
+    for left, delay in ((3, 1), (5, 5), (1, 0)):
+        asked = continuing(plain, 2, left, delay)
+        same(fast.act([asked])[0].actions, plain.act([asked])[0].actions)
+    assert len(recorded.programs) == free + pieces
 
 
 def test_without_rows_that_are_kept() -> None:

@@ -92,19 +92,20 @@ class Asked(LightWAM):
         return super().act(query)
 
 
-def test_a_query_has_the_previous_chunk_and_the_delay_of_its_observation() -> None:
-    """Observations that differ in them are not asked about together."""
+def test_a_delay_is_nothing_to_a_policy_that_continues_nothing() -> None:
+    """Observations with other delays are asked about together; of a previous chunk it must not be told."""
     policy = tiny_policy(tiny_config()).eval()
     policy.__class__, policy.queries = Asked, []
     engine = Engine(encoder_of(policy), policy, torch.device("cpu"), preset="plain")
-    late = replace(seen(), previous=np.array([[1, 2], [3, 4]], np.float32), delay=2)
-    chunks = engine.act([seen(), late, late])
-    assert len(chunks) == 3 and [len(query.previous) for query in policy.queries] == [1, 1, 1]
-    engine.act([late, late])
-    *_, both = policy.queries
-    assert both.delay == 2 and both.previous.tolist() == [[[1, 2], [3, 4]]] * 2
-    with pytest.raises(BadInput, match=r"previous: expected rows of 2 actions, got \[1, 3\]"):
-        engine.act([replace(seen(), previous=np.zeros((1, 3), np.float32))])
+    late = replace(seen(), delay=2)
+    now, then = engine.act([seen(), late])
+    assert np.array_equal(now.actions, then.actions)
+    (both,) = policy.queries
+    assert len(both.hz) == 2 and both.previous == {}
+    with pytest.raises(
+        BadInput, match="cannot continue the previous one; use it with the executor sync, async or"
+    ):
+        engine.act([replace(late, previous=np.zeros((1, 2), np.float32))])
 
 
 def test_a_run_of_an_older_version_acts_exactly() -> None:

@@ -6,7 +6,6 @@ comes from the host is repeated as it was when it was recorded. tests/cuda has t
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from wamkit_client.types import BadInput
 
-from tests.infer.test_properties import CPU, POLICIES, answers, engine_of, observed, same
+from tests.infer.test_properties import CONTINUES, CPU, POLICIES, answers, continuing, engine_of, same
 from tests.policies.tiny_policy import encoder_of
 from wamkit.infer.engine import Engine
 from wamkit.infer.graphs import KEPT, Replayed, bucket, replaying
@@ -95,14 +94,18 @@ def test_the_whole_answer_is_new(name: str) -> None:
     assert np.array_equal(first, before)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_delays_and_previous_chunks_are_recorded_apart(name: str) -> None:
-    plain, fast = engine_of(name, "exact"), graphed(name)
-    seen = observed(1, plain.policy.data.proprio_dim)
-    previous = np.ones((2, plain.policy.data.action_dim), np.float32)
-    for asked in (seen, replace(seen, previous=previous, delay=2), seen):
+@pytest.mark.parametrize("name", CONTINUES)
+def test_chunks_that_continue_others_are_recorded_once(name: str) -> None:
+    """However much is left over, and whatever the delay."""
+    plain, recorded = engine_of(name, "exact"), []
+    fast = engine_of(name, "exact")
+    fast._replay(lambda function, example: (recorded.append(example), taped(function, example))[1])
+    for left, delay, programs in ((0, 0, 1), (2, 2, 2), (5, 0, 2), (4, 7, 2), (0, 3, 2)):
+        asked = continuing(plain, 1, left, delay)
         (found,), (expected,) = fast.act([asked]), plain.act([asked])
         same(found.actions, expected.actions)
+        asked_for = [example for example in recorded if "hz" in example]
+        assert len(asked_for) == programs and "previous" not in asked_for[0]
 
 
 def test_buckets() -> None:

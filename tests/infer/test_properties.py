@@ -33,6 +33,7 @@ POLICIES: dict[str, Callable[[], Any]] = {
     },
     "lawam": tiny_lawam.tiny_lawam,
 }
+CONTINUES = ("fast_wam, fast", "fast_wam, joint", "lawam")
 PRESETS: tuple[PresetName, ...] = ("plain", "exact", "small")
 
 
@@ -59,6 +60,13 @@ def answers(
     proprio = engine.policy.data.proprio_dim
     chunks = engine.act([observed(seed, proprio, size, steps) for seed in seeds])
     return np.stack([chunk.actions for chunk in chunks])
+
+
+def continuing(engine: Engine[Any], seed: int, left: int, delay: int) -> Observation:
+    """With `left` actions of a previous chunk; for policies that continue one."""
+    data = engine.policy.data
+    previous = np.random.default_rng(100 + seed).normal(size=(left, data.action_dim)).astype(np.float32)
+    return replace(observed(seed, data.proprio_dim), previous=previous, delay=delay)
 
 
 def same(found: np.ndarray, expected: np.ndarray) -> None:
@@ -90,6 +98,38 @@ def test_nothing_that_was_asked_before(name: str, preset: PresetName) -> None:
         answers(engine, range(first, first + 50))
     same(answers(engine, [7], (48, 40)), wide)
     same(answers(engine, [7]), fresh)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", CONTINUES)
+def test_robots_with_more_and_less_left_over_are_answered_together(name: str, preset: PresetName) -> None:
+    """Each as if alone; whoever has nothing left over as if nobody had. More delay than is left means all of it."""
+    engine = engine_of(name, preset)
+    asked = [continuing(engine, seed, left, delay) for seed, left, delay in ((1, 0, 3), (2, 5, 2), (3, 2, 9))]
+    alone = [engine.act([one])[0].actions for one in asked]
+    for order in ((0, 1, 2), (2, 0), (1, 1, 0)):
+        found = engine.act([asked[row] for row in order])
+        same(np.stack([chunk.actions for chunk in found]), np.stack([alone[row] for row in order]))
+    free = answers(engine, [1, 2, 3])
+    same(alone[0], free[0])
+    assert np.abs(alone[1] - free[1]).max() > 1e-2 * np.abs(free).max()
+    same(engine.act([replace(asked[2], delay=2)])[0].actions, alone[2])
+    assert np.abs(engine.act([replace(asked[1], delay=3)])[0].actions - alone[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("previous", "said"),
+    [
+        (np.zeros((1, 1), np.float32), r"previous: expected at most \d+ rows of \d actions, got \[1, 1\]"),
+        (np.zeros((99, 2), np.float32), r"previous: expected at most \d+ rows of 2 actions, got \[99, 2\]"),
+        (np.full((1, 2), np.inf), "previous: it has NaN or infinity"),
+        (np.full((1, 2), 1e300), "previous: it has NaN or infinity"),
+    ],
+)
+def test_a_previous_chunk_that_cannot_be_continued(previous: np.ndarray, said: str) -> None:
+    engine = engine_of("fast_wam, fast", "exact")
+    with pytest.raises(BadInput, match=said):
+        engine.act([replace(observed(1), previous=previous)])
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -38,7 +38,6 @@ def rows(query, order, seeds):
         embodiment=query.embodiment[order],
         hz=query.hz[order],
         generators=seeded(seeds),
-        previous=query.previous[order],
     )
 
 

@@ -89,7 +89,6 @@ def test_chunks_do_not_depend_on_the_batch() -> None:
             embodiment=alone.embodiment[:1],
             hz=alone.hz[:1],
             generators=[torch.Generator().manual_seed(row)],
-            previous=alone.previous[:1],
         )
         torch.testing.assert_close(policy.act(one)[0], together[row], atol=1e-5, rtol=1e-5)
 

@@ -115,7 +115,6 @@ def test_an_answer_does_not_depend_on_neighbours_or_earlier_queries() -> None:
             query.embodiment[:1],
             query.hz[:1],
             (),
-            query.previous[:1],
             instructions=query.instructions[row : row + 1],
         )
         assert (actor(alone) - together[row]).abs().max() <= 1e-6 * together.abs().max()
@@ -166,7 +165,7 @@ def test_at_full_width_float32_is_equal_and_bfloat16_as_close_as_without_passes(
     context = torch.randn(1, 128, 4096)
     context[:, 28:] = 0
     inputs = {"present": torch.randn(1, 16, 1, 48, 40), "context": context, "proprio": torch.randn(1, 3)}
-    query = Query(inputs, torch.zeros(1, dtype=torch.int64), torch.ones(1), (), torch.zeros(1, 0, 2))
+    query = Query(inputs, torch.zeros(1, dtype=torch.int64), torch.ones(1), ())
     policy = policy.bfloat16().float()  # both precisions have the same weights
     exact = policy.act(query)
     assert error(policy.actor(PASSES[:3]), query, exact) < 1e-5

@@ -73,7 +73,7 @@ def test_light_wam_with_every_pass() -> None:
         "proprio": torch.empty(2, 3, device=META),
     }
     numbers, hz = torch.zeros(2, dtype=torch.int64, device=META), torch.empty(2, device=META)
-    query = Query(inputs, numbers, hz, (), torch.empty(2, 0, 2, device=META), instructions=("lift",) * 2)
+    query = Query(inputs, numbers, hz, (), instructions=("lift",) * 2)
     actor(query)
     with OnTheDevice() as found:
         assert actor(query).is_meta

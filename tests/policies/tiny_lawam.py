@@ -113,5 +113,4 @@ def query(rows: int, first_seed: int = 0) -> Query:
         embodiment=torch.zeros(rows, dtype=torch.int64),
         hz=torch.full((rows,), SPEC.hz),
         generators=[torch.Generator().manual_seed(first_seed + row) for row in range(rows)],
-        previous=torch.zeros(rows, 0, SPEC.action_dim),
     )

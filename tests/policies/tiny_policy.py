@@ -114,9 +114,7 @@ def query_of(policy: nn.Module, batch: int = 3, generators: Sequence[torch.Gener
     """What a tiny policy is asked about `batch` observations."""
     inputs = encode(encoder_of(policy), clip(batch, frames=1))
     embodiment, hz = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), SPEC.hz)
-    return Query(
-        inputs, embodiment, hz, generators, torch.zeros(batch, 0, 2), instructions=clip(batch).instructions
-    )
+    return Query(inputs, embodiment, hz, generators, instructions=clip(batch).instructions)
 
 
 def seeded(seeds: Sequence[int]) -> list[torch.Generator]:

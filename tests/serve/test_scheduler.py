@@ -92,7 +92,8 @@ def test_only_what_fits_together() -> None:
             ask("a"),
             ask(seen("small", size=4), robot=1),
             ask("b", served=Served("other", other, FACTS)),
-            ask(seen("later", delay=2), robot=2),
+            ask(seen("fewer", steps=2), robot=2),
+            ask(seen("later", delay=2, previous=np.zeros((3, 7), np.float32)), robot=4),
             ask("c"),
             ask(seen("else", embodiment="aloha"), robot=3),
         ]
@@ -100,7 +101,7 @@ def test_only_what_fits_together() -> None:
         await asyncio.gather(first, *asked)
 
     scheduled(policy, story)
-    assert policy.instructions == [["wait"], ["a", "c"], ["small"], ["later"], ["else"]]
+    assert policy.instructions == [["wait"], ["a", "later", "c"], ["small"], ["fewer"], ["else"]]
     assert other.instructions == [["b"]]
 
 

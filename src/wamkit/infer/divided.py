@@ -44,6 +44,11 @@ class Divided(Policy):
 
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk per observation, in control steps of the environment."""
+        if any(len(observation.previous) for observation in observations):
+            raise BadInput(
+                "eval.robot: what is left of a chunk is known in the environment's steps alone; use the executor sync, "
+                "async or ensemble, or a policy of the environment's robot"
+            )
         asked = [replace(observation, embodiment=self.robot) for observation in observations]
         chunks = self.policy.act(asked)
         return [ActionChunk(divided(chunk.actions, self.by, self.space)) for chunk in chunks]

@@ -26,6 +26,7 @@ from wamkit.infer.threads import fastest, threads
 from wamkit.nn.packed import packing
 from wamkit.spans import Span
 from wamkit.taking import SHARED, Take
+from wamkit.tree import Tree
 from wamkit.types import ActingEncoder, Actor, Clip, DataSpec, Encoder, Policy, Query, encode
 
 P = TypeVar("P", bound=Policy)
@@ -51,6 +52,7 @@ class Engine(ClientPolicy, Generic[P]):
         take: Take = SHARED,
     ) -> None:
         self.policy, self.device, self.robots = policy, device, robots
+        self._continues, self._chunk = policy.continues, (policy.data.horizon, policy.data.action_dim)
         way = PRESETS[preset]
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
@@ -71,10 +73,10 @@ class Engine(ClientPolicy, Generic[P]):
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """One chunk [horizon, action_dim] per observation, one batched forward pass for all of them.
 
-        Observations of different robots, with different delays or steps, or more or less of a previous chunk, are asked
-        about one by one.
+        Observations of different robots, or of which different numbers of actions will be used, are asked about one by
+        one. What is left of a previous chunk, and the delay, may differ.
         """
-        if len({(o.embodiment, o.delay, o.steps, len(o.previous)) for o in observations}) > 1:
+        if len({(o.embodiment, o.steps) for o in observations}) > 1:
             return [self.act([observation])[0] for observation in observations]
         with threads(self.threads):
             return self._act(observations)
@@ -92,14 +94,26 @@ class Engine(ClientPolicy, Generic[P]):
         with Span("images"):
             clip = self.clip(observations)
         query = self._query(self._acting_encoder, clip, generators)
-        previous = _stack([o.previous.reshape(-1, robot.action_dim) for o in observations]).float()  # b n a
-        previous = F.pad(previous, (0, self.policy.data.action_dim - robot.action_dim))
-        delay, steps = observations[0].delay, observations[0].steps
-        query = replace(query, previous=previous.to(self.device), delay=delay, steps=steps)
+        query = replace(query, previous=self._previous(observations), steps=observations[0].steps)
         actions = self._answer(query)[:, : robot.horizon, : robot.action_dim]
         with Span("copy"):
             chunks = actions[: len(asked)].float().cpu().numpy()
         return [ActionChunk(chunk) for chunk in chunks]
+
+    def _previous(self, observations: Sequence[Observation]) -> Tree:
+        """As of Query."""
+        if not any(len(o.previous) for o in observations):
+            return {}
+        actions = np.zeros((len(observations), *self._chunk), np.float32)
+        for row, o in zip(actions, observations, strict=True):
+            row[: len(o.previous), : o.previous.shape[1]] = o.previous
+        numbers = {
+            "left": np.array([len(o.previous) for o in observations]),
+            "delay": np.array([min(o.delay, len(o.previous)) for o in observations]),
+        }
+        return {
+            name: torch.from_numpy(x).to(self.device) for name, x in {"actions": actions, **numbers}.items()
+        }
 
     def spec(self, robot: str) -> DataSpec:
         """What a robot's observations and chunks look like."""
@@ -128,7 +142,6 @@ class Engine(ClientPolicy, Generic[P]):
             hz=torch.tensor([self.spec(robot).hz for robot in clip.embodiments]).float().to(self.device),
             instructions=clip.instructions,
             generators=generators,
-            previous=torch.zeros(len(proprio), 0, spec.action_dim, device=self.device),
         )
 
     def clip(self, observations: Sequence[Observation]) -> Clip:
@@ -160,10 +173,8 @@ class Engine(ClientPolicy, Generic[P]):
                     f"camera {view!r}: expected uint8 RGB [h, w, 3] with at least one pixel, "
                     f"got {image.dtype} {image.shape}"
                 )
-        if len(observation.previous) and observation.previous.shape[1:] != (spec.action_dim,):
-            raise BadInput(
-                f"previous: expected rows of {spec.action_dim} actions, got {list(observation.previous.shape)}"
-            )
+        if len(observation.previous):
+            _check_previous(observation.previous, (spec.horizon, spec.action_dim), self._continues)
         if spec.proprio_dim:
             _check_proprio(observation.proprio, spec.proprio_dim)
 
@@ -173,6 +184,22 @@ def _actor(policy: Policy, preset: Preset, device: torch.device, take: Take) -> 
         expect_multiplies(device, preset.weights)
         take = quantising(take, preset.weights)
     return policy.actor(preset.chosen(policy.passes), take)
+
+
+def _check_previous(previous: np.ndarray, chunk: tuple[int, int], continues: bool) -> None:
+    if not continues:
+        raise BadInput(
+            "previous: this policy makes a chunk from what the robot sees alone and cannot continue the previous one; "
+            "use it with the executor sync, async or ensemble, and send no left-over actions"
+        )
+    if previous.shape[1:] != chunk[1:] or len(previous) > chunk[0]:
+        raise BadInput(
+            f"previous: expected at most {chunk[0]} rows of {chunk[1]} actions, got {list(previous.shape)}"
+        )
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(previous.astype(np.float32)).all()
+    if not finite:
+        raise BadInput("previous: it has NaN or infinity; expected actions in physical units")
 
 
 def _check_proprio(proprio: np.ndarray, dim: int) -> None:

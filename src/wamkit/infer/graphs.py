@@ -117,8 +117,7 @@ class ReplayedActor:
 
     def __init__(self, actor: StagedActor, record: Recorder) -> None:
         def compute(tree: Tree, about: Hashable) -> Tree:
-            delay, steps = cast(tuple[int, int], about)
-            return {"chunk": actor.compute(Query(**tree, generators=(), delay=delay, steps=steps))}
+            return {"chunk": actor.compute(Query(**tree, generators=(), steps=cast(int, about)))}
 
         self.prepare, self._replayed = actor.prepare, Replayed(compute, record)
 
@@ -128,7 +127,7 @@ class ReplayedActor:
     def compute(self, query: Query) -> Tensor:
         """As the actor's."""
         tensors = {name: getattr(query, name) for name in ("inputs", "embodiment", "hz", "previous")}
-        chunk: Tensor = self._replayed(tensors, (query.delay, query.steps))["chunk"]
+        chunk: Tensor = self._replayed(tensors, query.steps)["chunk"]
         return chunk
 
 

@@ -258,6 +258,11 @@ class PolicyModule(TrainedModule):
         """Sections of a run's page that it has nothing to show in."""
         return ("future", "attention", *FORESIGHT)
 
+    @property
+    def continues(self) -> bool:
+        """Whether a chunk can continue the previous one: it does not look at that."""
+        return False
+
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """Action chunks in physical units."""
         raise NotImplementedError

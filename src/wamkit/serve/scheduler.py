@@ -53,13 +53,7 @@ class _Query:
     def fits(self) -> Hashable:
         """What queries that are asked together have in common."""
         kinds = {
-            (
-                o.embodiment,
-                o.delay,
-                o.steps,
-                o.previous.shape,
-                *((name, x.shape) for name, x in o.images.items()),
-            )
+            (o.embodiment, o.steps, *((name, x.shape) for name, x in o.images.items()))
             for o in self.observations
         }
         return id(self.served), frozenset(kinds)

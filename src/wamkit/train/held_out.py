@@ -48,13 +48,13 @@ class Part:
 
     def query(self, device: torch.device) -> Query:
         """What a policy is asked about them."""
-        count, _, width = self.batch.actions.shape
         return Query(
             inputs=tree_map(lambda x: x.to(device), self.observed),
             embodiment=self.batch.embodiment.to(device),
             hz=self.batch.hz.to(device),
-            generators=[torch.Generator().manual_seed(self.first + row) for row in range(count)],
-            previous=torch.zeros(count, 0, width, device=device),
+            generators=[
+                torch.Generator().manual_seed(self.first + row) for row in range(len(self.batch.ids))
+            ],
         )
 
 

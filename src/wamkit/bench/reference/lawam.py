@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wamkit.bench.reference.lawam_networks import predict, see, velocity
 from wamkit.bench.reference.wan import one_by_one
-from wamkit.flow import integrate
+from wamkit.flow import Steering, integrate, unsteered
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, Condition, Velocity, guided
 from wamkit.policies.lawam.policy import LaWAM
 from wamkit.tree import Tree
@@ -27,8 +27,8 @@ def twin(policy: LaWAM) -> Actor:
     """What `policy.act` answers, by the official work."""
     config = policy.config
 
-    def sample_chunk(noise: Tensor, condition: Condition) -> Tensor:
-        return sample(policy.expert, noise, condition, config.sample_steps, config.guidance)
+    def sample_chunk(noise: Tensor, condition: Condition, steer: Steering) -> Tensor:
+        return sample(policy.expert, noise, condition, config.sample_steps, config.guidance, steer)
 
     official = replace(
         policy.acting,
@@ -52,7 +52,12 @@ def bare(inputs: Tree) -> Tensor:
 
 @torch.no_grad()
 def sample(
-    expert: ActionExpert, noise: Tensor, condition: Condition, steps: int, guidance: float = 1.0
+    expert: ActionExpert,
+    noise: Tensor,
+    condition: Condition,
+    steps: int,
+    guidance: float = 1.0,
+    steer: Steering = unsteered,
 ) -> Tensor:
     """noise [b tokens a] -> chunks in unit range; every step has all padded tokens and projects both contexts again."""
     kept = condition.valid[..., None]
@@ -61,4 +66,4 @@ def sample(
         return lambda x, t: velocity(expert, x, t, given)
 
     driven = guided(velocity_of, expert.null_subgoal, condition, guidance)
-    return integrate(noise * kept, lambda x, t: driven(x, t) * kept, TIMES.grid(steps))
+    return integrate(noise * kept, lambda x, t: driven(x, t) * kept, TIMES.grid(steps), steer)

@@ -171,6 +171,6 @@ def row(query: Query, i: int) -> Query:
         embodiment=query.embodiment[one],
         hz=query.hz[one],
         generators=query.generators[one],
-        previous=query.previous[one],
+        previous=tree_map(lambda x: x[one], query.previous),
         instructions=query.instructions[one],
     )

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.data.normalize import Normalizer
+from wamkit.flow import Steering
+from wamkit.policies.continuing import Continuing
 from wamkit.policies.fast_wam.sampling import DRAWS, Noise, NoiseProtocol, Sample
 from wamkit.policies.fused_context import Context, KeptRows
 from wamkit.spans import Span
@@ -44,10 +46,11 @@ class SampledActor(Generic[S]):
     context: what the sampler takes of the instruction and of the robot's state.
     """
 
-    sampler: Callable[[Tensor, S, Noise], Sample]
+    sampler: Callable[[Tensor, S, Noise, Steering], Sample]
     context: Context[S]
     draw: Drawing
     normalizer: Normalizer
+    continuing: Continuing
 
     def __call__(self, query: Query) -> Float[Tensor, "b k a"]:
         return self.compute(self.prepare(query))
@@ -63,7 +66,9 @@ class SampledActor(Generic[S]):
         """The answer to a prepared query."""
         with Span("text"):
             seen = self.context.seen(query)
-        unit = self.sampler(query.inputs["present"], seen, Noise(**query.inputs["noise"])).action
+        noise = Noise(**query.inputs["noise"])
+        steer = self.continuing(query, self.draw.action)
+        unit = self.sampler(query.inputs["present"], seen, noise, steer).action
         return self.normalizer.to_physical("action", unit, query.embodiment)
 
 

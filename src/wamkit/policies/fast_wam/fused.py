@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wamkit.flow import Steering, unsteered
 from wamkit.nn.wavefront import Together, Walk, in_span, in_turns, walked
 from wamkit.policies.fast_wam.sampling import Networks, Noise, Sample
 from wamkit.taking import SHARED, Take
@@ -70,10 +71,14 @@ class FusedSampler:
         return {"video": self.video.context, "action": self.action.context}
 
     def sample(
-        self, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"], noise: Noise
+        self,
+        present: Float[Tensor, "b c 1 h w"],
+        context: Float[Tensor, "b l text"],
+        noise: Noise,
+        steer: Steering = unsteered,
     ) -> Sample:
-        """A chunk for every row, sampled as the policy's variant says."""
-        return self.answer(present, self.look(context), noise)
+        """A chunk for every row, sampled as the policy's variant says. steer: of the chunk."""
+        return self.answer(present, self.look(context), noise, steer)
 
     @torch.inference_mode()
     def look(self, context: Float[Tensor, "b l text"]) -> SeenBy:
@@ -81,9 +86,11 @@ class FusedSampler:
         return {network: see(context) for network, see in self.contexts.items()}
 
     @torch.inference_mode()
-    def answer(self, present: Float[Tensor, "b c 1 h w"], seen: SeenBy, noise: Noise) -> Sample:
+    def answer(
+        self, present: Float[Tensor, "b c 1 h w"], seen: SeenBy, noise: Noise, steer: Steering = unsteered
+    ) -> Sample:
         """`sample` with what the networks see of the context."""
-        return SAMPLERS[self.imagines](self, present, noise, self.begin(present, seen, noise))
+        return SAMPLERS[self.imagines](self, present, noise, self.begin(present, seen, noise), steer)
 
     @torch.inference_mode()
     def begin(self, present: Tensor, seen: SeenBy, noise: Noise) -> QueryState:
@@ -123,49 +130,60 @@ class FusedSampler:
         return torch.add(x, velocity.float(), alpha=self.video_strides[step])
 
     @in_span("expert")
-    def act(self, x: Float[Tensor, "b k a"], step: int, state: QueryState) -> Walk[Float[Tensor, "b k a"]]:
+    def act(
+        self, x: Float[Tensor, "b k a"], step: int, state: QueryState, steer: Steering = unsteered
+    ) -> Walk[Float[Tensor, "b k a"]]:
         """One step of the chunk."""
         tokens = self.action_encoder(x.to(self.dtype))
         yield from self.action.blockwise(tokens, "action", step, state)
-        return torch.add(x, self.action_head(tokens).float(), alpha=self.action_strides[step])
+        velocity = steer(x, self.action_head(tokens).float(), step)
+        return torch.add(x, velocity, alpha=self.action_strides[step])
 
-    def chunk(self, seen: Walk[None], x: Float[Tensor, "b k a"], state: QueryState) -> Float[Tensor, "b k a"]:
+    def chunk(
+        self, seen: Walk[None], x: Float[Tensor, "b k a"], state: QueryState, steer: Steering
+    ) -> Float[Tensor, "b k a"]:
         """All steps of the chunk. The first looks at `seen`, which is still to be walked."""
-        _, x = self.together(seen, self.act(x, 0, state), self.size.layers)
+        _, x = self.together(seen, self.act(x, 0, state, steer), self.size.layers)
         for step in range(1, len(self.action_strides)):
-            x = walked(self.act(x, step, state))
+            x = walked(self.act(x, step, state, steer))
         return x
 
     def _tokens(self, latents: Tensor) -> Tensor:
         return self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
 
 
-def _nothing(sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState) -> Sample:
+def _nothing(
+    sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState, steer: Steering
+) -> Sample:
     seen = sampler.encode("present", present, state)
-    return Sample(sampler.chunk(seen, noise.action, state), noise.video)
+    return Sample(sampler.chunk(seen, noise.action, state, steer), noise.video)
 
 
-def _first(sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState) -> Sample:
+def _first(
+    sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState, steer: Steering
+) -> Sample:
     walked(sampler.encode("present", present, state))
     future = noise.video
     for step in range(len(sampler.video_strides)):
         future = walked(sampler.imagine(future, step, state))
     given = sampler.encode("given", future, state)
-    return Sample(sampler.chunk(given, noise.action, state), future)
+    return Sample(sampler.chunk(given, noise.action, state, steer), future)
 
 
-def _alongside(sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState) -> Sample:
+def _alongside(
+    sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState, steer: Steering
+) -> Sample:
     walked(sampler.encode("present", present, state))
     x, future = noise.action, noise.video
     for step in range(len(sampler.video_strides)):
         # The actions of a step look at the future as it was before the step, which is what its slot still holds.
-        walks = sampler.imagine(future, step, state), sampler.act(x, step, state)
+        walks = sampler.imagine(future, step, state), sampler.act(x, step, state, steer)
         future, x = sampler.together(*walks, sampler.size.layers)
     return Sample(x, future)
 
 
 # by Variant.imagines
-SAMPLERS: Mapping[str, Callable[[FusedSampler, Tensor, Noise, QueryState], Sample]] = {
+SAMPLERS: Mapping[str, Callable[[FusedSampler, Tensor, Noise, QueryState, Steering], Sample]] = {
     "nothing": _nothing,
     "alongside": _alongside,
     "first": _first,

@@ -14,8 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from wamkit_client.types import BadInput
 
+from wamkit.flow import Steering, unsteered
 from wamkit.nn.wavefront import walked
 from wamkit.policies.base import Function
+from wamkit.policies.continuing import pull_tree, steering_of
 from wamkit.policies.fast_wam.acting import SampledActor
 from wamkit.policies.fast_wam.fused import FusedSampler, SeenBy, grid
 from wamkit.policies.fast_wam.sampling import Noise, Sample
@@ -54,16 +56,18 @@ class Pieces:
         self._look, self._step = remake(self.look), remake(self.step)
 
     @torch.inference_mode()
-    def __call__(self, present: Float[Tensor, "b c 1 h w"], seen: SeenBy, noise: Noise) -> Sample:
+    def __call__(
+        self, present: Float[Tensor, "b c 1 h w"], seen: SeenBy, noise: Noise, steer: Steering = unsteered
+    ) -> Sample:
         """A chunk for every row."""
         text = {network: _tree(blocks) for network, blocks in seen.items()}
         with Span("blocks"):
             kept = self._look({"present": present, "text": text["video"], "action": noise.action})["kept"]
         x = noise.action
         with Span("expert"):
-            for rows, stride in zip(self.rows, self.strides, strict=True):
+            for step, (rows, stride) in enumerate(zip(self.rows, self.strides, strict=True)):
                 given = {"x": x, "rows": rows, "stride": stride, "kept": kept, "text": text["action"]}
-                x = self._step(given)["x"]
+                x = self._step(given | pull_tree(steer, step))["x"]
         return Sample(x, noise.video)
 
     def look(self, given: Tree) -> Tree:
@@ -84,7 +88,7 @@ class Pieces:
 
     def step(self, given: Tree) -> Tree:
         """x [b k a], rows [blocks 8 d] and stride [] of the step, kept of `look`, and the text as the actions' blocks
-        see it -> x one step on."""
+        see it; what it is steered by, if it is -> x one step on."""
         sampler, x, kept = self.sampler, given["x"], given["kept"]
         slot = self._slot(kept.shape[3], x.shape[1])
         layers = []
@@ -94,7 +98,8 @@ class Pieces:
             buffer[:, 1:, : slot.start] = before
             layers.append(Layer(block, rows.unbind(), slot.of(buffer), text))
         tokens = run_blocks(sampler.action_encoder(x.to(sampler.dtype)), layers)
-        return {"x": x + given["stride"] * sampler.action_head(tokens).float()}
+        velocity = steering_of(given)(x, sampler.action_head(tokens).float(), 0)
+        return {"x": x + given["stride"] * velocity}
 
     def _slot(self, start: int, steps: int) -> Slot:
         if (start, steps) not in self._slots:

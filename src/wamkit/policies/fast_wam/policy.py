@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -22,11 +21,12 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_1, FRACTION, NOT_NEGATIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
-from wamkit.flow import FlowTimes, Grid, Noised, Shift, TimePrecision, noise_like
+from wamkit.flow import FlowTimes, Grid, Noised, Shift, Steering, TimePrecision, noise_like
 from wamkit.nn.attention import only
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
 from wamkit.nn.wavefront import in_turns, walking
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
+from wamkit.policies.continuing import Continuing, RealTimeChunking
 from wamkit.policies.fast_wam.acting import ByNetwork, Drawing, SampledActor
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
@@ -34,7 +34,7 @@ from wamkit.policies.fast_wam.fused import NEEDS, FusedSampler, SeenBy
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE
 from wamkit.policies.fast_wam.pieces import FusedActor
-from wamkit.policies.fast_wam.sampling import NoiseProtocol, frames, imagine, sample
+from wamkit.policies.fast_wam.sampling import Noise, NoiseProtocol, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
 from wamkit.policies.fused_context import Context, EveryRow, KeptRows
 from wamkit.policies.wan_encoder import (
@@ -96,6 +96,7 @@ class FastWAMConfig(PolicyConfig):
     video_weight, action_weight: of the losses. sample_steps: Euler steps when acting.
     video_shift, action_shift, time_precision: of flow times, training and sampling. noise: where sampling begins, as
     `Observation.noise_seed` says, or the same for every query as in the published evaluations (sampling.py).
+    chunking: how a chunk continues the previous one.
     given_noise: probability that a training sample of IDM is conditioned on a noised future, so that it forgives
     imagined ones; idm_share: that a sample of Optional-IDM is one of IDM.
     """
@@ -117,6 +118,7 @@ class FastWAMConfig(PolicyConfig):
     action_shift: Shift = Shift()
     time_precision: TimePrecision = "float32"
     noise: NoiseProtocol = "per_query"
+    chunking: RealTimeChunking = RealTimeChunking()
     given_noise: float = 0.5
     idm_share: float = 0.5
     kind: Literal["fast_wam"] = "fast_wam"
@@ -149,6 +151,7 @@ class FastWAMConfig(PolicyConfig):
         "mode",
         "sample_steps",
         "noise",
+        "chunking",
         "video_shift.sample",
         "action_shift.sample",
     )
@@ -308,9 +311,14 @@ class FastWAM(PolicyModule):
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One sampled chunk per row, physical units; each row draws its noise from its own generator."""
-        sampler = partial(sample, self, steps=self.config.sample_steps)
+
+        def sampler(present: Tensor, context: Tensor, noise: Noise, steer: Steering) -> Sample:
+            return sample(self, present, context, noise, self.config.sample_steps, steer)
+
         rows: EveryRow[Tensor] = EveryRow(lambda text: text, self.proprio_encoder, self.normalizer)
-        return SampledActor(sampler, rows, self.draw_noise, self.normalizer)(query)
+        return SampledActor(
+            sampler, rows, self.draw_noise, self.normalizer, self.continuing(self.normalizer)
+        )(query)
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -330,7 +338,8 @@ class FastWAM(PolicyModule):
         if "kept_text" in passes:
             kept = {name: KeptRows(see, proprio, normalizer) for name, see in sampler.contexts.items()}
             rows = ByNetwork(kept)
-        return FusedActor(sampler.answer, rows, self.draw_noise, normalizer, sampler)
+        continuing = self.continuing(normalizer)
+        return FusedActor(sampler.answer, rows, self.draw_noise, normalizer, continuing, sampler)
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""
@@ -369,6 +378,15 @@ class FastWAM(PolicyModule):
         latents = (len(self.data.frame_times) - 1) // temporal(self.config.codec)
         imagined = 0 if self.acting.imagines == "nothing" else latents
         return Drawing(self.config.noise, imagined, (self.data.horizon, self.data.action_dim))
+
+    @property
+    def continues(self) -> bool:
+        """Whether a chunk can continue the previous one."""
+        return True
+
+    def continuing(self, normalizer: Normalizer) -> Continuing:
+        """How it does. normalizer: its own, or that of an actor."""
+        return Continuing.of(self.config.chunking, normalizer, self.grid("action", self.config.sample_steps))
 
     # for reports
 

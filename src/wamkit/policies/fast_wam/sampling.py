@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wamkit.flow import Grid, integrate, noise_rows
+from wamkit.flow import Grid, Steering, integrate, noise_rows, unsteered
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.mixture import KVCache, empty_cache, prefill, run_together
 from wamkit.policies.fast_wam.variants import Variant
@@ -62,11 +62,12 @@ def sample(
     context: Float[Tensor, "b l text"],
     noise: Noise,
     steps: int,
+    steer: Steering = unsteered,
 ) -> Sample:
-    """A chunk for every row, sampled as the policy's variant says."""
+    """A chunk for every row, sampled as the policy's variant says. steer: of the chunk."""
     with Span("blocks"):
         cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
-    return SAMPLERS[policy.acting.imagines](policy, cache, context, noise, steps)
+    return SAMPLERS[policy.acting.imagines](policy, cache, context, noise, steps, steer)
 
 
 def imagine(
@@ -98,18 +99,24 @@ def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
     return Frames(group, 0 if group == "present" else 1, latents.shape[2])
 
 
-def _nothing(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int) -> Sample:
+def _nothing(
+    policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int, steer: Steering
+) -> Sample:
     with Span("expert"):
-        return Sample(_chunk(policy, cache, context, noise.action, steps), noise.video)
+        return Sample(_chunk(policy, cache, context, noise.action, steps, steer), noise.video)
 
 
-def _first(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int) -> Sample:
+def _first(
+    policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int, steer: Steering
+) -> Sample:
     future = _future(policy, cache, context, noise.video, steps)
     cache = encode_frames(policy, "given", future, context, cache)
-    return Sample(_chunk(policy, cache, context, noise.action, steps), future)
+    return Sample(_chunk(policy, cache, context, noise.action, steps, steer), future)
 
 
-def _alongside(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int) -> Sample:
+def _alongside(
+    policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int, steer: Steering
+) -> Sample:
     x, future = noise.action, noise.video
     grids = [policy.grid(network, steps).to(x.device) for network in ("video", "action")]
     for step in range(steps):
@@ -120,17 +127,19 @@ def _alongside(policy: Networks, cache: KVCache, context: Tensor, noise: Noise, 
         # one pass for both: the actions look at the future at its current noise level
         video_tokens, action_tokens = run_together(parts, policy.acting.sees, cache)
         future = future + stride * policy.dit.head(video_tokens, video).float()
-        x = x + stride_action * policy.action.head(action_tokens).float()
+        x = x + stride_action * steer(x, policy.action.head(action_tokens).float(), step)
     return Sample(x, future)
 
 
-def _chunk(policy: Networks, cache: KVCache, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+def _chunk(
+    policy: Networks, cache: KVCache, context: Tensor, noise: Tensor, steps: int, steer: Steering
+) -> Tensor:
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         stream = policy.action.embed(x, t[:1], context)  # all rows are at the same time
         (tokens,) = run_together([(policy.action.blocks, stream)], policy.acting.sees, cache)
         return policy.action.head(tokens).float()
 
-    return integrate(noise, velocity, policy.grid("action", steps))
+    return integrate(noise, velocity, policy.grid("action", steps), steer)
 
 
 def _future(policy: Networks, cache: KVCache, context: Tensor, noise: Tensor, steps: int) -> Tensor:
@@ -182,7 +191,7 @@ DRAWS: Mapping[NoiseProtocol, Draw] = {"per_query": drawn_per_query, "published"
 
 
 # by Variant.imagines
-SAMPLERS: Mapping[str, Callable[[Networks, KVCache, Tensor, Noise, int], Sample]] = {
+SAMPLERS: Mapping[str, Callable[[Networks, KVCache, Tensor, Noise, int, Steering], Sample]] = {
     "nothing": _nothing,
     "alongside": _alongside,
     "first": _first,

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wamkit.data.normalize import Normalizer
-from wamkit.flow import noise_rows
-from wamkit.policies.lawam.action_expert import Condition
+from wamkit.flow import Steering, noise_rows
+from wamkit.policies.continuing import Continuing
+from wamkit.policies.lawam.action_expert import TIMES, Condition
 from wamkit.policies.lawam.fused import FusedExpert
 from wamkit.policies.lawam.fused_prior import FusedPrior
 from wamkit.policies.lawam.fused_world import FusedWorld
@@ -89,7 +90,7 @@ class Acting:
     """What a policy acts with; it refers to no other weights.
 
     prior: inputs -> hidden states. pool: those of the latent queries -> latent action. world: features, latent action
-    -> features at the horizon. sample: noise, condition -> a chunk of `tokens` actions in unit range.
+    -> features at the horizon. sample: noise, condition, steering -> a chunk of `tokens` actions in unit range.
     """
 
     config: LaWAMConfig
@@ -99,8 +100,9 @@ class Acting:
     prior: Callable[[Tree], Tensor]
     pool: Callable[[Tensor], Tensor]
     world: World
-    sample: Callable[[Tensor, Condition], Tensor]
+    sample: Callable[[Tensor, Condition, Steering], Tensor]
     tokens: int
+    continuing: Continuing
 
     @classmethod
     def of(cls, policy: LaWAM) -> Acting:
@@ -114,8 +116,11 @@ class Acting:
             policy.prior,
             policy.pool,
             policy.world,
-            lambda noise, condition: sample(noise, condition, config.sample_steps, config.guidance),
+            lambda noise, condition, steer: sample(
+                noise, condition, config.sample_steps, config.guidance, steer
+            ),
             config.expert.tokens,
+            Continuing.of(config.chunking, policy.normalizer, TIMES.grid(config.sample_steps)),
         )
 
     def __call__(self, query: Query) -> Float[Tensor, "b k a"]:
@@ -141,10 +146,10 @@ class Acting:
             sight = self.see(query.inputs)
             subgoal = SUBGOALS[self.config.subgoal].acting(sight, query.inputs, self.world)
         condition = self.condition(sight, subgoal, query.hz, query.embodiment, self.tokens)
+        steer = self.continuing(query, (self.tokens, self.config.expert.action_dim))
         with Span("expert"):
-            unit = self.sample(query.inputs["noise"], condition)[
-                :, : self.data.horizon, : self.data.action_dim
-            ]
+            unit = self.sample(query.inputs["noise"], condition, steer)
+        unit = unit[:, : self.data.horizon, : self.data.action_dim]
         unit = CLIPPED[self.config.clip_actions](unit.float())
         return self.normalizer.to_physical("action", unit, query.embodiment)
 

@@ -19,7 +19,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, DECAY, EVEN, POSITIVE, Bound, check
 from wamkit.draws import Draws
-from wamkit.flow import Beta, FlowTimes, integrate
+from wamkit.flow import Beta, FlowTimes, Steering, integrate, unsteered
 from wamkit.nn.tables import Tables
 from wamkit.policies.lawam.alternate_dit import PERIOD, AlternateDiT, Drop, Seen, keep
 from wamkit.policies.lawam.losses import squared_error
@@ -236,12 +236,17 @@ class ActionExpert(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, noise: Float[Tensor, "b k a"], condition: Condition, steps: int, guidance: float = 1.0
+        self,
+        noise: Float[Tensor, "b k a"],
+        condition: Condition,
+        steps: int,
+        guidance: float = 1.0,
+        steer: Steering = unsteered,
     ) -> Float[Tensor, "b k a"]:
         """Chunks in unit range; 0 at tokens that do not exist. guidance: see `guided`."""
         kept = condition.valid[..., None]
         velocity = guided(self.velocity_of, self.null_subgoal, condition, guidance)
-        return integrate(noise * kept, lambda x, t: velocity(x, t) * kept, TIMES.grid(steps))
+        return integrate(noise * kept, lambda x, t: velocity(x, t) * kept, TIMES.grid(steps), steer)
 
     def dropout(self, draws: Draws) -> Drop:
         """Of a training step."""

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wamkit.flow import Steering, unsteered
 from wamkit.nn.attention import join_heads
 from wamkit.nn.packed import pack, product_plus
 from wamkit.nn.stack import stack
@@ -118,7 +119,9 @@ class FusedExpert:
         )
 
     @torch.inference_mode()
-    def sample(self, noise: Float[Tensor, "b _ a"], condition: Condition) -> Float[Tensor, "b k a"]:
+    def sample(
+        self, noise: Float[Tensor, "b _ a"], condition: Condition, steer: Steering = unsteered
+    ) -> Float[Tensor, "b k a"]:
         """Chunks in unit range, of as many tokens as the condition has; 0 at tokens that do not exist.
 
         noise: may have more tokens, as the plain sampler's has; the same ones are used.
@@ -126,7 +129,7 @@ class FusedExpert:
         velocity = guided(self.velocity_of, self.null_subgoal, condition, self.guidance)
         x = noise[:, : condition.valid.shape[1]]
         for step, stride in enumerate(self.strides):
-            x = torch.add(x, velocity(x, step), alpha=stride)
+            x = torch.add(x, steer(x, velocity(x, step), step), alpha=stride)
         return x * condition.valid[..., None]
 
     def velocity_of(self, condition: Condition) -> Velocity[int]:

@@ -24,6 +24,7 @@ from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
 from wamkit.flow import Noised
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
+from wamkit.policies.continuing import RealTimeChunking
 from wamkit.policies.lawam.acting import PASSES, SUBGOALS, Acting, Sight, SubgoalArm
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, ExpertSize, action_loss
 from wamkit.policies.lawam.begin import FromRun, FromStage1
@@ -75,6 +76,7 @@ class LaWAMConfig(PolicyConfig):
     prior_precision: of the stored prior, queries aside. The published one has no copy in float32 that small steps of
         the optimizer would add up in (spec 2.8).
     sample_steps: Euler steps when acting. guidance: how far a chunk is driven from the one without a subgoal; 1: not.
+    chunking: how a chunk continues the previous one.
     repeats: draws of (noise, time) per sample in the action loss; the prior and the world model run once.
     subgoal: what the expert is shown; a row of SUBGOALS. subgoal_weight, distill_weight: of the losses; 0 omits one.
     stop_subgoal_grad: actions do not train the world model and the code through the subgoal.
@@ -97,6 +99,7 @@ class LaWAMConfig(PolicyConfig):
     repeats: int = 2
     sample_steps: int = 10
     guidance: float = 1.0
+    chunking: RealTimeChunking = RealTimeChunking()
     clip_actions: bool = False
     time_code: TimeCode = "seconds"
     subgoal: SubgoalArm = "predicted"
@@ -106,7 +109,7 @@ class LaWAMConfig(PolicyConfig):
     stop_latent_context_grad: bool = False
     learning_rates: LearningRates = LearningRates()
     kind: Literal["lawam"] = "lawam"
-    inference_overrides: ClassVar[tuple[str, ...]] = ("sample_steps", "guidance")
+    inference_overrides: ClassVar[tuple[str, ...]] = ("sample_steps", "guidance", "chunking")
     about_losses: ClassVar[str] = (
         "action: flow matching of the chunk; subgoal: squared error of the predicted features; distill: squared error "
         "of the latent action against the teacher's"
@@ -279,6 +282,11 @@ class LaWAM(PolicyModule):
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """One chunk per row, physical units. What lies past a robot's own chunk is of no use."""
         return self.acting(query)
+
+    @property
+    def continues(self) -> bool:
+        """Whether a chunk can continue the previous one."""
+        return True
 
     @property
     def passes(self) -> tuple[str, ...]:
