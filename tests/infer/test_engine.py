@@ -99,7 +99,7 @@ def test_a_delay_is_nothing_to_a_policy_that_continues_nothing() -> None:
     engine = Engine(encoder_of(policy), policy, torch.device("cpu"), preset="plain")
     late = replace(seen(), delay=2)
     now, then = engine.act([seen(), late])
-    assert np.array_equal(now.actions, then.actions)
+    np.testing.assert_allclose(now.actions, then.actions, rtol=0, atol=1e-5)
     (both,) = policy.queries
     assert len(both.hz) == 2 and both.previous == {}
     with pytest.raises(

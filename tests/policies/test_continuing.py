@@ -149,7 +149,7 @@ def policy_of(name: str, **changes: Any) -> nn.Module:
     made = (
         tiny_lawam.tiny_lawam if name == "lawam" else lambda **c: tiny_policy(tiny_config(variant=name, **c))
     )
-    return made(sample_steps=10, **changes).eval()
+    return made(sample_steps=6, **changes).eval()
 
 
 def asked(policy: Any, previous: Tree, seeds: tuple[int, ...] = (0, 1, 2)) -> Query:
