@@ -36,7 +36,12 @@ hypothesis.settings.load_profile("repeatable")
 LONGEST = (
     *("client/test_libero.py", "test_docs.py", "test_plug_in.py", "bench/test_commands.py"),
     *("io/test_interrupt.py", "stages/test_report.py", "stages/test_compare.py", "infer/test_properties.py"),
-    *("eval/test_evaluate.py", "bench/test_gpu_suite.py", "bench/test_training_work.py"),
+    *(
+        "eval/test_evaluate.py",
+        "bench/test_gpu_suite.py",
+        "bench/test_training_work.py",
+        "bench/test_targets.py",
+    ),
 )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.test_bad_input import record
+from tests.until import SECONDS
 from wamkit.cli import main
 from wamkit.config import to_json
 from wamkit.io.progress import MESSAGE_LENGTH, shortened
@@ -39,7 +40,7 @@ def wamkit(words: list[str], shell: str = "", **variables: str) -> subprocess.Co
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
         env=os.environ | variables,
     )
@@ -93,7 +94,7 @@ def test_a_reader_who_leaves(words, variables):
             stdout=writer,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=SECONDS,
             check=False,
             env=os.environ | variables,
         )

@@ -9,6 +9,7 @@ import jaxtyping
 import pytest
 import torch
 
+from tests.until import SECONDS
 from wamkit.flow import interpolate
 from wamkit.types import Batch
 
@@ -34,6 +35,6 @@ def test_a_dataclass_refuses_fields_that_do_not_fit_each_other() -> None:
 
 def test_outside_the_suite_nothing_is_checked() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", WRONG], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", WRONG], capture_output=True, text=True, check=True, timeout=SECONDS
     )
     assert result.stdout.startswith("torch.")

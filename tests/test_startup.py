@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.until import SECONDS
+
 HEAVY = {
     "torch",
     "diffusers",
@@ -50,7 +52,7 @@ def imported(arguments: list[str], status: int) -> set[str]:
     """The modules that a command has imported at its end, with this status."""
     code = REPORT.format(arguments=arguments, status=status)
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=SECONDS
     )
     assert result.returncode == 0, result.stderr
     *_, last = result.stdout.splitlines()
@@ -64,12 +66,14 @@ def test_the_robots_side_imports_without_torch() -> None:
         " wamkit_client.stats, wamkit_client.envs.metaworld.env; print(*sorted(sys.modules))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=SECONDS
     )
     assert not HEAVY & set(result.stdout.split())
 
 
 def test_the_installed_program() -> None:
     program = Path(sys.executable).with_name("wamkit")
-    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=True, timeout=SECONDS
+    )
     assert result.stdout.startswith("wamkit ")

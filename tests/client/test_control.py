@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from tests.client.toy import Reacher, Toy, ToyConfig, toy_suite
 from tests.serve.reacher_process import server
 from tests.until import SECONDS
 
+ROOT = Path(__file__).parents[2]
 FAST = 500.0  # Hz
 NAMES = ("x",)
 
@@ -287,7 +289,7 @@ print(hand.stopped == len(hand.told) and loop.report.to_json())
 def test_ctrl_c_stops_the_robot_though_the_policy_never_answers(number: signal.Signals, asked: int) -> None:
     """In its second question, and while it warms up."""
     words = [sys.executable, "-c", DRIVE, str(asked)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdout.readline() == "thinking\n"
         process.send_signal(number)
         said, _ = process.communicate(timeout=SECONDS)

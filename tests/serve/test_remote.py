@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from tests.until import SECONDS
 from wamkit.serve.dialects.spoken import dialects, greeting
 from wamkit.serve.server import Server
 
+ROOT = Path(__file__).parents[2]
 CONFIG = EpisodeConfig(replan_steps=3, max_steps=40)
 
 
@@ -37,7 +39,7 @@ def toy() -> Toy:
 def process(port: int) -> Iterator[subprocess.Popen[str]]:
     """A server's process, which listens."""
     words = [sys.executable, "-m", "tests.serve.reacher_process", str(port)]
-    started = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert started.stdout
         assert int(started.stdout.readline()) == port
