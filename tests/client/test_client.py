@@ -313,3 +313,31 @@ def test_an_observation_that_cannot_be_sent_is_named() -> None:
         wrong = Observation({"eye": np.array([object()])}, SEEN.proprio, "reach", "toy_hand")
         with pytest.raises(BadInput, match="cannot be sent"):
             policy.act([wrong])
+
+
+def newer(question: dict[str, Any]) -> list[bytes]:
+    """As a server of a later version answers: with keys that this client does not know."""
+    answer = unpack(answers(question)[0])
+    for chunk in answer.get("chunks", []):
+        chunk["confidence"] = np.ones(3, np.float32)
+    return [pack({**answer, "trace": {"id": 1}})]
+
+
+def test_a_newer_server_may_say_more() -> None:
+    greeting = pack({"protocol": PROTOCOL, "features": ["x"], "policies": {"one": {"later": 1}}})
+    with serving(Scripted(newer, newer, greeting=greeting)) as url, RemotePolicy(url) as policy:
+        chunk = policy.act([SEEN])[0]
+        policy.reset()
+    np.testing.assert_array_equal(chunk.actions, Reacher().act([SEEN])[0].actions)
+    np.testing.assert_array_equal(chunk.info["confidence"], np.ones(3))
+
+
+def test_an_older_server_may_say_less() -> None:
+    """What an answer must have is its actions."""
+
+    def older(question: dict[str, Any]) -> list[bytes]:
+        chunks = [{"actions": chunk["actions"]} for chunk in unpack(answers(question)[0])["chunks"]]
+        return [pack({"request_id": question["request_id"], "chunks": chunks})]
+
+    with serving(Scripted(older)) as url, RemotePolicy(url) as policy:
+        np.testing.assert_array_equal(policy.act([SEEN])[0].actions, Reacher().act([SEEN])[0].actions)

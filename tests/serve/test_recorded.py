@@ -115,3 +115,22 @@ def test_xpolicylab() -> None:
     assert found[6]["payload"]["code"] == "invalid_frame" and "'state'" in found[6]["payload"]["message"]
     np.testing.assert_array_equal(seen[0].images["cam_high"], IMAGE)
     assert [one.instruction for one in seen] == ["place the fan"] * 3
+
+
+def test_an_older_client_of_ours() -> None:
+    """It does not name episodes and steps, and has another word for the rest of its chunk."""
+    with answers("older_client", facts("franka", ("image", "wrist_image"), 8, NAMES, 2)) as (
+        told,
+        found,
+        seen,
+    ):
+        reset, one, two, about = found
+    assert told["protocol"] == "wamkit/1" and reset["reset"] is True and about["about"] == "{}"
+    np.testing.assert_array_equal(one["chunks"][0]["actions"], np.full((4, 7), 0.25, np.float32))
+    assert [chunk["actions"][0, 0] for chunk in two["chunks"]] == [0.5, 0.75]
+    assert [(one.noise_seed, one.delay, len(one.previous)) for one in seen] == [
+        (7, 0, 0),
+        (0, 0, 0),
+        (0, 2, 2),
+    ]
+    assert [(one.episode, one.step) for one in seen] == [("", 0)] * 3 and seen[1].steps == 2

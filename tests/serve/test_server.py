@@ -22,6 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.serve.robots import FACTS, ROBOT, Echo, libero, service
 from tests.until import SECONDS, until
+from wamkit.data.colours import Colours
 from wamkit.serve.dialects.openpi import OpenPi
 from wamkit.serve.doors import WHOEVER_IS_HERE, Doors, expect_guarded, read_keys, tls_context
 from wamkit.serve.limits import Limits
@@ -469,3 +470,27 @@ def test_numbers_of_the_answer(server: Server) -> None:
         assert "prev_total_ms" not in first["server_timing"] and first["seed"] != second["seed"]
         assert asked(one, seed=11)["seed"] == 11
         assert asked(one, reset=True) == {"reset": True}
+
+
+def test_red_and_blue_exchanged_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By a connection's first ten images of a camera; one that sends a few like that is not taken for it."""
+
+    class Counting(Watch):
+        def __init__(self) -> None:
+            self.views: list[str] = []
+
+        def exchanged(self, policy: str, robot: str, view: str) -> None:
+            self.views.append(view)
+
+    image = np.full((32, 32, 3), [200, 150, 100], np.uint8)
+    known = replace(FACTS, robots=(replace(ROBOT, colours={"image": Colours.of([image])}),))
+    watch = Counting()
+    with Server(replace(service(Echo(), known), watch=watch), [OpenPi()]) as server:
+        for bgr in (0, 7, 8, 12):
+            with connect(server.url) as one:
+                for number in range(12):
+                    seen = image[..., ::-1] if number < bgr else image
+                    assert "actions" in asked(one, **{"observation/image": np.ascontiguousarray(seen)})
+    assert watch.views == ["image"] * 2
+    (warning,) = [record.message for record in caplog.records if "exchanged" in record.message]
+    assert "policy echo, robot panda, camera image" in warning and "BGR" in warning

@@ -29,7 +29,7 @@ from wamkit.config import load_run
 from wamkit.data.joined import open_datasets
 from wamkit.io.weights import WEIGHTS
 from wamkit.stages.bring_up import dummy, replay
-from wamkit.stages.serving import first_sizes, warm_up
+from wamkit.stages.serving import Source, first_sizes, load_served, reloaded, warm_up
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 RNG = np.random.default_rng(0)
@@ -247,3 +247,26 @@ def test_gr00ts_port_is_for_networks_that_are_trusted(
 def test_names_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(PRETRAINED), f"metaworld3={PRETRAINED}"]) == 2
     assert "'metaworld3' names both" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_directory_that_is_replaced_is_not_looked_at_before_it_is_asked_for(tmp_path: Path) -> None:
+    """Neither where another one takes its place, nor where its files are written over or go away."""
+    run_dir, aside = tmp_path / "run", tmp_path / "aside"
+    shutil.copytree(PRETRAINED, run_dir)
+    source = Source(run_dir, lambda: load_served("a", run_dir, load_run(run_dir)), (1,))
+    served = source.load()
+    before = served.policy.act([SEEN])[0].actions
+    run_dir.rename(aside)
+    other = replace(SEEN, instruction="close the drawer")  # text that it has not seen
+    expected = load_policy(PRETRAINED).act([other])[0].actions
+    np.testing.assert_array_equal(served.policy.act([other])[0].actions, expected)
+    shutil.copytree(aside, run_dir)
+    (run_dir / WEIGHTS).write_bytes(b"half written")
+    np.testing.assert_array_equal(served.policy.act([SEEN])[0].actions, before)
+    with pytest.raises(BadInput, match=WEIGHTS):
+        reloaded(served, source)
+    weights = {name: tensor * 1.5 for name, tensor in load_file(aside / WEIGHTS).items()}
+    save_file(weights, aside / WEIGHTS)  # over the file that was loaded
+    np.testing.assert_array_equal(served.policy.act([SEEN])[0].actions, before)
+    shutil.copyfile(aside / WEIGHTS, run_dir / WEIGHTS)
+    assert not np.array_equal(reloaded(served, source).policy.act([SEEN])[0].actions, before)

@@ -58,6 +58,12 @@ class Metrics(Watch):
         self._alarms = Counter(
             "wamkit_warning_alarms", "Queries whose warning score was too high", ["policy"], registry=own
         )
+        self._exchanged = Counter(
+            "wamkit_colours_exchanged",
+            "Connections whose images look as if red and blue were exchanged",
+            ["policy", "robot", "camera"],
+            registry=own,
+        )
         self._reloads = Counter(
             "wamkit_reloads", "Run directories that were loaded anew", ["policy", "done"], registry=own
         )
@@ -91,6 +97,9 @@ class Metrics(Watch):
     def compared(self, policy: str, score: float, alarm: bool) -> None:
         self._warnings.labels(policy).observe(score)
         self._alarms.labels(policy).inc(alarm)
+
+    def exchanged(self, policy: str, robot: str, view: str) -> None:
+        self._exchanged.labels(policy, robot, view).inc()
 
     def reloaded(self, policy: str, done: bool) -> None:
         self._reloads.labels(policy, str(done).lower()).inc()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from wamkit_client.types import BadInput, Policy
 
+from wamkit.data.colours import Colours
+
 Range = tuple[float, ...]
 STILL = 0.01
 """Half the range of a dimension that hardly moved in training; sensors are not exact."""
@@ -21,7 +23,7 @@ class Robot:
     """What observations and chunks of one robot look like.
 
     name: `embodiment` of its observations. views: its cameras, in the policy's order. low, high: of each dimension of
-    the proprio, in training; (): not known.
+    the proprio, in training; (): not known. colours: of the training images, by view, as far as they are known.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Robot:
     hz: float
     low: Range = ()
     high: Range = ()
+    colours: Mapping[str, Colours] = field(default_factory=dict)
 
     def outside(self, proprio: np.ndarray, factor: float) -> list[int]:
         """Dimensions that are further from the middle of their range than `factor` times half of it."""
@@ -74,9 +77,8 @@ class Facts:
     @property
     def told(self) -> Facts:
         """What clients rely on while they are connected: all but what identifies it."""
-        return replace(
-            self, identity={}, about="", robots=tuple(replace(r, low=(), high=()) for r in self.robots)
-        )
+        robots = tuple(replace(robot, low=(), high=(), colours={}) for robot in self.robots)
+        return replace(self, identity={}, about="", robots=robots)
 
 
 @dataclass

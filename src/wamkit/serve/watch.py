@@ -42,6 +42,9 @@ class Watch:
     def compared(self, policy: str, score: float, alarm: bool) -> None:
         """A policy's world model was held against what happened."""
 
+    def exchanged(self, policy: str, robot: str, view: str) -> None:
+        """The images that a connection sends of a camera look as if red and blue were exchanged."""
+
     def reloaded(self, policy: str, done: bool) -> None:
         """Another run directory has taken a policy's place, or could not."""
 

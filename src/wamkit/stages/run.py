@@ -27,6 +27,7 @@ from wamkit.config import (
 )
 from wamkit.data.cache import Cache, fill
 from wamkit.data.clips import Clips, episodes_of
+from wamkit.data.colours import colours_of, written
 from wamkit.data.joined import AnyDataset, open_datasets
 from wamkit.data.lerobot.dataset import Episode
 from wamkit.data.normalize import Normalizer, pooled_stats
@@ -312,6 +313,8 @@ def train(
     start.initialize(policy, run)
     begins = not (run_dir / PROVENANCE_FILE).exists()  # where a run began, not where it was looked at again
     facts = provenance_of(run, policy, sources, device) | dict(start.facts) if begins else {}
+    if begins:
+        facts |= known_colours(sources)
     if released != NO_FILE:
         facts["statistics"] = read_statistics(released, run.data).origin
     save_run(run, run_dir)
@@ -349,6 +352,15 @@ def provenance_of(
     parameters = {part.name: part.parameters for part in parts(run, policy)}
     states = [state for dataset in datasets for state in initial_states(dataset)]
     return record(device_name(device), parameters, about, states)
+
+
+def known_colours(sources: Sequence[Clips]) -> dict[str, Any]:
+    """What provenance keeps of the colours of a run's images; {} where only a cache of them is left, which is said."""
+    try:
+        return {"colours": written(colours_of(sources))}
+    except BadInput as error:
+        say(f"colours are not recorded, so that `wamkit serve` cannot tell RGB from BGR: {error}")
+        return {}
 
 
 def fingerprint_of(datasets: Sequence[AnyDataset]) -> str | list[str]:

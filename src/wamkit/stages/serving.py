@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from wamkit_client.types import BadInput, Observation
 
-from wamkit.config import Run, load_acting, load_normalizer
+from wamkit.config import PROVENANCE_FILE, Run, load_acting, load_normalizer, load_provenance
+from wamkit.data.colours import Colours, read_colours
 from wamkit.data.statistics import Stats
 from wamkit.infer.graphs import BUCKETS
 from wamkit.infer.presets import PRESETS
@@ -33,6 +35,7 @@ from wamkit.stages.run import best_device
 from wamkit.stages.served import about
 from wamkit.stages.warning import load_watched
 
+log = logging.getLogger(__name__)
 LISTENS_SECONDS = 0.2
 """Between two looks at what signals have asked for."""
 IDENTITY = ("recipe", "seed", "steps", "weights", "precision", "device")
@@ -146,16 +149,19 @@ def load_served(name: str, run_dir: Path, asked: Run) -> Served:
 def facts_of(run_dir: Path, asked: Run, kind: str) -> Facts:
     """What clients are told of a run that acts as `asked`. BadInput as of `load_served`."""
     known = policy_facts(run_dir, asked, best_device())
-    stats = load_normalizer(run_dir).stats
+    stats, colours = load_normalizer(run_dir).stats, _colours(run_dir)
     return Facts(
         kind=kind,
-        robots=tuple(_robot(name, asked, own["proprio"]) for name, own in stats.items()),
+        robots=tuple(
+            _robot(name, asked, own["proprio"], colours.get(name, {})) for name, own in stats.items()
+        ),
         action_names=asked.actions.names,
         view_height=asked.data.view_height,
         view_width=asked.data.view_width,
         replan_steps=asked.eval.replan_steps,
         absolute="absolute" in asked.actions.kinds,
-        identity={name: str(known[name]) for name in IDENTITY} | {"git": revision()},
+        identity={name: str(known[name]) for name in IDENTITY}
+        | {"git": revision(), "colours": "known" if colours else "not recorded"},
         about=about(run_dir, asked, known),
     )
 
@@ -195,7 +201,16 @@ def reloaded(served: Served, source: Source) -> Served:
     return fresh
 
 
-def _robot(name: str, asked: Run, proprio: Stats) -> Robot:
+def _colours(run_dir: Path) -> dict[str, dict[str, Colours]]:
+    """Of the training images, by robot and camera; {} for a run that did not record them, which is said."""
+    saved = load_provenance(run_dir)
+    if "colours" not in saved:
+        log.info("%s: the colours of its training are not recorded; RGB and BGR are not told apart", run_dir)
+        return {}
+    return read_colours(saved["colours"], f"{run_dir / PROVENANCE_FILE}: colours")
+
+
+def _robot(name: str, asked: Run, proprio: Stats, colours: Mapping[str, Colours]) -> Robot:
     spec = asked.robots.get(name, asked.data)
     return Robot(
         name=name,
@@ -206,4 +221,5 @@ def _robot(name: str, asked: Run, proprio: Stats) -> Robot:
         hz=spec.hz,
         low=tuple(map(float, proprio.min)),
         high=tuple(map(float, proprio.max)),
+        colours={view: colours[view] for view in spec.views if view in colours},
     )

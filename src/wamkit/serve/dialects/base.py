@@ -14,6 +14,7 @@ from wamkit_client.chunk import checked
 from wamkit_client.codec import Malformed, unpack
 from wamkit_client.types import BadInput, Observation
 
+from wamkit.data.colours import Colours
 from wamkit.serve.layouts import LAYOUTS, Layout, observe
 from wamkit.serve.limits import Limits
 from wamkit.serve.refusals import Reason, Refused
@@ -23,6 +24,8 @@ from wamkit.serve.watch import NOBODY, Watch
 
 log = logging.getLogger(__name__)
 LONGEST_NAME = 200  # characters of a name that a client chooses
+LOOKS, ENOUGH = 10, 8
+"""Images of a connection whose colours are looked at, and how many of them must look exchanged."""
 QUERY_BITS = 32  # of a seed, that count the queries of a connection
 
 
@@ -104,7 +107,7 @@ class Service:
     watch: Watch = NOBODY
     proprio_factor: float = 1.5
     debug: bool = False
-    warned: set[tuple[str, str]] = field(default_factory=set)
+    warned: set[tuple[str, ...]] = field(default_factory=set)
 
 
 class Client:
@@ -117,17 +120,45 @@ class Client:
         self.service, self.number, self.dialect = service, number, dialect
         self.total_ms = 0.0
         self._queries = itertools.count()
+        self._looks: dict[tuple[str, str, str], list[bool]] = {}
 
     def observation(self, served: Served, fields: Mapping[Any, Any]) -> Observation:
         """What the robot saw. BadInput as of layouts.observe."""
         robot = served.facts.robot(Message(fields).name("embodiment"))
         seed = (self.number << QUERY_BITS) + next(self._queries)
         seen = observe(fields, self.service.layouts, robot, seed, self.service.limits)
-        self._expect_known(served.name, robot, seen)
+        self.compare(served, seen)
         return seen
 
-    def _expect_known(self, policy: str, robot: Robot, seen: Observation) -> None:
-        """Count what is far from the training data, and warn of it once."""
+    def compare(self, served: Served, seen: Observation) -> None:
+        """Count what is unlike the training data, and warn of it once."""
+        robot = served.facts.robot(seen.embodiment)
+        self._compare_proprio(served.name, robot, seen)
+        for view, colours in robot.colours.items():
+            self._compare_colours(served.name, robot, view, colours, seen)
+
+    def _compare_colours(
+        self, policy: str, robot: Robot, view: str, colours: Colours, seen: Observation
+    ) -> None:
+        """A connection's first images of a camera decide, of which most must agree."""
+        looks = self._looks.setdefault((policy, robot.name, view), [])
+        if len(looks) == LOOKS:
+            return
+        looks.append(colours.exchanged(seen.images[view]))
+        if len(looks) < LOOKS or sum(looks) < ENOUGH:
+            return
+        self.service.watch.exchanged(policy, robot.name, view)
+        if (policy, robot.name, view) not in self.service.warned:
+            self.service.warned.add((policy, robot.name, view))
+            log.warning(
+                "policy %s, robot %s, camera %s: the images are like those of the training with red and blue "
+                "exchanged; does the client send BGR?",
+                policy,
+                robot.name,
+                view,
+            )
+
+    def _compare_proprio(self, policy: str, robot: Robot, seen: Observation) -> None:
         service = self.service
         outside = robot.outside(seen.proprio, service.proprio_factor)
         if not outside:

@@ -168,6 +168,7 @@ class XPolicyLab:
         try:
             seed = noise_seed(attempt.seed, len(attempt.calls))
             observation = replace(to_observation(seen, layout, _robot(served.facts), seed), steps=steps)
+            client.compare(served, observation)
             attempt.instruction = observation.instruction
             answer = await client.ask(served, [observation], frame.evaluation_id)
         except BadInput as error:  # the client's fault, not the policy's
