@@ -154,3 +154,12 @@ def test_what_cannot_be_watched(
     assert "it was made for other weights" in refused(capsys, "eval", fresh, *words)
     error = refused(capsys, "eval", fresh, *words, "--eval.robot", "robot")
     assert "eval.warn: a policy that acts as another robot cannot be watched" in error
+
+
+def test_the_page_shows_what_it_warned_of(run_dir: Path, env: str, tmp_path: Path) -> None:
+    out, page = tmp_path / "results", tmp_path / "page.html"
+    assert main(["eval", str(run_dir), "--env", env, "--episodes", "2", *WATCHED, "--out", str(out)]) == 0
+    words = ["report", str(run_dir), "--results", str(out), "--out", str(page), "--sections", "warnings"]
+    assert main(words) == 0
+    text = page.read_text()
+    assert "Solved episodes with an alarm" in text and "at most 25 % raise one" in text

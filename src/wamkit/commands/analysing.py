@@ -172,14 +172,54 @@ class AnalyseExecution:
 
 
 @dataclass(frozen=True)
+class AnalyseWarning:
+    """Show whether the world model of a run warns of what breaks an episode, and of nothing else, beside simple scores.
+
+    Example: wamkit analyse warning demo/run --episodes 10 --perturbations object_moved lights_off=0.5 --out demo/alarms
+
+    The run must be calibrated (wamkit calibrate). Every perturbation is an evaluation; the same command goes on.
+    """
+
+    run: Positional[AnalysedRun]
+    suite: str = ""
+    """Of Meta-World; by default the run's."""
+    perturbations: tuple[str, ...] = ("object_moved", "camera_shifted", "lights_off", "distractor")
+    """What goes wrong, each with its strength after "=" where it is not the usual one."""
+    episodes: int = 0
+    """Per task; 0: as many as the suite says."""
+    seconds: float = 0.5
+    """After a perturbation, in which it should be noticed."""
+    out: Out = Path()
+
+    def __call__(self, overrides: Overrides) -> int:
+        from wamkit.config import load_run
+        from wamkit.stages.alarms import AlarmsConfig, alarms
+        from wamkit.stages.run import best_device
+
+        run = changed(load_run(self.run), overrides)
+        out = self.run / "analysis" / "warning" if self.out == Path() else self.out
+        config = AlarmsConfig(self.suite or run.suite, self.perturbations, self.episodes, self.seconds)
+        output_folder(out)
+        numbers = ("--episodes", self.episodes, "--seconds", self.seconds)
+        flags = ("--suite", config.suite, *map(str, numbers), "--out", out, *words(overrides))
+        chosen = ("--perturbations", *self.perturbations)
+        again = command("wamkit", "analyse", "warning", self.run, *flags, *chosen)
+        alarms(self.run, run, config, out, best_device(), again)
+        say(f"page: {out / 'alarms.html'}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Analyse:
-    """Look into trained latent world models, at policies asked at several rates, and at what latency costs."""
+    """Look into trained latent world models and what they warn of, at policies asked at several rates, and at what
+    latency costs."""
 
     command: (
         Annotated[AnalyseRollout, subcommand("rollout")]
         | Annotated[AnalyseHeatmap, subcommand("heatmap")]
         | Annotated[AnalyseMixedHz, subcommand("mixed-hz")]
         | Annotated[AnalyseExecution, subcommand("execution")]
+        | Annotated[AnalyseWarning, subcommand("warning")]
     )
 
     def __call__(self, overrides: Overrides) -> int:

@@ -33,8 +33,9 @@ results.json            written at the end, when the partial file is removed:
               an alarm. Absent in older files
   episodes    [{task, seed, status: "success"|"failure"|"error", steps, vector (the initial state), query_call [..],
               query_ms [..], query_batch [..], error (text), smoothness (null of a crashed one; absent in older
-              files), warnings [{step, score, threshold, alarm}] (of a watched policy, config.warn, at the queries that
-              it could compare; absent in older files), recording (path relative to this folder, "" = none)}]
+              files), warnings [{step, score, still, threshold, alarm}] (of a watched policy, config.warn, at
+              queries that it could compare: infer/warning.py; absent in older files), recording (path relative to this
+              folder, "" = none)}]
               in the order of tasks and seeds; query_*: wamkit_client/fleet.py, EpisodeResult
 """
 

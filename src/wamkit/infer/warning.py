@@ -66,6 +66,10 @@ class Compared:
         """See the module docstring."""
         return relative(self.expected, self.seen, usual.errors[self.frame])
 
+    def still(self, usual: Usual) -> float:
+        """The score of who expects that nothing moves."""
+        return relative(self.before, self.seen, usual.errors[self.frame])
+
 
 def errors(expected: Float[Tensor, "s d"], seen: Float[Tensor, "s d"]) -> Float[np.ndarray, " s"]:
     """Mean squared error of every patch."""
@@ -173,7 +177,8 @@ class Watcher:
 
 class Watched(ClientPolicy):
     """An engine, with "warning" in the `info` of every chunk whose observation could be compared:
-    {"step": the observation's, "score", "threshold", "alarm": whether the score is above it}.
+    {"step": the observation's, "score", "still": what the score would be had it been expected that nothing moves,
+    "threshold", "alarm": whether the score is above it}.
 
     usual: by robot. Raises BadInput for a policy that expects nothing.
     """
@@ -198,6 +203,7 @@ class Watched(ClientPolicy):
                 chunk.info["warning"] = {
                     "step": seen.step,
                     "score": score,
+                    "still": own.still(usual),
                     "threshold": usual.threshold,
                     "alarm": score > usual.threshold,
                 }

@@ -48,10 +48,21 @@ class Motion:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """What a watched policy said of a query (wamkit/infer/warning.py)."""
+
+    step: int
+    score: float
+    still: float
+    threshold: float
+    alarm: bool
+
+
+@dataclass(frozen=True)
 class Episode:
     """status: "success", "failure" or "error". query_ms: of each policy call; query_call: its number in the
     evaluation; query_batch: observations in it. recording: a path relative to results.json, "" for none.
-    smoothness: None of a crashed one, and in older files."""
+    smoothness: None of a crashed one, and in older files. warnings: none of a policy that was not watched."""
 
     task: str
     seed: int
@@ -61,6 +72,7 @@ class Episode:
     query_batch: list[int]
     recording: str
     smoothness: Motion | None = None
+    warnings: list[Warned] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class Results:
     """One evaluation. demonstrated: initial states of the demonstrations that were excluded, 0 if not known."""
 
     suite: Tree
+    policy: Tree
     config: Tree
     demonstrated: int
     total: Rate

@@ -30,6 +30,7 @@ from wamkit.report.subgoal import subgoal
 from wamkit.report.success import header, success
 from wamkit.report.training import History, trained_header, training
 from wamkit.report.video import FilmConfig
+from wamkit.report.warnings import warnings
 from wamkit.report.watched import Watched
 from wamkit.types import WorldModel
 
@@ -101,6 +102,12 @@ def lacks_results(page: RunPage, section: str) -> str:
     return "" if page.evaluations else "needs an evaluation (wamkit eval); name its folder with --results"
 
 
+def lacks_warnings(page: RunPage, section: str) -> str:
+    """Of a policy that was watched."""
+    watched = any(episode.warnings for episode in page.results.episodes)
+    return "" if watched else "needs an evaluation in which the policy warns (--eval.warn True)"
+
+
 def lacks_episodes(page: RunPage, section: str) -> str:
     """Of recorded rollouts or demonstrations."""
     found = page.evaluations or page.demonstrations.episodes
@@ -158,6 +165,7 @@ class Part:
 FORESIGHT = (lacks_policy, lacks_ability, lacks_episodes)
 SECTIONS: dict[str, Part] = {
     "success": Part(lambda page: success(page.results), (lacks_results,)),
+    "warnings": Part(lambda page: warnings(page.results), (lacks_results, lacks_warnings)),
     "rollouts": Part(
         lambda page: rollouts(
             page.recordings, page.engine.policy.data.views, page.engine.policy.data.hz, page.film

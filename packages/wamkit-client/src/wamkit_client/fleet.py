@@ -43,7 +43,7 @@ class EpisodeResult:
     query_ms is its wall time, query_batch the episodes that shared it.
     smoothness: None of an episode that crashed.
     warnings: what a watched policy said of queries that it could compare with what it had expected, in their order:
-        {"step", "score", "threshold", "alarm"}; () of a policy that is not watched.
+        {"step", "score", "still", "threshold", "alarm"}; () of a policy that is not watched.
     """
 
     task: str
