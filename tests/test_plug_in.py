@@ -287,6 +287,7 @@ def test_a_recipe_is_named_as_its_entry_point(monkeypatch: pytest.MonkeyPatch) -
 ABOUT_ONE = ("policies/", "recipes/", "bench/reference/")
 NAMES = re.compile("light_?wam|fast_?wam", re.IGNORECASE)
 EXAMPLES = (  # of command lines
+    "commands/analysing.py",
     "commands/benching.py",
     "commands/comparing.py",
     "commands/demo.py",

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 from wamkit_client.types import BadInput
 
 from tests.data import recording
+from tests.until import until
 from wamkit.data.check import check
 from wamkit.data.lerobot import writer as lerobot_writer
 from wamkit.data.lerobot.dataset import Dataset
@@ -130,6 +130,7 @@ def test_large_recordings_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 KILLED = """
 import sys
 from tests.data import recording
+from tests.until import until
 from wamkit.data.lerobot.writer import Writer
 writer = Writer.create(sys.argv[1], recording.FPS, "testbot", recording.FEATURES)
 for episode in range(10_000):
@@ -140,10 +141,8 @@ for episode in range(10_000):
 def test_staged_episodes_survive_a_kill(tmp_path: Path) -> None:
     root = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(root)], cwd=ROOT)
-    deadline = time.monotonic() + 60
-    while len(list(root.glob(".staging/episode-*/episode.json"))) < 4 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: process.poll() is not None or len(list(root.glob(".staging/*/episode.json"))) >= 4)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
     with pytest.raises(BadInput, match="unfinished recording"):
         Dataset.open(root)
