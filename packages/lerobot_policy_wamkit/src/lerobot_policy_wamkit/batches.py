@@ -98,8 +98,11 @@ def _images(batch: Mapping[str, Any], view: str, row: int | slice = slice(None))
 
 def _tasks(batch: Mapping[str, Any]) -> Sequence[str]:
     tasks: Sequence[str] = _entry(batch, TASK)
-    if not all(isinstance(task, str) for task in tasks):
-        raise BadInput(f"{TASK}: expected texts, got {tasks!r}; a policy is told what to do in words")
+    if not all(isinstance(task, str) and task.strip() for task in tasks):
+        raise BadInput(
+            f"{TASK}: expected texts, got {tasks!r}; a policy is told what to do in words: an environment's "
+            "`task_description`, a robot's --dataset.single_task or --task"
+        )
     return tasks
 
 

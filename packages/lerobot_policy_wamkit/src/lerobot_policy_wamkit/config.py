@@ -98,11 +98,16 @@ class WamkitConfig(PreTrainedConfig):
         self.output_features = {"action": PolicyFeature(FeatureType.ACTION, (spec.action_dim,))}
 
     def validate_features(self) -> None:
-        """BadInput where LeRobot would normalize what the policy normalizes itself."""
+        """BadInput where LeRobot would normalize what the policy normalizes, or execute more than a chunk has."""
         if self.normalization_mapping != UNCHANGED:
             raise BadInput(
                 f"policy {self.type}: normalization_mapping is {self.normalization_mapping}, expected IDENTITY "
                 "throughout: it takes and returns physical units"
+            )
+        if not 1 <= self.executed_steps <= self.chunk_size:
+            raise BadInput(
+                f"policy {self.type}: n_action_steps is {self.executed_steps}, expected 1 to {self.chunk_size}, the "
+                "actions of a chunk; give --policy.n_action_steps"
             )
 
     @property
@@ -112,11 +117,8 @@ class WamkitConfig(PreTrainedConfig):
 
     @property
     def executed_steps(self) -> int:
-        """Actions executed of every chunk. BadInput where there are not so many."""
-        steps = self.n_action_steps or self.run().eval.replan_steps
-        if not 1 <= steps <= self.chunk_size:
-            raise BadInput(f"n_action_steps: expected 1 to {self.chunk_size}, a chunk's actions, got {steps}")
-        return steps
+        """Actions executed of every chunk."""
+        return self.n_action_steps or self.run().eval.replan_steps
 
     @property
     def observation_delta_indices(self) -> list[int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 from wamkit_client.types import BadInput
@@ -61,7 +62,7 @@ class WamkitPolicy(PreTrainedPolicy):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_name_or_path: str | Path, *, config: WamkitConfig | None = None, **given: Any
+        cls, pretrained_name_or_path: str | Path, *, config: PreTrainedConfig | None = None, **given: Any
     ) -> WamkitPolicy:
         """The policy of a folder: a run directory of `wamkit train`, or one that LeRobot saved. A name that is no
         folder is one on the Hugging Face Hub.
@@ -70,8 +71,13 @@ class WamkitPolicy(PreTrainedPolicy):
         """
         folder = local_folder(pretrained_name_or_path, given)
         if config is None:
-            known = (folder / CONFIG).exists()
-            config = cls.config_class.from_pretrained(folder) if known else cls.config_class.of_run(folder)
+            config = (
+                PreTrainedConfig.from_pretrained(folder)
+                if (folder / CONFIG).exists()
+                else cls.config_class.of_run(folder)
+            )
+        if not isinstance(config, cls.config_class):
+            raise BadInput(f"{folder}: is a policy of type {config.type}, expected {cls.name}")
         config.pretrained_path = folder
         policy = cls(config, **given)
         policy.to(config.device)
