@@ -30,7 +30,7 @@ help:
 	@echo "make bench         speed and memory; writes benchmarks/results (about 25 minutes, 20 GB of memory)"
 	@echo "make test-openpi   our server asked by the real openpi client (90 MB)"
 	@echo "make test-xpolicylab XPOLICYLAB=/checkout   the same by XPolicyLab's client, from a checkout of its repository"
-	@echo "make test-lerobot  our datasets read by the real lerobot package, and its datasets by us (1.6 GB)"
+	@echo "make test-lerobot  our datasets and policies in the real lerobot package, and its datasets here (1.7 GB)"
 	@echo "make system        what headless rendering needs, and what of it is missing"
 
 demo: install system
@@ -42,7 +42,7 @@ test: install-dev system
 
 test-lerobot: install-dev
 	$(BIN)/python -m tests.data.lerobot_oracle.build
-	$(BIN)/python -m pytest -m lerobot tests/data tests/test_other_robots.py
+	$(BIN)/python -m pytest -m lerobot tests/data tests/test_other_robots.py tests/lerobot_plug_in
 
 test-openpi: install-dev
 	$(BIN)/python -m tests.serve.real_clients.build

@@ -13,6 +13,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+if find_spec("shim"):
+    import shim  # noqa: F401  (before lerobot; on the path where torchvision needs it)
+
 import gym_square
 import numpy as np
 import torch
@@ -189,6 +192,12 @@ def refusals(folder):
         "nothing": refused(type(config)().run),
         "kind": refused(kinds(pretrained_path=folder).run),
         "no dataset": refused(
+            make_policy,
+            type(config)(recipe=str(FOLDER / "recipe.py"), device="cpu"),
+            None,
+            gym_square.SquareEnv(),
+        ),
+        "wide": refused(
             make_policy, type(config)(recipe="metaworld3", device="cpu"), None, gym_square.SquareEnv()
         ),
         "folder": refused(type(policy).from_pretrained, "/no/such/folder"),

@@ -5,8 +5,8 @@
 
 Two versions live in it, each in a folder of its own: 0.4.4 (datasets v3.0, the newest for Python 3.11) and
 0.3.3 (v2.1). Their pins cannot be resolved beside ours, so both go in without dependencies, and what the dataset
-half needs is named below. Building again does nothing. It takes about 2 minutes and 1.7 GB (with a CPU torch; pip
-takes torch from wherever it is configured to).
+half needs is named below, as is what wamkit needs, whose plug-in is tried there (tests/lerobot_plug_in). Building again
+does nothing. It takes about 2 minutes and 1.7 GB (with a CPU torch; pip takes torch from wherever it is configured to).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,23 @@ FFMPEG = (
 
 FIXTURES = {"v2.1": ("0.3.3", "video"), "v3.0": ("0.4.4", "video"), "v3.0-images": ("0.4.4", "image")}
 """Name of each fixture, the version that writes it, and how it stores pictures."""
+WAMKIT = [
+    "cachetools",
+    "hatchling",
+    "jaxtyping",
+    "jinja2",
+    "matplotlib",
+    "msgpack",
+    "pydantic",
+    "pyyaml",
+    "rich",
+    "safetensors",
+    "tensorboard",
+    "tyro",
+    "websockets",
+]
 PACKAGES = [
+    *WAMKIT,
     "datasets==4.8.5",
     "huggingface-hub==0.35.3",
     "pandas>=2.2",
@@ -86,10 +103,13 @@ def build() -> None:
     stamp.write_text(digest)
 
 
-def run(version: str, script: str, *arguments: str | Path) -> str:
-    """Run a script of this folder with that LeRobot; returns what it printed. CalledProcessError if it fails."""
+def run(version: str, script: str | Path, *arguments: str | Path, path: Sequence[Path] = ()) -> str:
+    """Run a script of this folder, or of another, with that LeRobot; returns what it printed.
+
+    path: folders to import from besides. CalledProcessError if it fails.
+    """
     settings = {
-        "PYTHONPATH": str(_folder(version)),
+        "PYTHONPATH": os.pathsep.join(map(str, [*path, _folder(version)])),
         "LD_LIBRARY_PATH": str(ENV / "ffmpeg"),
         "HF_HUB_OFFLINE": "1",
         "SVT_LOG": "1",
