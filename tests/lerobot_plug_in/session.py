@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,7 +113,24 @@ def chunks_are_the_engines(kind):
         "equal": [np.array_equal(result, expected) for result in results],
         "steps": np.array_equal(np.stack(steps, 1), expected[:, : len(steps)]),
         "kind": policy.config.type,
+        "continues": continues(policy, before, after, tensors, engine, asked, expected[0]),
     }
+
+
+def continues(policy, before, after, tensors, engine, asked, chunk):
+    """What LeRobot's real-time chunking asks for: a chunk that continues what is left, filled up with zeros as there;
+    whether it is our engine's, or the message where the policy cannot."""
+    left = chunk[2:5]
+    given = torch.from_numpy(np.pad(left, ((0, 3), (0, 0))))
+    delayed = {"inference_delay": 1, "prev_chunk_left_over": given}
+    torch.manual_seed(7)
+    if not policy.supports_rtc():
+        return refused(lambda: policy.predict_action_chunk(before(dict(tensors)), **delayed))
+    found = after(policy.predict_action_chunk(before(dict(tensors)), **delayed)).numpy()
+    expected = engine.act([replace(observation, previous=left, delay=1) for observation in asked])
+    plain = engine.act(asked)
+    assert not np.array_equal(expected[0].actions, plain[0].actions)
+    return np.array_equal(found, np.stack([each.actions for each in expected]))
 
 
 def losses_are_ours(folder):

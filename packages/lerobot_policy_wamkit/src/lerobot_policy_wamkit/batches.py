@@ -22,11 +22,15 @@ from wamkit.types import Clip, DataSpec
 
 STATE, TASK, ACTION = "observation.state", "task", "action"
 PIXELS = 255
+NOTHING_LEFT = np.zeros((0, 0), np.float32)
 
 
-def observations(batch: Mapping[str, Any], spec: DataSpec, robot: str) -> list[Observation]:
+def observations(
+    batch: Mapping[str, Any], spec: DataSpec, robot: str, previous: np.ndarray = NOTHING_LEFT, delay: int = 0
+) -> list[Observation]:
     """One per row. Noise is drawn from torch's generator, which LeRobot seeds.
 
+    previous, delay: as of Observation, for all rows.
     Raises BadInput for a missing camera, state or task, and images that are no images.
     """
     images = {view: _images(batch, view).numpy() for view in spec.views}
@@ -40,9 +44,21 @@ def observations(batch: Mapping[str, Any], spec: DataSpec, robot: str) -> list[O
             instruction=task,
             embodiment=robot,
             noise_seed=seeds[row],
+            previous=previous,
+            delay=delay,
         )
         for row, task in enumerate(tasks)
     ]
+
+
+def left_over(rows: Tensor | None) -> np.ndarray:
+    """What is left of a chunk [n, a] as LeRobot hands it over: None at first, later filled up with rows of zeros, which
+    are no actions and are dropped."""
+    if rows is None:
+        return NOTHING_LEFT
+    actions = rows.reshape(-1, rows.shape[-1]).cpu().float().numpy()
+    real = np.flatnonzero(actions.any(axis=1))
+    return actions[: real[-1] + 1] if len(real) else NOTHING_LEFT
 
 
 @dataclass(frozen=True)

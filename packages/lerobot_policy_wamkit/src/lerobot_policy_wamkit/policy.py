@@ -16,7 +16,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 from wamkit_client.types import BadInput
 
-from lerobot_policy_wamkit.batches import observations
+from lerobot_policy_wamkit.batches import left_over, observations
 from lerobot_policy_wamkit.config import WamkitConfig
 from lerobot_policy_wamkit.folders import CONFIG, local_folder
 from lerobot_policy_wamkit.learner import Learner, Stored
@@ -108,12 +108,25 @@ class WamkitPolicy(PreTrainedPolicy):
         """
         return self.model(batch)
 
-    def predict_action_chunk(self, batch: Mapping[str, Any], **unused: Any) -> Tensor:
+    def supports_rtc(self) -> bool:
+        """Whether a chunk can continue the previous one (LeRobot's real-time chunking)."""
+        return self._engine().policy.continues
+
+    def predict_action_chunk(
+        self,
+        batch: Mapping[str, Any],
+        inference_delay: int | None = None,
+        prev_chunk_left_over: Tensor | None = None,
+        **unused: Any,
+    ) -> Tensor:
         """Chunks float32 [b, k, a], physical units, on LeRobot's device.
 
+        prev_chunk_left_over: [n, a], what is left of the previous chunk from now on, for a policy that continues it.
+        inference_delay: control steps until the answer is used.
         BadInput for what the batch lacks, and as of the engine (wamkit.infer.engine).
         """
-        seen = observations(batch, self.config.spec(), self.model.robot)
+        previous, delay = left_over(prev_chunk_left_over), inference_delay or 0
+        seen = observations(batch, self.config.spec(), self.model.robot, previous, delay)
         chunks = [torch.from_numpy(chunk.actions) for chunk in self._engine().act(seen)]
         return torch.stack(chunks).to(self.config.device)
 
