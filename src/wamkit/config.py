@@ -142,6 +142,11 @@ class Run:
         """By name, the robots of a mixture; all others are as `data` says."""
         return {source.robot: source.data for source in self.sources if source.robot}
 
+    def displacements(self, robot: str) -> tuple[int, ...]:
+        """Dimensions of a robot's actions that are relative to where it is."""
+        own = {source.robot: source.actions for source in self.sources if source.robot}
+        return own.get(robot, self.actions).relative
+
 
 def _check_sources(sources: Sequence[Source], data: DataSpec) -> None:
     """BadInput where the run's `data` is not as wide as its widest source, or sources do not go together."""
@@ -400,7 +405,7 @@ def stored_policy(run: Run, directory: Path) -> Policy:
 
 def _engine(run: Run, policy: Policy, device: torch.device, take: Take) -> Engine[Policy]:
     encoder = run.policy.encoder(run.data, run.eval.preprocessing).to(device)
-    return Engine(encoder, policy, device, run.eval.engine, run.robots, take)
+    return Engine(encoder, policy, device, run.eval.engine, run.robots, take, run.displacements)
 
 
 def acting(policy: Trainable, run: Run) -> Policy:

@@ -180,6 +180,48 @@ def test_guided_says_what_is_left_and_continues_what_was_executed(
         assert not left or left[-1] % 1000 == length - 1  # all of it, and nothing that was made up
 
 
+def moves(each: float, length: int = 8) -> ActionChunk:
+    """Two dimensions that say the same; the first is a displacement, the second a target."""
+    actions = np.full((length, 2), each, np.float32)
+    return ActionChunk(actions, displacements=(0,))
+
+
+def test_displacements_that_were_not_made_are_made_up_for() -> None:
+    executor = AsyncExecutor(replan_steps=4, delay=2)
+    assert isinstance(executor.next(), Ask)
+    executor.give(moves(1.0))
+    executed = [_action(executor) for _ in range(2)]
+    assert isinstance(executor.next(), Ask)  # two steps before the four are over
+    during = [_action(executor) for _ in range(2)]
+    executor.give(moves(3.0))
+    after = [_action(executor) for _ in range(2)]
+    np.testing.assert_allclose(executed + during, np.ones((4, 2)))
+    np.testing.assert_allclose(after, [[4.0, 3.0]] * 2)  # (2 * 3 - 2 * 1) / 4 more, and no target changes
+    assert isinstance(executor.next(), Ask)
+    rest = [_action(executor) for _ in range(2)]
+    # where the answer leads in six steps from its observation
+    np.testing.assert_allclose(np.sum(during + after + rest, axis=0)[0], 6 * 3.0)
+
+
+def test_a_late_answer_that_is_used_up_makes_up_for_nothing() -> None:
+    executor = AsyncExecutor(replan_steps=4, delay=0)
+    assert isinstance(executor.next(), Ask)
+    executor.give(moves(1.0))
+    for _ in range(4):
+        _action(executor)
+    assert isinstance(executor.next(), Ask)
+    for _ in range(4):
+        _action(executor)
+    executor.give(moves(3.0, length=4))
+    assert isinstance(executor.next(), Ask) and isinstance(executor.next(), Hold)
+
+
+def _action(executor: Executor) -> np.ndarray:
+    decision = executor.next()
+    assert isinstance(decision, Act)
+    return decision.action
+
+
 def test_guided_asks_as_async_does() -> None:
     events = drive(GuidedExecutor(4, delay=2), 14, 2, length=7)
     assert events[5:8] == ["ask 102 103 104 105 106", 102, 103]
@@ -216,8 +258,9 @@ def test_an_ensemble_of_those_who_agree_is_what_they_say(delays: list[int], leng
     executed = 0
 
     class Counting(EnsembleExecutor):
-        def _take(self, actions: np.ndarray) -> None:
-            super()._take(np.arange(executed - self._moved, executed - self._moved + length)[:, None] * 1.0)
+        def _take(self, actions: np.ndarray, displacements: list[int]) -> None:
+            begins = executed - len(self._executed)
+            super()._take(np.arange(begins, begins + length)[:, None] * 1.0, displacements)
 
     executor = Counting(2)
     due, waits = -1, cycle(delays)

@@ -18,7 +18,7 @@ import pytest
 from wamkit_client import client as client_module
 from wamkit_client.client import NoAnswer, PolicyFailed, RemotePolicy
 from wamkit_client.codec import pack, unpack
-from wamkit_client.protocol import PROTOCOL
+from wamkit_client.protocol import PROTOCOL, Unreadable, to_chunks
 from wamkit_client.rollout import EpisodeConfig, rollout
 from wamkit_client.types import BadInput, Observation
 from websockets.http11 import Request, Response
@@ -341,3 +341,10 @@ def test_an_older_server_may_say_less() -> None:
 
     with serving(Scripted(older)) as url, RemotePolicy(url) as policy:
         np.testing.assert_array_equal(policy.act([SEEN])[0].actions, Reacher().act([SEEN])[0].actions)
+
+
+@pytest.mark.parametrize("said", ["xyz", [0, 4], [-1], [0.0], [True]])
+def test_displacements_are_numbers_of_dimensions(said: object) -> None:
+    chunk = {"actions": np.zeros((3, 4), np.float32), "displacements": said}
+    with pytest.raises(Unreadable, match="displacements"):
+        to_chunks({"chunks": [chunk]}, 1)

@@ -37,12 +37,13 @@ def test_the_policy_is_asked_as_the_other_robot():
     class Ones(Policy):
         def act(self, observations):
             asked.extend(o.embodiment for o in observations)
-            return [ActionChunk(np.ones((3, 2), np.float32)) for _ in observations]
+            return [ActionChunk(np.ones((3, 2), np.float32), displacements=(0,)) for _ in observations]
 
     robots = {"robot-5hz": replace(SPEC, hz=5.0, frame_times=(0.0, 0.4, 0.8, 1.2, 1.6))}
     slow = Divided(Ones(), robots, "robot-5hz", ActionSpace(("x", "grip"), ("delta", "gripper")), SPEC.hz)
     (chunk,) = slow.act([Observation({}, np.zeros(3, np.float32), "slide it", "robot")])
     assert asked == ["robot-5hz"] and chunk.actions.tolist() == [[0.5, 1.0]] * 6
+    assert chunk.displacements == (0,)
 
 
 def test_what_cannot_be_divided():

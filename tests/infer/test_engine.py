@@ -27,6 +27,15 @@ def engine() -> Engine[LightWAM]:
     return Engine(encoder_of(policy), policy, torch.device("cpu"))
 
 
+def test_chunks_tell_which_numbers_are_displacements() -> None:
+    policy = tiny_policy(tiny_config()).eval()
+    run = metaworld3()
+    cpu = torch.device("cpu")
+    engine = Engine(encoder_of(policy), policy, cpu, displacements=run.displacements)
+    assert engine.act([seen()])[0].displacements == (0, 1, 2)
+    assert Engine(encoder_of(policy), policy, cpu).act([seen()])[0].displacements == ()
+
+
 def seen() -> Observation:
     images = {view: np.full((24, 40, 3), 90, np.uint8) for view in SPEC.views}
     return Observation(images, np.array([0.1, 0.2, 0.3], np.float32), "lift", "robot", 1)

@@ -38,7 +38,7 @@ class Echo(Policy):
             assert self.go.wait(SECONDS)
         if "break" in words:
             raise ZeroDivisionError("the policy fell apart")
-        return [ActionChunk(self._rows(o)) for o in observations]
+        return [ActionChunk(self._rows(o), displacements=(0, 2)) for o in observations]
 
     def reset(self) -> None:
         self.resets += 1

@@ -111,7 +111,7 @@ def test_an_observation_arrives_as_it_was() -> None:
     ((arrived,), both), resets = echo.calls, echo.resets
     assert [seen.noise_seed for seen in both] == [1, 2] and resets == 1
     np.testing.assert_array_equal(chunk.actions, np.tile(SEEN.proprio[:7], (4, 1)))
-    assert chunk.info["server_timing"]["infer_ms"] > 0
+    assert chunk.info["server_timing"]["infer_ms"] > 0 and chunk.displacements == (0, 2)
     for name, value in vars(SEEN).items():
         np.testing.assert_equal(vars(arrived)[name], value, name)
 

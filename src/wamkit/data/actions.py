@@ -52,6 +52,11 @@ class ActionSpace:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def relative(self) -> tuple[int, ...]:
+        """Dimensions that are displacements and turns, relative to where the robot is."""
+        return tuple(dim for dim, kind in enumerate(self.kinds) if kind in RELATIVE)
+
     def runs(self) -> Iterator[tuple[Kind, range]]:
         """Dimensions in a row that are of one kind."""
         first = 0

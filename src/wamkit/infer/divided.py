@@ -51,7 +51,7 @@ class Divided(Policy):
             )
         asked = [replace(observation, embodiment=self.robot) for observation in observations]
         chunks = self.policy.act(asked)
-        return [ActionChunk(divided(chunk.actions, self.by, self.space)) for chunk in chunks]
+        return [replace(chunk, actions=divided(chunk.actions, self.by, self.space)) for chunk in chunks]
 
     def reset(self) -> None:
         """As the policy."""

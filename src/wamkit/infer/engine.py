@@ -32,6 +32,11 @@ from wamkit.types import ActingEncoder, Actor, Clip, DataSpec, Encoder, Policy, 
 P = TypeVar("P", bound=Policy)
 
 
+def unknown(robot: str) -> tuple[int, ...]:
+    """Nothing is said of what its actions mean."""
+    return ()
+
+
 class Engine(ClientPolicy, Generic[P]):
     """`policy` and its `encoder` on `device`. The weights do not change any more: moving the policy, or loading others
     into it, raises BadInput from now on.
@@ -39,6 +44,7 @@ class Engine(ClientPolicy, Generic[P]):
     preset: of infer/presets.py; weights have its precision already. robots: by name, those that differ
     from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
     take: how it comes by its weights (taking.py): those of a policy that stays whole, or taken from it.
+    displacements: dimensions of a robot's actions that are relative to where it is, which its chunks tell.
     threads: of the processor, that answer; as many as are fastest for the policy's size (infer/threads.py).
     """
 
@@ -50,8 +56,9 @@ class Engine(ClientPolicy, Generic[P]):
         preset: PresetName = "exact",
         robots: Mapping[str, DataSpec] = MappingProxyType({}),
         take: Take = SHARED,
+        displacements: Callable[[str], tuple[int, ...]] = unknown,
     ) -> None:
-        self.policy, self.device, self.robots = policy, device, robots
+        self.policy, self.device, self.robots, self._displacements = policy, device, robots, displacements
         self._continues, self._chunk = policy.continues, (policy.data.horizon, policy.data.action_dim)
         way = PRESETS[preset]
         self.encoder: ActingEncoder = encoder
@@ -98,7 +105,8 @@ class Engine(ClientPolicy, Generic[P]):
         actions = self._answer(query)[:, : robot.horizon, : robot.action_dim]
         with Span("copy"):
             chunks = actions[: len(asked)].float().cpu().numpy()
-        return [ActionChunk(chunk) for chunk in chunks]
+        moves = self._displacements(observations[0].embodiment)
+        return [ActionChunk(chunk, displacements=moves) for chunk in chunks]
 
     def _previous(self, observations: Sequence[Observation]) -> Tree:
         """As of Query."""

@@ -98,16 +98,17 @@ class Executor:
         self._step = 0  # control steps of the episode so far
         self._waiting = False  # for the answer to a query
         self._asked = 0  # the step of the last query
-        self._moved = 0  # actions executed since the last query
+        self._executed: List[np.ndarray] = []  # actions since the last query
 
     def next(self) -> Union[Act, Hold, Ask]:
         """What happens in this control step."""
         if not self._waiting and self._due():
-            self._waiting, self._asked, self._moved = True, self._step, 0
+            self._waiting, self._asked, self._executed = True, self._step, []
             return self._question()
         decision = self._decide()
         self._step += 1
-        self._moved += isinstance(decision, Act)
+        if isinstance(decision, Act):
+            self._executed.append(decision.action)
         return decision
 
     def give(self, chunk: ActionChunk) -> None:
@@ -115,7 +116,7 @@ class Executor:
         actions = checked(chunk, self.needed)
         self._delays.add(self._step - self._asked)
         self._waiting = False
-        self._take(actions)
+        self._take(actions, list(chunk.displacements))
 
     def _due(self) -> bool:
         """Whether the policy is to be asked now, if it is not thinking already."""
@@ -127,8 +128,8 @@ class Executor:
     def _decide(self) -> Union[Act, Hold]:
         raise NotImplementedError
 
-    def _take(self, actions: np.ndarray) -> None:
-        """The actions [k, a] of the answer have arrived."""
+    def _take(self, actions: np.ndarray, displacements: List[int]) -> None:
+        """The actions [k, a] of the answer have arrived; those dimensions of them are displacements."""
         raise NotImplementedError
 
 
@@ -157,7 +158,7 @@ class SyncExecutor(_OneChunk):
     def _due(self) -> bool:
         return not len(self._plan)
 
-    def _take(self, actions: np.ndarray) -> None:
+    def _take(self, actions: np.ndarray, displacements: List[int]) -> None:
         self._plan, self._seen = actions[: self._replan_steps], self._asked
 
 
@@ -165,7 +166,9 @@ class AsyncExecutor(_OneChunk):
     """The robot goes on with its chunk while the policy thinks (naive asynchronous execution).
 
     A query precedes the last of `replan_steps` actions by the expected delay. Of its answer one action is dropped for
-    every action executed since, because their time has passed. While an answer is late, the robot goes on with what the
+    every action executed since, because their time has passed. Where actions are displacements, the robot is then not
+    where the answer takes it to be: what the executed ones lack of the dropped ones is spread over the next
+    `replan_steps`, so that the robot arrives where the answer leads. While an answer is late, it goes on with what the
     present chunk has beyond `replan_steps`, and then holds. BadInput for a delay beyond `replan_steps`.
     """
 
@@ -186,8 +189,13 @@ class AsyncExecutor(_OneChunk):
         before = self._replan_steps - self._delays.expected
         return not len(self._plan) or self._step - self._begun >= before
 
-    def _take(self, actions: np.ndarray) -> None:
-        self._plan, self._seen, self._begun = actions[self._moved :], self._asked, self._step
+    def _take(self, actions: np.ndarray, displacements: List[int]) -> None:
+        passed = len(self._executed)
+        plan = actions[passed:].copy()
+        if passed and len(plan):
+            lacking = actions[:passed, displacements].sum(0) - np.sum(self._executed, axis=0)[displacements]
+            plan[: self._replan_steps, displacements] += lacking / min(len(plan), self._replan_steps)
+        self._plan, self._seen, self._begun = plan, self._asked, self._step
 
 
 class GuidedExecutor(AsyncExecutor):
@@ -229,7 +237,7 @@ class EnsembleExecutor(Executor):
         self._chunks: List[_Given] = []  # the oldest first
 
     def _due(self) -> bool:
-        return not self._covering() or self._moved >= self._replan_steps
+        return not self._covering() or len(self._executed) >= self._replan_steps
 
     def _covering(self) -> List[_Given]:
         """The chunks that have an action for now."""
@@ -247,8 +255,8 @@ class EnsembleExecutor(Executor):
         self._now += 1
         return Act((weights @ said).astype(said.dtype), age)
 
-    def _take(self, actions: np.ndarray) -> None:
-        self._chunks.append(_Given(actions, self._now - self._moved, self._asked))
+    def _take(self, actions: np.ndarray, displacements: List[int]) -> None:
+        self._chunks.append(_Given(actions, self._now - len(self._executed), self._asked))
 
 
 ExecutorName = Literal["sync", "async", "ensemble", "guided"]

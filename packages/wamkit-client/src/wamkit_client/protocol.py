@@ -18,7 +18,7 @@ answer    {"request_id": the question's, and
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
 
@@ -68,8 +68,15 @@ def _chunk(fields: Any, timing: Dict[str, Any]) -> ActionChunk:
     actions = fields["actions"]
     if type(actions) is not np.ndarray or actions.ndim != 2:
         raise Unreadable(f"expected actions [k, a], got {_short(actions)}")
-    info = {name: value for name, value in fields.items() if name not in ("actions", "info")}
-    return ActionChunk(actions, {**_info(fields), **info, **timing})
+    info = {name: value for name, value in fields.items() if name not in ("actions", "info", "displacements")}
+    return ActionChunk(actions, {**_info(fields), **info, **timing}, _displacements(fields, actions.shape[1]))
+
+
+def _displacements(fields: Dict[str, Any], dims: int) -> Tuple[int, ...]:
+    said = fields.get("displacements", [])
+    if type(said) is not list or not all(type(dim) is int and 0 <= dim < dims for dim in said):
+        raise Unreadable(f"expected displacements, numbers of the {dims} dimensions, got {_short(said)}")
+    return tuple(said)
 
 
 def _info(fields: Dict[str, Any]) -> Dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -55,10 +55,14 @@ class Observation:
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """actions: float32 [k, a], physical units, one row per control step from now on."""
+    """actions: float32 [k, a], physical units, one row per control step from now on.
+
+    displacements: dimensions of an action that move the robot from where it is, in place of saying where it is to be.
+    """
 
     actions: np.ndarray
     info: Dict[str, Any] = field(default_factory=dict)
+    displacements: Tuple[int, ...] = ()
 
 
 class Policy:

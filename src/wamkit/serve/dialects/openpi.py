@@ -124,6 +124,7 @@ def _chunk(chunk: ActionChunk, observation: Observation) -> dict[str, Any]:
         "actions": actions,
         "seed": observation.noise_seed,
         **({"info": chunk.info} if chunk.info else {}),
+        **({"displacements": list(chunk.displacements)} if chunk.displacements else {}),
     }
 
 
