@@ -28,6 +28,7 @@ WRONG = """
 --train.steps 40              train.warmup_steps: expected at most train.steps, 40, got 50
 --eval.replan-steps 17        eval.replan_steps: expected at most the 16 actions of a chunk
 --eval.replan-steps 12 --eval.executor async --eval.delay-ms 60  eval.replan_steps: expected at most the 16 actions of
+--eval.executor guided         eval.executor: a light_wam policy makes a chunk from what the robot sees alone
 --eval.executor async --eval.delay-ms 105  the delay is 9 steps but replan_steps is 8
 --eval.delay-ms -1            eval.delay_ms: expected at least 0, got -1
 --eval.processes 0            eval.processes: expected at least 1, got 0

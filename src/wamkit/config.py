@@ -310,6 +310,11 @@ def check_together(given: Run, asked: Run) -> None:
         )
     if asked.policy != given.policy:
         asked.policy.validate_together()
+    if asked.eval.executor == "guided" and not asked.policy.continues:
+        raise BadInput(
+            f"eval.executor: a {asked.policy.kind} policy makes a chunk from what the robot sees alone and cannot "
+            "continue the previous one; expected sync, async or ensemble, got guided"
+        )
     needed = asked.eval.needed(asked.data.hz)
     late = needed - asked.eval.replan_steps  # actions whose time passes before their chunk arrives
     if needed > asked.data.horizon:

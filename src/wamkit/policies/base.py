@@ -91,10 +91,12 @@ class PolicyConfig:
 
     It is saved in `run.json`. inference_overrides: paths below `policy.` that may differ between training and acting.
     about_losses: what a reader of a comparison should know about its losses, in a sentence; "" for nothing.
+    continues: whether a chunk can continue the previous one, for the executor "guided".
     """
 
     inference_overrides: ClassVar[tuple[str, ...]] = ()
     about_losses: ClassVar[str] = ""
+    continues: ClassVar[bool] = False
     kind: str
 
     @property

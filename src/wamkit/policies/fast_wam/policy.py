@@ -146,6 +146,7 @@ class FastWAMConfig(PolicyConfig):
         modes = {"mode": self.mode} if variant(self.variant).modes else {}
         return {"variant": self.variant, **modes, "sample_steps": str(self.sample_steps)}
 
+    continues: ClassVar[bool] = True
     inference_overrides: ClassVar[tuple[str, ...]] = (
         "variant",
         "mode",
@@ -382,7 +383,7 @@ class FastWAM(PolicyModule):
     @property
     def continues(self) -> bool:
         """Whether a chunk can continue the previous one."""
-        return True
+        return self.config.continues
 
     def continuing(self, normalizer: Normalizer) -> Continuing:
         """How it does. normalizer: its own, or that of an actor."""

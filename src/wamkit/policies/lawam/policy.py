@@ -109,6 +109,7 @@ class LaWAMConfig(PolicyConfig):
     stop_latent_context_grad: bool = False
     learning_rates: LearningRates = LearningRates()
     kind: Literal["lawam"] = "lawam"
+    continues: ClassVar[bool] = True
     inference_overrides: ClassVar[tuple[str, ...]] = ("sample_steps", "guidance", "chunking")
     about_losses: ClassVar[str] = (
         "action: flow matching of the chunk; subgoal: squared error of the predicted features; distill: squared error "
@@ -286,7 +287,7 @@ class LaWAM(PolicyModule):
     @property
     def continues(self) -> bool:
         """Whether a chunk can continue the previous one."""
-        return True
+        return self.config.continues
 
     @property
     def passes(self) -> tuple[str, ...]:
