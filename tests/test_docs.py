@@ -21,6 +21,7 @@ from wamkit.commands.comparing import Compare
 from wamkit.commands.measuring import Eval
 from wamkit.commands.overrides import changed
 from wamkit.commands.parsing import parse
+from wamkit.commands.serving import Serve
 from wamkit.commands.training import Encode, Train
 from wamkit.recipes import recipe
 
@@ -86,6 +87,8 @@ def check_wamkit(words: list[str]) -> None:
 def recipes_of(command: object) -> tuple[str, ...]:
     """Whose values a command's overrides change."""
     match command:
+        case Serve():
+            return ("metaworld3",)
         case Compare(recipes=names):
             return names
         case Eval():

@@ -14,7 +14,7 @@ from tests.golden.compare import FORWARD, GRADIENT, LOSS, Golden, Row
 from tests.policies.plain_fast_wam import sample_by_looking, velocities
 from wamkit import flow
 from wamkit.data.normalize import Normalizer, Stats
-from wamkit.flow import Noised
+from wamkit.flow import Noised, unsteered
 from wamkit.nn.attention import visibility_matrix
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
@@ -234,7 +234,8 @@ def _checks(
     plain = sample_by_looking(joint, present, context, noise, steps)
     cache = encode_frames(fast, "present", present, context, empty_cache(fast.dit.blocks))
     chunks = {
-        way: SAMPLERS[way](fast, cache, context, noise, steps).action for way in ("nothing", "alongside")
+        way: SAMPLERS[way](fast, cache, context, noise, steps, unsteered).action
+        for way in ("nothing", "alongside")
     }
     with_video, without = (predicted[name]["action"] for name in ("fast", "no_video"))
     pairs = {

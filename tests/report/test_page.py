@@ -107,7 +107,9 @@ def test_the_page_is_well_formed_and_whole(html: str) -> None:
     assert outline.open == []
     assert len(set(outline.ids)) == len(outline.ids)
     anchors = [address[1:] for address in outline.addresses if re.fullmatch(r"#[a-z_]+", address)]
-    assert anchors == [name for name in ALL if name not in FORESIGHT] and set(anchors) <= set(outline.ids)
+    assert anchors == [name for name in ALL if name not in (*FORESIGHT, "warnings")] and set(anchors) <= set(
+        outline.ids
+    )
     assert "2 of 4 episodes solved (50 %)" in html
 
 
@@ -145,7 +147,7 @@ def test_a_page_has_the_sections_it_is_asked_for(page: RunPage, tmp_path: Path) 
     engine.policy.imagine = engine.policy.attention_maps = None
     write_run_page(out, replace(page, engines=[engine]), ("facts", "success"))
     assert re.findall(r'<section id="(\w+)"', out.read_text()) == ["facts", "success"]
-    with pytest.raises(BadInput, match="no section 'futur'; expected some of success, rollouts"):
+    with pytest.raises(BadInput, match="no section 'futur'; expected some of success, warnings, rollouts"):
         write_run_page(out, page, ("futur",))
 
 

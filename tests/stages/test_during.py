@@ -139,7 +139,7 @@ def test_one_that_fails_is_told_and_training_goes_on(
 ) -> None:
     run, run_dir = trained
     with during(run, run_dir, CPU)() as after:
-        file.write_text(OWN_ENV.replace("10.0", "20.0"))
+        file.write_text(OWN_ENV.replace("10.0", "20.00"))
         after(5, state_of(run, run_dir))
     told = " ".join(capsys.readouterr().out.split())
     assert "the evaluation of step 5 failed" in told and "executes 20 actions per second" in told

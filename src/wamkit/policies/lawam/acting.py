@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -85,6 +86,17 @@ SUBGOALS: Mapping[SubgoalArm, Subgoal] = {
 }
 
 
+def continuing(policy: LaWAM) -> Continuing:
+    """What a query's previous actions mean to its sampler."""
+    config = policy.config
+    return Continuing.of(config.chunking, policy.normalizer, TIMES.grid(config.sample_steps))
+
+
+def _steered(policy: LaWAM, query: Query, shape: tuple[int, int]) -> Steering:
+    """`continuing` when it is needed: training has no use for it."""
+    return continuing(policy)(query, shape)
+
+
 @dataclass(frozen=True)
 class Acting:
     """What a policy acts with; it refers to no other weights.
@@ -102,7 +114,7 @@ class Acting:
     world: World
     sample: Callable[[Tensor, Condition, Steering], Tensor]
     tokens: int
-    continuing: Continuing
+    continuing: Callable[[Query, tuple[int, int]], Steering]
 
     @classmethod
     def of(cls, policy: LaWAM) -> Acting:
@@ -120,7 +132,7 @@ class Acting:
                 noise, condition, config.sample_steps, config.guidance, steer
             ),
             config.expert.tokens,
-            Continuing.of(config.chunking, policy.normalizer, TIMES.grid(config.sample_steps)),
+            partial(_steered, policy),
         )
 
     def __call__(self, query: Query) -> Float[Tensor, "b k a"]:

@@ -25,7 +25,7 @@ from wamkit.draws import Draws
 from wamkit.flow import Noised
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.continuing import RealTimeChunking
-from wamkit.policies.lawam.acting import PASSES, SUBGOALS, Acting, Sight, SubgoalArm
+from wamkit.policies.lawam.acting import PASSES, SUBGOALS, Acting, Sight, SubgoalArm, continuing
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, ExpertSize, action_loss
 from wamkit.policies.lawam.begin import FromRun, FromStage1
 from wamkit.policies.lawam.encoder import LaWAMEncoder, encoder_facts, example_inputs
@@ -297,7 +297,7 @@ class LaWAM(PolicyModule):
     def actor(self, passes: Collection[str], take: Take = SHARED) -> Actor:
         """`act` with these passes."""
         policy = take.network(self)
-        acting = policy.acting
+        acting = replace(policy.acting, continuing=continuing(policy))
         for name in passes:
             acting = PASSES[name](policy, acting)
         return acting
