@@ -18,7 +18,7 @@ from wamkit_client.background import Background
 from wamkit_client.chunk import Act, Ask, Executor, Hold
 from wamkit_client.journal import DriveReport, Journal
 from wamkit_client.limits import Limiter, Limits
-from wamkit_client.rollout import noise_seed
+from wamkit_client.rollout import Questions
 from wamkit_client.signals import stop_request
 from wamkit_client.types import BadInput, Observation, Policy
 
@@ -113,7 +113,7 @@ class ControlLoop:
     ) -> None:
         self._robot, self._policy, self._executor = robot, policy, executor
         self._config, self._until, self._clock = config, until, clock
-        self._episode, self._queries = uuid.uuid4().hex, 0
+        self._questions = Questions(config.seed, uuid.uuid4().hex, executor)
         self._journal = Journal(config.hz)
         self._limiter = Limiter(config.limits, np.zeros(len(config.limits.names)))
 
@@ -194,17 +194,7 @@ class ControlLoop:
         began = self._clock.now()
         seen = self._robot.observe()
         self._journal.observed(self._clock.now() - began)
-        seed = noise_seed(self._config.seed, self._queries)
-        self._queries += 1
-        return replace(
-            seen,
-            noise_seed=seed,
-            previous=ask.previous,
-            delay=ask.delay,
-            steps=self._executor.wanted,
-            episode=self._episode,
-            step=step,
-        )
+        return self._questions.about(seen, ask, step)
 
     def _tell(self, decision: Union[Act, Hold]) -> np.ndarray:
         if isinstance(decision, Act):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-from wamkit_client.envs.base import Task
+from wamkit_client.envs.base import InitialState, Task
 from wamkit_client.envs.vector import ANSWER_SECONDS, EnvCrashed, EnvProcess, Host, ended
 from wamkit_client.rollout import Episode, EpisodeConfig, Outcome
 from wamkit_client.smoothness import Smoothness
@@ -61,10 +61,12 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class _Turn:
-    """A process's answer: the observation to ask the policy about, None at the end; how far the episode is."""
+    """A process's answer: what the episode began from, its control steps so far, and the observation to ask the policy
+    about, or how it ended."""
 
-    observation: Optional[Observation]
-    outcome: Outcome
+    initial_state: InitialState
+    steps: int
+    said: Union[Observation, Outcome]
 
 
 @dataclass
@@ -86,17 +88,17 @@ class _Lane:
             turn: _Turn = self.process.receive(seconds)
         except EnvCrashed as crash:
             return self._result("error", str(crash))
-        state = turn.outcome.initial_state
+        state = turn.initial_state
         if state.key() in demonstrated:
             raise BadInput(
                 f"{state.task}: seed {state.seed} begins from a state that was demonstrated in training "
                 f"({state.key()}); a score must be measured on other initial states: choose another first_seed"
             )
-        self.steps, self.vector = turn.outcome.steps, state.vector
-        if turn.observation:
-            return turn.observation
-        status = "success" if turn.outcome.success else "failure"
-        return self._result(status, smoothness=turn.outcome.smoothness)
+        self.steps, self.vector = turn.steps, state.vector
+        if isinstance(turn.said, Observation):
+            return turn.said
+        status = "success" if turn.said.success else "failure"
+        return self._result(status, smoothness=turn.said.smoothness)
 
     def _result(self, status: str, error: str = "", smoothness: Optional[Smoothness] = None) -> EpisodeResult:
         queries = tuple(self.query_call), tuple(self.query_ms), tuple(self.query_batch)
@@ -175,7 +177,7 @@ def _ask(policy: Policy, batch: Sequence[Tuple[_Lane, Observation]], call: int) 
         lane.query_call.append(call)
         lane.query_ms.append(milliseconds)
         lane.query_batch.append(len(batch))
-        lane.warnings += [chunk.info["warning"]] if "warning" in chunk.info else []
+        lane.warnings += chunk.warnings
         lane.process.send(_answer, chunk)
 
 
@@ -195,4 +197,4 @@ def _turn(episode: Episode, job: EpisodeJob) -> _Turn:
     observation = episode.next_query()
     if episode.over and job.config.record:
         episode.save(job.recording)
-    return _Turn(observation, episode.outcome)
+    return _Turn(episode.initial_state, episode.steps, observation or episode.outcome)

@@ -138,9 +138,8 @@ class Journal:
     def answered(self, chunk: ActionChunk, seconds: float) -> None:
         """The policy, after that time. `alarm`: whether with one."""
         self._answers.append(seconds)
-        said = [chunk.info["warning"]] if "warning" in chunk.info else []
-        self._warnings += said
-        self.alarm = any(one["alarm"] for one in said)
+        self._warnings += chunk.warnings
+        self.alarm = any(said["alarm"] for said in chunk.warnings)
 
     def told(self, decision: Union[Act, Hold], action: np.ndarray, seconds: float) -> None:
         """The robot was told an action [a] in this control step, which took it that time."""

@@ -120,19 +120,45 @@ def noise_seed(seed: int, query: int) -> int:
     return int(np.random.SeedSequence([seed, query]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+class Questions:
+    """What a policy is asked about in one episode: observations, with what it has to know beside them.
+
+    seed: of the episode; every query draws noise of its own. episode: its name. count: queries so far.
+    """
+
+    def __init__(self, seed: int, episode: str, executor: Executor) -> None:
+        self._seed, self._episode, self._executor = seed, episode, executor
+        self.count = 0
+
+    def about(self, seen: Observation, ask: Ask, step: int) -> Observation:
+        """The next query. step: of the episode, at which this was seen."""
+        seed = noise_seed(self._seed, self.count)
+        self.count += 1
+        return replace(
+            seen,
+            noise_seed=seed,
+            previous=ask.previous,
+            delay=ask.delay,
+            steps=self._executor.wanted,
+            episode=self._episode,
+            step=step,
+        )
+
+
 class Episode:
     """One episode from a seed: `next_query` and `answer` by turns, until there is no further query.
 
-    initial_state: what the episode began from.  over: it is solved, or no control step is left.
+    initial_state: what the episode began from.  steps: control steps so far.  over: it is solved, or none is left.
     """
 
     def __init__(self, env: Env, seed: int, config: EpisodeConfig) -> None:
-        self._env, self._config, self._seed = env, config, seed
+        self._env, self._config = env, config
         self.initial_state = env.reset(seed)
         self._executor, self._delay = config.new_executor(env.control_hz), config.delay_steps(env.control_hz)
+        self._questions = Questions(seed, f"{self.initial_state.task}_{seed}", self._executor)
         self._pace = Pace(env.control_hz)
         self._recording = Recording()
-        self._steps = self._queries = 0
+        self.steps = 0
         self._success = self.over = False
         self._begun = np.zeros(0)  # proprio at the first query, before the first step
         self._actions: List[np.ndarray] = []
@@ -155,7 +181,7 @@ class Episode:
 
         It arrives after the delay: the steps until then are taken first, as if the policy had thought meanwhile.
         """
-        while self._steps < self._answer_due and not self.over:
+        while self.steps < self._answer_due and not self.over:
             decision = self._executor.next()
             assert not isinstance(decision, Ask), "one query at a time"
             self._step(decision)
@@ -166,23 +192,14 @@ class Episode:
 
     def _ask(self, ask: Ask) -> Observation:
         if self._config.record:
-            self._recording.ask(self._steps, self._env.cameras()["display"])
+            self._recording.ask(self.steps, self._env.cameras()["display"])
             seen = self._recording.observations[-1]
         else:
             seen = self._env.observe()
-        if not self._steps:
+        if not self.steps:
             self._begun = seen.proprio
-        self._asked = replace(
-            seen,
-            noise_seed=noise_seed(self._seed, self._queries),
-            previous=ask.previous,
-            delay=ask.delay,
-            steps=self._executor.wanted,
-            episode=f"{self.initial_state.task}_{self._seed}",
-            step=self._steps,
-        )
-        self._answer_due = self._steps + self._delay
-        self._queries += 1
+        self._asked = self._questions.about(seen, ask, self.steps)
+        self._answer_due = self.steps + self._delay
         return self._asked
 
     def _step(self, decision: Union[Act, Hold]) -> None:
@@ -191,9 +208,9 @@ class Episode:
         result = self._env.step(action)
         self._pace.take(decision)
         self._actions.append(action)
-        self._steps += 1
+        self.steps += 1
         self._success = result.success
-        self.over = result.success or result.done or self._steps >= self._config.max_steps
+        self.over = result.success or result.done or self.steps >= self._config.max_steps
         if self._config.record:
             self._recording.act(action)
             self._recording.see(self._env.observe(), self._env.display())
@@ -201,7 +218,7 @@ class Episode:
     @property
     def outcome(self) -> Outcome:
         smoothness = self._pace.smoothness(self._path())
-        return Outcome(self.initial_state, self._success, self._steps, self._queries, smoothness)
+        return Outcome(self.initial_state, self._success, self.steps, self._questions.count, smoothness)
 
     def _path(self) -> np.ndarray:
         """Where the hand was told to be after each step so far: [t, 3]."""

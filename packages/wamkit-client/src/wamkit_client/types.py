@@ -64,6 +64,12 @@ class ActionChunk:
     info: Dict[str, Any] = field(default_factory=dict)
     displacements: Tuple[int, ...] = ()
 
+    @property
+    def warnings(self) -> List[Dict[str, Any]]:
+        """What a watched policy said of the observation: {"step", "score", "still", "threshold", "alarm"}; [] where it
+        had nothing to compare, and of a policy that is not watched."""
+        return [self.info["warning"]] if "warning" in self.info else []
+
 
 class Policy:
     """Anything that turns observations into chunks: an engine in this process or a client of a policy server."""

@@ -194,7 +194,7 @@ class Client:
                 checked(chunk, 1)
         except BadInput as error:
             raise Refused("failed", str(error)) from None
-        for said in (chunk.info["warning"] for chunk in answer.chunks if "warning" in chunk.info):
+        for said in (said for chunk in answer.chunks for said in chunk.warnings):
             self.service.watch.compared(served.name, said["score"], said["alarm"])
         return answer
 
