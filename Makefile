@@ -36,9 +36,10 @@ help:
 demo: install system
 	$(BIN)/wamkit demo $(DEMO_$(DEMO))
 
-# On two cores three workers: tests wait for disks, and for processes that they start.
+# On two cores three workers: tests wait for disks, and for processes that they start. A worker that crashes is not
+# replaced: its file would begin again, and the suite may then wait for ever.
 test: install-dev system
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
 
 test-lerobot: install-dev
 	$(BIN)/python -m tests.data.lerobot_oracle.build
