@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from wamkit_client.envs.libero import pro
 from wamkit_client.envs.libero.install import find_installation
 from wamkit_client.types import BadInput
 
 
-def _missing() -> str:
+def _missing(suite: str) -> str:
     try:
-        find_installation()
+        find_installation().bddl(suite, "")
     except BadInput as error:
         return str(error)
     return ""
 
 
-needs_libero = pytest.mark.skipif(bool(_missing()), reason=_missing() or "LIBERO is here")
+def _needs(suite: str) -> pytest.MarkDecorator:
+    missing = _missing(suite)
+    return pytest.mark.skipif(bool(missing), reason=missing or "LIBERO is here")
+
+
+needs_libero = _needs("libero_object")
+needs_libero_pro = _needs(pro.SUITES[1])  # of changed objects: these must be among the assets

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from wamkit_client.envs.base import Task, project
 from wamkit_client.envs.foreign import PYTHON_VARIABLE
+from wamkit_client.envs.libero import contents
 from wamkit_client.envs.libero import install as libero_install
 from wamkit_client.envs.libero.env import PUBLISHED_STATES, Libero, LiberoConfig, rotation_vector
 from wamkit_client.envs.libero.expert import matrix, rotation_between
@@ -382,7 +383,7 @@ def test_assets_are_hashed_in_pieces_by_name_and_content(
     digest = sha256(b"b.png 0\nscenes/a.xml 10\n0123456789").hexdigest()[:16]
     for block in (3, 1 << 20):
         libero_install.asset_pack.cache_clear()
-        monkeypatch.setattr(libero_install, "BLOCK", block)
+        monkeypatch.setattr(contents, "BLOCK", block)
         monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read as a whole"))
         assert libero_install.asset_pack(tmp_path) == {"hash": digest, "name": ""}
     monkeypatch.setitem(libero_install.PACKS, digest, "a name")

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, Iterator, Sequence, Tuple, Type
 
 from wamkit_client.envs.base import EnvConfig, Task, nearest
 from wamkit_client.envs.libero.env import LiberoConfig
-from wamkit_client.envs.libero.tasks import LIBERO_TASKS
+from wamkit_client.envs.libero.tasks import LIBERO_PRO_TASKS, LIBERO_TASKS
 from wamkit_client.envs.metaworld.env import MetaWorldConfig
 from wamkit_client.envs.metaworld.tasks import METAWORLD_TASKS, metaworld_task
 from wamkit_client.envs.own import MAKE, OwnConfig, described
@@ -140,6 +140,11 @@ def _libero() -> Iterator[Suite]:
         tasks = tuple(task for name in _LIBERO_FOUR for task in LIBERO_TASKS[name])
         own = {name: steps[name] for name in _LIBERO_FOUR}
         yield Suite("libero" + ending, tasks, env, max(own.values()), 50, 0, own)
+    # LIBERO-PRO has OpenVLA's protocol: "libero_goal_openvla" is what "libero_goal_swap" is to be compared with.
+    env, limits = _LIBERO_PROTOCOLS["_openvla"]
+    steps = dict(zip(_LIBERO, limits))
+    for name, tasks in LIBERO_PRO_TASKS.items():
+        yield Suite(name, tasks, env, steps[name.rpartition("_")[0]], episodes=50, first_seed=0)
 
 
 SUITES: Dict[str, Suite] = {suite.name: suite for suite in (*_metaworld(), *_libero())}

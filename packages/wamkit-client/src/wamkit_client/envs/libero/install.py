@@ -6,7 +6,6 @@ Only this file reads or sets LIBERO's environment variables. It knows no task an
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import os
@@ -22,6 +21,8 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
+from wamkit_client.envs.libero import pro
+from wamkit_client.envs.libero.contents import digest
 from wamkit_client.envs.rendering import choose_platform
 from wamkit_client.types import BadInput
 
@@ -33,7 +34,6 @@ INSTALL = "install it with: make libero   (or, in a simulator's own environment:
 TESTED_MUJOCO = ("3.3.2", "3.3.0")
 # From this version on the same weights lose a third to a half of their successes (public reports: 18 of 50, not 47).
 BROKEN_FROM = (3, 8)
-BLOCK = 1 << 20  # bytes read at a time
 PACKAGES = ("mujoco", "robosuite", "bddl", "numpy")
 PACK_PARTS = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects", "articulated_objects")
 # The original assets as packages: five parts of one folder, each marked by a file of its own.
@@ -47,18 +47,28 @@ PACKS = {"08533abd9f45d3fa": "original visuals", STAND_IN: "stand-in visuals"}
 
 @dataclass(frozen=True)
 class Installation:
-    """root: the package's folder with bddl_files and init_files. assets: meshes, textures and scenes."""
+    """root: the package's folder with bddl_files and init_files. assets: meshes, textures and scenes.
+
+    Of LIBERO-PRO's suites the files are elsewhere (pro.py): BadInput where these, or their objects, are missing.
+    """
 
     root: Path
     assets: Path
 
     def bddl(self, suite: str, task: str) -> Path:
         """The file that defines a task."""
-        return self.root / "bddl_files" / suite / f"{task}.bddl"
+        return self._files(suite) / "bddl_files" / suite / f"{task}.bddl"
 
     def initial_states(self, suite: str, task: str) -> np.ndarray:
         """The published initial states, float64 [50, n]: flattened simulator states (time, positions, velocities)."""
-        return read_states(self.root / "init_files" / suite / f"{task}.pruned_init")
+        ending = ".npz" if suite in pro.SUITES else ""
+        return read_states(self._files(suite) / "init_files" / suite / f"{task}.pruned_init{ending}")
+
+    def _files(self, suite: str) -> Path:
+        if suite not in pro.SUITES:
+            return self.root
+        pro.check_assets(suite, self.assets)
+        return pro.task_files(pro.folder())
 
 
 def find_installation() -> Installation:
@@ -180,6 +190,7 @@ def control_env() -> Any:
     package._assets_path_cache = str(installation.assets)
     from libero.libero.envs.env_wrapper import ControlEnv
 
+    pro.register_objects()
     return ControlEnv
 
 
@@ -244,14 +255,8 @@ def versions() -> Dict[str, str]:
 @lru_cache(maxsize=None)
 def asset_pack(folder: Path) -> Dict[str, str]:
     """{hash: of all names and contents, 16 hex digits; name: of a known pack, else ""}."""
-    sha = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        sha.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            for block in iter(lambda: file.read(BLOCK), b""):
-                sha.update(block)
-    digest = sha.hexdigest()[:16]
-    return {"hash": digest, "name": PACKS.get(digest, "")}
+    found = digest(folder, (path for path in folder.rglob("*") if path.is_file()))
+    return {"hash": found, "name": PACKS.get(found, "")}
 
 
 _PARTS_OF_AN_ARRAY = (
@@ -275,15 +280,33 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_states(path: Path) -> np.ndarray:
-    """An array that torch.save wrote, read without torch. BadInput when the file is missing or holds something else."""
+    """An array [states, numbers] that torch.save wrote, read without torch, or, of a file .npz, what NumPy saved.
+
+    BadInput when the file is missing or holds something else."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            data = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            states = _ArraysOnly(io.BytesIO(archive.read(data))).load()
+        states = _numpys(path) if path.suffix == ".npz" else _torchs(path)
     except FileNotFoundError:
         raise BadInput(f"{path} is missing; install LIBERO again") from None
-    except (zipfile.BadZipFile, StopIteration, pickle.UnpicklingError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        StopIteration,
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        ValueError,
+    ) as error:
         raise BadInput(f"{path}: not LIBERO's initial states ({error}); install LIBERO again") from None
     if not isinstance(states, np.ndarray) or states.ndim != 2:
         raise BadInput(f"{path}: expected an array [states, numbers], got {type(states).__name__}")
     return states
+
+
+def _torchs(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        data = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        return _ArraysOnly(io.BytesIO(archive.read(data))).load()
+
+
+def _numpys(path: Path) -> Any:
+    with np.load(path, allow_pickle=False) as archive:
+        return archive["states"]
