@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -51,7 +53,7 @@ def test_interpolation_ends_at_data_and_noise(times, data_at):
     at_data = times.noised(x, noise, torch.full((2,), float(data_at)))
     at_noise = times.noised(x, noise, torch.full((2,), float(1 - data_at)))
     assert torch.equal(at_data.x, x) and torch.equal(at_noise.x, noise)
-    assert torch.equal(at_data.velocity, noise - x if data_at == 0 else x - noise)
+    assert torch.equal(at_data.target, noise - x if data_at == 0 else x - noise)
 
 
 def test_lawam_interpolates_as_published():
@@ -65,9 +67,30 @@ def test_lawam_interpolates_as_published():
 @pytest.mark.parametrize("times", [WAM, LAWAM, FlowTimes(Shifted(1.0), sample_shift=3.0, data_at=1)])
 def test_integrating_the_true_velocity_arrives_at_the_data(times):
     x, noise = torch.randn(2, 5), torch.randn(2, 5)
-    velocity = times.noised(x, noise, torch.zeros(2)).velocity
+    velocity = times.noised(x, noise, torch.zeros(2)).target
     arrived = flow.integrate(noise, lambda _x, _t: velocity, times.grid(7))
     assert torch.allclose(arrived, x, atol=1e-6)
+
+
+@pytest.mark.parametrize("times", [WAM, LAWAM])
+def test_clean_data_and_velocity_determine_each_other(times):
+    x, noise, t = torch.randn(3, 5), torch.randn(3, 5), torch.tensor([0.05, 0.4, 0.9])
+    said = {predicts: replace(times, predicts=predicts) for predicts in flow.PREDICTIONS}
+    noised = {predicts: own.noised(x, noise, t) for predicts, own in said.items()}
+    assert torch.equal(noised["clean"].target, x)
+    assert torch.equal(noised["clean"].x, noised["velocity"].x)
+    found = [said[predicts].velocity(own.target, own.x, own.t) for predicts, own in noised.items()]
+    assert torch.allclose(*found, atol=1e-5)
+
+
+def test_errors_of_clean_data_count_as_those_of_the_velocity_they_stand_for():
+    clean = replace(WAM, predicts="clean")
+    x, noise, t = torch.randn(3, 5), torch.randn(3, 5), torch.tensor([0.3, 0.6, 1.0])
+    noised, error = clean.noised(x, noise, t), torch.randn(3, 5)
+    velocity = clean.velocity(noised.target + error, noised.x, t) - WAM.noised(x, noise, t).target
+    weighted = clean.weight(t)[:, None] * error.square()
+    assert torch.allclose(weighted, velocity.square(), rtol=1e-4)
+    assert torch.equal(clean.weight(torch.tensor([0.0, 0.1])), clean.weight(torch.tensor([0.3, 0.3])))
 
 
 def test_euler_times_are_the_published_ten():

@@ -1,4 +1,4 @@
-"""Flow matching: time, interpolation, velocity, loss weight, Euler steps. Knows no network.
+"""Flow matching: time, interpolation, what a network predicts, loss weight, Euler steps. Knows no network.
 
 Time t in [0, 1] runs from one end to the other: x_t = (1 - t) start + t end, velocity = end - start. Published systems
 differ in which end is data and in how training draws times; a `FlowTimes` is one such convention. Times are kept in
@@ -21,9 +21,12 @@ from wamkit_client.types import BadInput
 from wamkit.draws import Draws
 
 TimePrecision = Literal["float32", "bfloat16"]
+Predicts = Literal["velocity", "clean"]
 
 BUMP_MINIMUM = math.exp(-0.5)  # of exp(-2 (t - 1/2)^2) over [0, 1]
 GRID = 1000  # points of the shifted grid that the bump is averaged over
+NEARLY_DATA = 0.3
+"""Noise level below which an error of predicted data counts no more than at it."""
 
 T = TypeVar("T", float, Tensor)
 
@@ -46,9 +49,9 @@ class Shift:
                     f"shift.{name}: flow times shift by a number above 0, got {by}; published: 5, or 1 for none"
                 )
 
-    def times(self, precision: TimePrecision) -> FlowTimes:
+    def times(self, precision: TimePrecision, predicts: Predicts = "velocity") -> FlowTimes:
         """The flow times of Light-WAM and Fast-WAM."""
-        return FlowTimes(Shifted(self.train), self.sample, precision=precision)
+        return FlowTimes(Shifted(self.train), self.sample, precision=precision, predicts=predicts)
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,15 @@ def unsteered(x: Tensor, velocity: Tensor, step: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Noised:
-    """x at flow time t [b], as the network gets it, and the velocity there."""
+    """x at flow time t [b], as the network gets it, and what the network is to predict there."""
 
     x: Tensor
     t: Tensor
-    velocity: Tensor
+    target: Tensor
 
     def rows(self, index: Tensor) -> Noised:
         """Some samples of the batch."""
-        return Noised(self.x[index], self.t[index], self.velocity[index])
+        return Noised(self.x[index], self.t[index], self.target[index])
 
 
 def shift(u: T, by: float) -> T:
@@ -135,12 +138,14 @@ class FlowTimes:
 
     drawn: noise levels in training. sample_shift: of the sampler's times, towards noise. data_at: the time of data,
     0 (Light-WAM, Fast-WAM) or 1 (LaWAM); noise is at the other end. precision: how times are rounded.
+    predicts: what the network says of x_t, a row of PREDICTIONS.
     """
 
     drawn: Shifted | Beta
     sample_shift: float = 1.0
     data_at: Literal[0, 1] = 0
     precision: TimePrecision = "float32"
+    predicts: Predicts = "velocity"
 
     def draw(self, draws: Draws, device: torch.device) -> Float[Tensor, " b"]:
         """One training time per sample, not rounded yet."""
@@ -153,11 +158,17 @@ class FlowTimes:
         t, mixed = TIMES[self.precision](t)
         start, end = (x, noise) if self.data_at == 0 else (noise, x)
         noisy, velocity = interpolate(start, end, mixed)
-        return Noised(noisy, t, velocity)
+        return Noised(noisy, t, PREDICTIONS[self.predicts].target(x, velocity))
 
     def weight(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Of the loss of a sample at time t."""
-        return self.drawn.weight(self._level(t))
+        return PREDICTIONS[self.predicts].weight(self.drawn, self._level(t))
+
+    def velocity(
+        self, predicted: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b *rest"]:
+        """Of x at time t, by what a network predicts there. t is not that of data."""
+        return PREDICTIONS[self.predicts].velocity(self, predicted, x, t)
 
     def grid(self, steps: int) -> Grid:
         """Times from noise to data, shifted; times and strides are rounded."""
@@ -170,6 +181,40 @@ class FlowTimes:
     def _level(self, t: Tensor) -> Tensor:
         """The noise level at a time, and the time of a noise level: it is its own inverse."""
         return t if self.data_at == 0 else 1 - t
+
+
+def _velocity_of_clean(times: FlowTimes, clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    left = (times.data_at - t).reshape(-1, *[1] * (x.ndim - 1))  # from x to data
+    return (clean - x) / left
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of x_t. All kinds determine each other; errors count differently, by noise level.
+
+    target: by data and velocity. weight: of the squared error, by the distribution of noise levels and the level.
+    velocity: by flow times, what was predicted, x_t, and t.
+    """
+
+    target: Callable[[Tensor, Tensor], Tensor]
+    weight: Callable[[Shifted | Beta, Tensor], Tensor]
+    velocity: Callable[[FlowTimes, Tensor, Tensor, Tensor], Tensor]
+
+
+PREDICTIONS: Mapping[Predicts, Prediction] = {
+    "velocity": Prediction(
+        target=lambda data, velocity: velocity,
+        weight=lambda drawn, level: drawn.weight(level),
+        velocity=lambda times, predicted, x, t: predicted,
+    ),
+    # An error of the data is `level` times that of the velocity it stands for, so all levels count alike: also pure
+    # noise, where sampling begins and where the published weight of a velocity is 0.
+    "clean": Prediction(
+        target=lambda data, velocity: data,
+        weight=lambda drawn, level: level.clamp(min=NEARLY_DATA) ** -2,
+        velocity=_velocity_of_clean,
+    ),
+}
 
 
 def noise_like(x: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:

@@ -129,7 +129,7 @@ def flow_loss(golden: Golden, expert: ActionExpert, condition: Condition) -> Ten
     noised = flow_noised(golden)
     predicted = expert(noised.x, noised.t, condition)
     valid = golden.tensors["flow.in.actions_mask"].bool()
-    return action_loss(predicted, noised.velocity, valid, condition.robot)
+    return action_loss(predicted, noised.target, valid, condition.robot)
 
 
 def action_expert(golden: Golden) -> None:

@@ -138,7 +138,7 @@ def _video_branch(golden: Golden, policy: LightWAM, inputs: Tree, context: Tenso
     clip = policy.add_noise(inputs, given["timestep_video"] / 1000, given["noise_lowres"][:, :, 1:])
     golden.check("video_branch/latents_lowres", torch.cat([pooled, inputs["future"]], dim=2))
     golden.check("video_branch/noisy_latents", clip.latents)
-    golden.record("video_branch", clip.velocity, golden.tensors["video_branch/target"][:, :, 1:], FORWARD)
+    golden.record("video_branch", clip.target, golden.tensors["video_branch/target"][:, :, 1:], FORWARD)
     stream = policy.dit.embed(clip.latents, clip.times, context, clip.groups)
     golden.check("video_branch/tokens_in", stream.tokens)
     golden.check("video_branch/t_mod_clean_token", stream.modulation[:, 0])
@@ -189,7 +189,7 @@ def _losses(golden: Golden, policy: LightWAM, inputs: Tree) -> None:
     golden.check("loss/video_timestep_weight", TIMES.weight(t), LOSS)
     for is_padded, name in ((False, "plain"), (True, "padded")):
         frames, valid = pads[is_padded]
-        video = video_loss_per_sample(predicted, clip.velocity, latent_is_pad(frames, clip.velocity.shape[2]))
+        video = video_loss_per_sample(predicted, clip.target, latent_is_pad(frames, clip.target.shape[2]))
         action = action_loss_per_sample(actions, given["action"], valid, torch.ones(horizon))
         golden.check(f"loss/video_per_sample_{name}", video.detach(), LOSS)
         golden.check(f"loss/action_per_sample_{name}", action.detach(), LOSS)
@@ -198,7 +198,7 @@ def _losses(golden: Golden, policy: LightWAM, inputs: Tree) -> None:
         frames, valid = pads[name.startswith("padded")]
         weights = prefix_weights(horizon, *(case["temporal_weighting"] or (horizon, 1.0, 0.0)))
         video = TIMES.weight(t) * video_loss_per_sample(
-            predicted, clip.velocity, latent_is_pad(frames, clip.velocity.shape[2])
+            predicted, clip.target, latent_is_pad(frames, clip.target.shape[2])
         )
         losses = {
             "video": video.mean(),

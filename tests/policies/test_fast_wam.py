@@ -120,7 +120,7 @@ def test_the_losses_asked_for_are_the_losses_given(variant):
 def losses_with(policy, batch, group, row, where):
     """The loss of `group` when its target in `row` is another at the positions `where`."""
     noised = policy.add_noise(batch, draws())
-    velocity = noised[group].velocity.clone()
+    velocity = noised[group].target.clone()
     velocity[row][where] += 10
     states = policy.look(noised, policy.context(batch.inputs, batch.embodiment))
     noised[group] = replace(noised[group], velocity=velocity)
@@ -180,7 +180,7 @@ def test_the_condition_of_idm_is_clean_half_of_the_time():
     assert 0.46 < float(clean.float().mean()) < 0.54
     assert torch.equal(condition.x[clean], x[clean])
     t = condition.t[~clean].view(-1, 1, 1, 1, 1)
-    assert torch.allclose(condition.x[~clean], x[~clean] + t * condition.velocity[~clean], atol=1e-5)
+    assert torch.allclose(condition.x[~clean], x[~clean] + t * condition.target[~clean], atol=1e-5)
     assert 0.70 < float(t.mean()) < 0.80  # shifted towards noise
 
 

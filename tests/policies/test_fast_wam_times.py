@@ -33,7 +33,7 @@ def test_training_times_are_rounded_as_published_and_only_there():
     a, b = (policy.add_noise(batch, draws(seed=1)) for policy in (exact, rounded))
     for group in ("action", "future", "given"):
         assert torch.equal(b[group].t, (1000 * a[group].t).bfloat16().float() / 1000)
-        assert torch.equal(a[group].velocity, b[group].velocity)
+        assert torch.equal(a[group].target, b[group].target)
         if group != "given":  # which may be clean
             assert not torch.equal(a[group].x, b[group].x)
         torch.testing.assert_close(a[group].x, b[group].x, atol=0.05, rtol=0)
@@ -85,11 +85,11 @@ def test_each_loss_has_the_shift_of_its_own_times():
     errors = {
         "video": video_loss_per_sample(
             policy.dit.head(states.video, states.stream)[:, :, 1:],
-            noised["future"].velocity,
+            noised["future"].target,
             batch.inputs["frame_is_pad"][:, 1:].all(1, keepdim=True),
         ),
         "action": action_loss_per_sample(
-            policy.action.head(states.action), noised["action"].velocity, batch.valid, torch.ones(6)
+            policy.action.head(states.action), noised["action"].target, batch.valid, torch.ones(6)
         ),
     }
     for name, group, mean in (("action", "action", 0.2490935), ("video", "future", 0.2188570)):

@@ -210,4 +210,4 @@ def test_published_times_drive_noise_embedding_and_weight():
     mixed = share.reshape(3, 1, 1, 1, 1)
     expected = (1 - mixed) * inputs["future"] + mixed * noise
     assert torch.equal(clips["bfloat16"].latents[:, :, 1:], expected)
-    assert torch.equal(clips["bfloat16"].velocity, clips["float32"].velocity)
+    assert torch.equal(clips["bfloat16"].target, clips["float32"].target)

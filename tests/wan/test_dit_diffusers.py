@@ -62,7 +62,7 @@ def test_plain_forward(ours, theirs, shape, times, tolerance):
     latents, context = inputs(*shape)
     t = torch.tensor(times)
     expected = theirs(latents, t, context, return_dict=False)[0]
-    got = ours(latents, t[:, None] / 1000, context, (Frames("clip", 0, shape[0]),), ALL).velocity
+    got = ours(latents, t[:, None] / 1000, context, (Frames("clip", 0, shape[0]),), ALL).predicted
     assert got.shape == latents.shape
     assert relative(got, expected) < tolerance
 
@@ -76,7 +76,7 @@ def test_first_frame_at_a_time_of_its_own(ours, theirs, times, tolerance):
     per_token = torch.cat([torch.zeros(2, tokens), t[:, None].expand(-1, 2 * tokens)], dim=1)
     expected = theirs(latents, per_token, context, return_dict=False)[0]
     groups = (Frames("present", 0, 1), Frames("future", 1, 2))
-    got = ours(latents, torch.stack([torch.zeros(2), t / 1000], dim=1), context, groups, BOTH).velocity
+    got = ours(latents, torch.stack([torch.zeros(2), t / 1000], dim=1), context, groups, BOTH).predicted
     assert relative(got, expected) < tolerance
 
 
@@ -86,7 +86,7 @@ def test_gradients_of_a_plain_forward(ours, theirs):
     theirs(latents, t, context, return_dict=False)[0].square().mean().backward()
     ours(
         latents, t[:, None] / 1000, context, (Frames("clip", 0, 2),), ALL
-    ).velocity.square().mean().backward()
+    ).predicted.square().mean().backward()
     expected = original_names({name: p.grad for name, p in theirs.named_parameters()}, "gradients")
     for name, parameter in ours.named_parameters():
         # K biases cannot matter to a softmax before its norm; compare on the scale of the largest gradient.

@@ -16,22 +16,22 @@ def latent_is_pad(frame_is_pad: Bool[Tensor, "b t"], latents: int) -> Bool[Tenso
 
 
 def video_loss_per_sample(
-    predicted: Float[Tensor, "b c f h w"], velocity: Float[Tensor, "b c f h w"], is_pad: Bool[Tensor, "b f"]
+    predicted: Float[Tensor, "b c f h w"], target: Float[Tensor, "b c f h w"], is_pad: Bool[Tensor, "b f"]
 ) -> Float[Tensor, " b"]:
     """Mean squared error over channels and pixels, then over the frames that are not padding."""
-    error = (predicted.float() - velocity.float()).square().mean(dim=(1, 3, 4))  # b f
+    error = (predicted.float() - target.float()).square().mean(dim=(1, 3, 4))  # b f
     valid = (~is_pad).float()
     return (error * valid).sum(1) / valid.sum(1).clamp(min=1)
 
 
 def video_loss(
     predicted: Float[Tensor, "b c f h w"],
-    velocity: Float[Tensor, "b c f h w"],
+    target: Float[Tensor, "b c f h w"],
     weight: Float[Tensor, " b"],
     is_pad: Bool[Tensor, "b f"],
 ) -> Float[Tensor, ""]:
     """Flow-matching loss of the future latents, averaged over the batch. weight: of each sample, by its flow time."""
-    return (weight * video_loss_per_sample(predicted, velocity, is_pad)).mean()
+    return (weight * video_loss_per_sample(predicted, target, is_pad)).mean()
 
 
 def action_loss_per_sample(

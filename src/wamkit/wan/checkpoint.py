@@ -2,8 +2,8 @@
 
 WanDiT's own names are the original ones, so an original file needs no renaming; diffusers' names are renamed. Trainers
 put the names of what held the network before all of them (DiffSynth: `pipe.dit.`, others: `model.`,
-`model.diffusion_model.`): these WRAPPERS are cut. What the file cannot hold (adapters, LoRA) keeps its initial values
-and is named in FRESH; anything else missing, unknown or of another shape is one explained error.
+`model.diffusion_model.`): these WRAPPERS are cut. What the file cannot hold (adapters, a skip, LoRA) keeps its initial
+values and is named in FRESH; anything else missing, unknown or of another shape is one explained error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wamkit.io.renaming import Renaming
 from wamkit.io.tensors import load_strict, numbers, read_tensors
 from wamkit.wan.dit import WanDiT, WanSize
 
-FRESH = (r"adapters\..*", r".*\.lora_(down|up)\.weight")
+FRESH = (r"adapters\..*", r"skip\..*", r".*\.lora_(down|up)\.weight")
 WRAPPERS = ("pipe", "dit", "model", "diffusion_model")
 
 # diffusers' WanTransformer3DModel <-> original
@@ -46,7 +46,7 @@ NAMES = Renaming(
 
 
 def load_wan(dit: WanDiT, path: str | Path) -> None:
-    """Fill `dit` with a released video transformer; its adapters and LoRA (FRESH) stay as they are.
+    """Fill `dit` with a released video transformer; its adapters, skip and LoRA (FRESH) stay as they are.
 
     path: a weight file, or a folder with one (also in shards, also diffusers' `transformer/` inside).
     Raises BadInput when it is missing, truncated, or of another model or size.

@@ -3,7 +3,8 @@
 What it adds to the published network, all outside the block (wan/block.py):
 - taps: the states after chosen blocks are returned;
 - adapters after chosen blocks;
-- groups of frames, each with its own flow time and visibility (a clean first frame, a second copy of the future).
+- groups of frames, each with its own flow time and visibility (a clean first frame, a second copy of the future);
+- on request, later frames that begin with what the present shows at the same place.
 
 Parameter names are the original Wan names. Spec: Light-WAM 1.4. It knows nothing about text encoders, codecs, actions
 or losses.
@@ -39,9 +40,14 @@ PATCH = 2  # latent pixels per token along rows and columns; 1 along frames
 
 @dataclass(frozen=True, kw_only=True)
 class WanSize(TransformerSize):
-    """Everything that fixes the network's shape. channels: latent channels in and out."""
+    """Everything that fixes the network's shape. channels: latent channels in and out.
+
+    present_skip: whether tokens of later frames begin with a learned linear map of the present's at the same place. So
+    a small network need not carry what stays as it is through attention (docs/log.md); released ones have none.
+    """
 
     channels: int
+    present_skip: bool = False
 
 
 SIZES = {
@@ -104,14 +110,39 @@ class Passed:
 
 @dataclass(frozen=True)
 class Output:
-    """velocity [b c t h w]; taps: adapted states [b s d] after the requested blocks, in that order."""
+    """predicted [b c t h w]; taps: adapted states [b s d] after the requested blocks, in that order."""
 
-    velocity: Tensor
+    predicted: Tensor
     taps: tuple[Tensor, ...]
 
 
+class PresentSkip(nn.Module):
+    """What later tokens take over from the present at the same place; nothing before training."""
+
+    def __init__(self, size: WanSize) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size.width, size.width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(
+        self, later: Float[Tensor, "b fs d"], present: Float[Tensor, "b s d"]
+    ) -> Float[Tensor, "b fs d"]:
+        frames = later.unflatten(1, (-1, present.shape[1]))
+        return (frames + self.linear(present)[:, None]).flatten(1, 2)
+
+
+class NoSkip(nn.Module):
+    """Later tokens as they are."""
+
+    def forward(
+        self, later: Float[Tensor, "b fs d"], present: Float[Tensor, "b s d"]
+    ) -> Float[Tensor, "b fs d"]:
+        return later
+
+
 class Head(nn.Module):
-    """Tokens -> velocity of one latent patch each; (shift, scale) from the time embedding itself."""
+    """Tokens -> what is predicted of one latent patch each; (shift, scale) from the time embedding itself."""
 
     def __init__(self, size: WanSize) -> None:
         super().__init__()
@@ -133,7 +164,7 @@ def fold(patches: Float[Tensor, "b s o"], grid: tuple[int, ...]) -> Float[Tensor
 
 
 class WanDiT(nn.Module):
-    """The network. `forward` predicts velocity; `features` stops at the last tap and needs no head."""
+    """The network. `forward` predicts, velocity or data; `features` stops at the last tap and needs no head."""
 
     def __init__(self, size: WanSize, adapters: Adapters) -> None:
         super().__init__()
@@ -143,6 +174,7 @@ class WanDiT(nn.Module):
         self.patch_embedding = nn.Conv3d(
             size.channels, size.width, (1, PATCH, PATCH), stride=(1, PATCH, PATCH)
         )
+        self.skip = PresentSkip(size) if size.present_skip else NoSkip()
         self.text_embedding = text_mlp(size)
         self.time_embedding = time_mlp(size)
         self.time_projection = time_rows(size)
@@ -164,7 +196,7 @@ class WanDiT(nn.Module):
         visibility: Visibility,
         taps: tuple[int, ...] = (),
     ) -> Output:
-        """Velocity of a noisy clip, and the states after blocks `taps`.
+        """What is predicted of a noisy clip, and the states after blocks `taps`.
 
         groups: what the t frames are, in order. times: flow time in [0, 1] of each group; leading dimension 1 or b.
         """
@@ -192,10 +224,14 @@ class WanDiT(nn.Module):
         context: Float[Tensor, "b l text"],
         groups: tuple[Frames, ...],
         context_mask: Bool[Tensor, "b l"] | None = None,
+        present: Float[Tensor, "b s d"] | None = None,
     ) -> Stream:
-        """Patches, times and context as the blocks take them. context_mask: True = may attend; None = all may."""
+        """Patches, times and context as the blocks take them. context_mask: True = may attend; None = all may.
+
+        present: `tokens` of the present, where latents are of later frames alone; None: their first frame is it.
+        """
         embedded = self.text_embedding(context.to(self.patch_embedding.weight.dtype))
-        return self.stream(latents, times, embedded, groups, context_mask)
+        return self.stream(latents, times, embedded, groups, context_mask, present)
 
     def stream(
         self,
@@ -204,16 +240,19 @@ class WanDiT(nn.Module):
         embedded: Float[Tensor, "b l d"],
         groups: tuple[Frames, ...],
         context_mask: Bool[Tensor, "b l"] | None = None,
+        present: Float[Tensor, "b s d"] | None = None,
     ) -> Stream:
         """`embed` with a context that is embedded already."""
-        # Weights may be bfloat16 where latents and context are float32; times stay float32 up to the sinusoid.
-        tokens = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))  # b d t h/2 w/2
-        grid, dtype = tuple(tokens.shape[2:]), tokens.dtype
-        time = embed_times(self.sinusoid, self.time_embedding, times, dtype)  # . g d
+        tokens = self.tokens(latents)
+        grid = (latents.shape[2], latents.shape[3] // PATCH, latents.shape[4] // PATCH)
+        first = grid[1] * grid[2] if present is None else 0
+        now, later = tokens[:, :first], tokens[:, first:]
+        later = self.skip(later, now if present is None else present)
+        time = embed_times(self.sinusoid, self.time_embedding, times, tokens.dtype)  # . g d
         modulation = self.time_projection(time).unflatten(-1, (6, -1))  # . g 6 d
         return Stream(
             # In the order of the network's sums: else every one of its operations walks across two orders.
-            tokens=tokens.flatten(2).transpose(1, 2).contiguous(),
+            tokens=torch.cat([now, later], dim=1),
             grid=grid,
             sizes={frames.group: frames.count * grid[1] * grid[2] for frames in groups},
             # A row per frame, not per token: a frame's tokens share it, and blocks broadcast it over them.
@@ -223,6 +262,11 @@ class WanDiT(nn.Module):
             context_mask=None if context_mask is None else context_mask[:, None, None, :],
             rope=self.rotary([frames.positions for frames in groups], *grid[1:]),
         )
+
+    def tokens(self, latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b s d"]:
+        """One for each patch of each frame."""
+        # Weights may be bfloat16 where latents and context are float32; times stay float32 up to the sinusoid.
+        return self.patch_embedding(latents.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
 
     def run(
         self, stream: Stream, visibility: Visibility, blocks: range, taps: tuple[int, ...] = ()

@@ -59,9 +59,9 @@ def losses(policy: FastWAM, batch: Batch, draws: Draws) -> Mapping[str, Tensor]:
     is_pad = latent_is_pad(batch.inputs["frame_is_pad"], future.x.shape[2])
     velocity = tokens["video"][:, :, 1 : 1 + future.x.shape[2]]
     every = torch.ones(action.x.shape[1], device=action.x.device)
-    error = action_loss_per_sample(tokens["action"], action.velocity, batch.valid, every)
+    error = action_loss_per_sample(tokens["action"], action.target, batch.valid, every)
     return {
-        "video": video_loss(velocity, future.velocity, config.video_times.weight(future.t), is_pad),
+        "video": video_loss(velocity, future.target, config.video_times.weight(future.t), is_pad),
         "action": (config.action_times.weight(action.t) * error).mean(),
     }
 

@@ -59,7 +59,7 @@ def chunk_loss(policy: LaWAM, sight: Sight, batch: Batch, draws: Draws) -> Tenso
     ]
     padding = (0, 0, 0, size.tokens - unit.shape[1])
     noisy = F.pad(torch.cat([one.x for one in noised]), padding)
-    target = F.pad(torch.cat([one.velocity for one in noised]), padding)
+    target = F.pad(torch.cat([one.target for one in noised]), padding)
     counts = F.pad(batch.valid, (0, size.action_dim - unit.shape[2], *padding[2:]))
     times, again = torch.cat([one.t for one in noised]), repeated(given, config.repeats)
     drop = partial(F.dropout, p=size.dropout, training=policy.training)

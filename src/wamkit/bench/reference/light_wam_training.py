@@ -27,7 +27,7 @@ def losses(policy: LightWAM, batch: Batch, draws: Draws) -> Mapping[str, Tensor]
     """What `policy` returns for the batch, by the official work (objective "cotrain")."""
     network, context = policy.dit, policy.context(batch.inputs, batch.embodiment)
     noised, present = policy.draw_noise(batch.inputs, draws), batch.inputs["present"]
-    later = noised.t[:, None].expand(-1, noised.velocity.shape[2])
+    later = noised.t[:, None].expand(-1, noised.target.shape[2])
     times = torch.cat([torch.zeros_like(later[:, :1]), later], dim=1)  # b t
     clip = embed(network, noised.latents, times, context)
     velocity = head(network, look(network, clip)[-1], clip)[:, :, 1:]

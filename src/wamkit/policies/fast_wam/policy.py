@@ -426,14 +426,14 @@ def _video_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], b
     predicted = policy.dit.head(states.video, states.stream)[:, :, 1 : 1 + future.x.shape[2]]
     is_pad = latent_is_pad(batch.inputs["frame_is_pad"], future.x.shape[2])
     weight = policy.config.video_times.weight(future.t)
-    return video_loss(predicted, future.velocity, weight, is_pad)
+    return video_loss(predicted, future.target, weight, is_pad)
 
 
 def _action_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], batch: Batch) -> Tensor:
     action = noised["action"]
     predicted = policy.action.head(states.action)
     every = torch.ones(action.x.shape[1], device=action.x.device)
-    error = action_loss_per_sample(predicted, action.velocity, batch.valid, every)
+    error = action_loss_per_sample(predicted, action.target, batch.valid, every)
     return (policy.config.action_times.weight(action.t) * error).mean()
 
 

@@ -341,7 +341,7 @@ class LaWAM(PolicyModule):
             )
             velocities = expert.velocities(noisy, t, expert.context(condition), expert.dropout(draws))
             losses = [
-                action_loss(velocity, each.velocity, valid, condition.robot)
+                action_loss(velocity, each.target, valid, condition.robot)
                 for velocity, each in zip(velocities.unbind(1), chunks, strict=True)
             ]
         return torch.stack(losses).mean()

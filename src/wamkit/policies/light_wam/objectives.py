@@ -1,4 +1,4 @@
-"""What a Light-WAM is trained for: the chunk, and the velocity of the noised future beside it (spec 2.2, 2.3)."""
+"""What a Light-WAM is trained for: the chunk, and what the video model says of the noised future beside it (spec 2.2, 2.3)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def cotrain_one_pass(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, 
     out = policy.dit(clip.latents, clip.times, context, clip.groups, FIRST_FRAME_CAUSAL, taps)
     tokens = out.taps[0].shape[1] // clip.latents.shape[2]
     return {
-        "video": policy.video_loss(out.velocity[:, :, 1:], clip, batch),
+        "video": policy.video_loss(out.predicted[:, :, 1:], clip, batch),
         "action": policy.action_loss(tuple(tap[:, :tokens] for tap in out.taps), batch),
     }
 

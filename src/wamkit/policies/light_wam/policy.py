@@ -1,7 +1,6 @@
 """Light-WAM: a video model looks once at the present frame, and a small expert reads the chunk off three depths.
 
-Training adds a second task, predicting the velocity of the noised future latents (co-training); acting never
-touches the future. arXiv 2606.08242 section 3; every formula in the code's own terms: spec sections 1-2.
+Training adds a second task, denoising the future latents (co-training); acting never touches the future. arXiv 2606.08242 section 3; every formula in the code's own terms: spec sections 1-2.
 The full-size model (frozen Wan2.1-1.3B, LoRA, pooled video) and the small preset (everything trained, block codec)
 are this class with other configs.
 """
@@ -21,7 +20,7 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_1, FINITE, NOT_NEGATIVE, POSITIVE, Bound, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
-from wamkit.flow import FlowTimes, Shift, TimePrecision, integrate, noise_like
+from wamkit.flow import FlowTimes, Predicts, Shift, TimePrecision, integrate, noise_like
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
@@ -43,6 +42,7 @@ from wamkit.policies.wan_encoder import (
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, Foresight, PartTable, Preprocessing, Query
+from wamkit.wan.block import open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
 from wamkit.wan.encoders import (
@@ -80,8 +80,12 @@ class LoRATuning:
 
 @dataclass(frozen=True)
 class FullTuning:
-    """The whole video model is trained (small presets start from scratch)."""
+    """The whole video model is trained, from random weights (small presets).
 
+    open_gates: whether its blocks begin with open gates (wan/block.py).
+    """
+
+    open_gates: bool = False
     kind: Literal["full"] = "full"
 
 
@@ -109,6 +113,7 @@ class LightWAMConfig(PolicyConfig):
     where video_pool is 1, one pass), "action_only" (no video co-training).
     adapters.layers are also the taps the expert reads. video_pool: average pooling of the supervised latents.
     video_weight, action_weight: of the losses. video_shift: of the video's flow times.
+    video_predicts: what the video model says of a noised future (wamkit.flow.PREDICTIONS).
     time_precision: how they are rounded in training (wamkit.flow.TIMES).
     """
 
@@ -124,6 +129,7 @@ class LightWAMConfig(PolicyConfig):
     action_weight: float = 1.0
     step_weights: StepWeights = StepWeights(prefix=8)
     video_shift: Shift = Shift()
+    video_predicts: Predicts = "velocity"
     time_precision: TimePrecision = "float32"
     kind: Literal["light_wam"] = "light_wam"
     about_losses: ClassVar[str] = (
@@ -133,7 +139,12 @@ class LightWAMConfig(PolicyConfig):
     @property
     def video_times(self) -> FlowTimes:
         """Flow times of training."""
-        return self.video_shift.times(self.time_precision)
+        return self.video_shift.times(self.time_precision, self.video_predicts)
+
+    @property
+    def sampled_times(self) -> FlowTimes:
+        """Flow times of sampling, which are not rounded."""
+        return self.video_shift.times("float32", self.video_predicts)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -205,10 +216,10 @@ def adapter_bounds(depth: int) -> dict[str, Bound]:
 
 @dataclass(frozen=True)
 class NoisyClip:
-    """Clean present and noised future [b c 1+f h w]; its velocity [b c f h w]; flow time t [b]; times [b 2]."""
+    """Clean present and noised future [b c 1+f h w] at flow time t [b]; what is to be predicted [b c f h w]."""
 
     latents: Tensor
-    velocity: Tensor
+    target: Tensor
     t: Tensor
 
     @property
@@ -219,7 +230,7 @@ class NoisyClip:
     @property
     def groups(self) -> tuple[Frames, ...]:
         """What the frames are."""
-        return (PRESENT, future(self.velocity))
+        return (PRESENT, future(self.target))
 
 
 class LightWAM(PolicyModule):
@@ -262,7 +273,10 @@ class LightWAM(PolicyModule):
         return {"video": self.config.video_weight, "action": self.config.action_weight}
 
     def initialize(self) -> None:
-        """What is trained keeps its random weights; the frozen video model is read."""
+        """What is trained keeps its random weights, gates opened where that is asked; the frozen video model is read."""
+        match self.config.tuning:
+            case FullTuning(open_gates=True):
+                open_gates(self.dit.blocks)
         self.load_frozen()
 
     def load_frozen(self) -> None:
@@ -330,7 +344,7 @@ class LightWAM(PolicyModule):
         """The clip of the video pass: pooled clean present, noised future."""
         future = self.config.video_times.noised(inputs["future"], noise, t)
         latents = torch.cat([self.pool(inputs["present"]), future.x], dim=2)
-        return NoisyClip(latents, future.velocity, future.t)
+        return NoisyClip(latents, future.target, future.t)
 
     def draw_noise(self, inputs: Tree, draws: Draws) -> NoisyClip:
         """`add_noise` at a random time per sample."""
@@ -339,16 +353,16 @@ class LightWAM(PolicyModule):
         return self.add_noise(inputs, t, draws.normal(future))
 
     def predict(self, clip: NoisyClip, context: Float[Tensor, "b l text"]) -> Float[Tensor, "b c f h w"]:
-        """Velocity of the future frames."""
+        """What the video model says of the future frames."""
         out = self.dit(clip.latents, clip.times, context, clip.groups, FIRST_FRAME_CAUSAL)
-        return out.velocity[:, :, 1:]
+        return out.predicted[:, :, 1:]
 
     def video_loss(
         self, predicted: Float[Tensor, "b c f h w"], clip: NoisyClip, batch: Batch
     ) -> Float[Tensor, ""]:
-        """Masked squared error of the future's velocity, weighted by time."""
+        """Masked squared error of what is predicted of the future, weighted by time."""
         is_pad = latent_is_pad(batch.inputs["frame_is_pad"], batch.inputs["future"].shape[2])
-        return video_loss(predicted, clip.velocity, self.config.video_times.weight(clip.t), is_pad)
+        return video_loss(predicted, clip.target, self.config.video_times.weight(clip.t), is_pad)
 
     def action_loss(self, taps: tuple[Float[Tensor, "b s d"], ...], batch: Batch) -> Float[Tensor, ""]:
         """Weighted masked squared error of the chunk in unit range."""
@@ -387,15 +401,14 @@ class LightWAM(PolicyModule):
     def _imagined(
         self, query: Query, noise: Float[Tensor, "b c f h w"], steps: int
     ) -> Float[Tensor, "b c _ h w"]:
-        context = self.context(query.inputs, query.embodiment)
+        context, times = self.context(query.inputs, query.embodiment), self.config.sampled_times
         present = self.pool(query.inputs["present"])
 
         def velocity(future: Tensor, t: Tensor) -> Tensor:
             clip = NoisyClip(torch.cat([present, future], dim=2), future, t)
-            return self.predict(clip, context)
+            return times.velocity(self.predict(clip, context), future, t)
 
-        grid = self.config.video_shift.times("float32").grid(steps)
-        return torch.cat([present, integrate(noise, velocity, grid)], dim=2)
+        return torch.cat([present, integrate(noise, velocity, times.grid(steps))], dim=2)
 
     @torch.no_grad()
     def attention_maps(self, query: Query) -> dict[int, Float[Tensor, "b rows columns"]]:
