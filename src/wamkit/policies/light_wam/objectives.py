@@ -1,4 +1,6 @@
-"""What a Light-WAM is trained for: the chunk, and what the video model says of the noised future beside it (spec 2.2, 2.3)."""
+"""What a Light-WAM is trained for: the chunk, and beside it what its video model says of the noised future (spec 2.2,
+2.3).
+"""
 
 from __future__ import annotations
 

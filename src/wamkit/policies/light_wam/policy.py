@@ -1,6 +1,7 @@
 """Light-WAM: a video model looks once at the present frame, and a small expert reads the chunk off three depths.
 
-Training adds a second task, denoising the future latents (co-training); acting never touches the future. arXiv 2606.08242 section 3; every formula in the code's own terms: spec sections 1-2.
+Training adds a second task, denoising the future latents (co-training); acting never touches the future.
+arXiv 2606.08242 section 3; every formula in the code's own terms: spec sections 1-2.
 The full-size model (frozen Wan2.1-1.3B, LoRA, pooled video) and the small preset (everything trained, block codec)
 are this class with other configs.
 """
@@ -273,7 +274,7 @@ class LightWAM(PolicyModule):
         return {"video": self.config.video_weight, "action": self.config.action_weight}
 
     def initialize(self) -> None:
-        """What is trained keeps its random weights, gates opened where that is asked; the frozen video model is read."""
+        """What is trained keeps its random weights, its gates opened if asked; the frozen video model is read."""
         match self.config.tuning:
             case FullTuning(open_gates=True):
                 open_gates(self.dit.blocks)
