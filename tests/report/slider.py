@@ -124,6 +124,7 @@ def still(folder: Path) -> Path:
         view_wrist=np.repeat(frames[1:], 25, axis=0),
         display=np.zeros((25, *DISPLAY, 3), np.uint8),
         proprio=np.zeros((25, 3), np.float32),
+        action=np.zeros((24, 2), np.float32),
         query_step=np.arange(0, 24, 4),
         query_path=np.full((6, 6, 2), 10.0, np.float32),
         success=np.array(True),

@@ -19,7 +19,6 @@ from wamkit.report.future import (
     FutureConfig,
     Moment,
     future,
-    join,
     look_ahead,
     moments,
     shown_frames,
@@ -27,9 +26,11 @@ from wamkit.report.future import (
 )
 from wamkit.report.images import psnr
 from wamkit.report.recordings import Recording, read_recording
-from wamkit.report.watched import Watched
+from wamkit.report.video import FilmConfig
+from wamkit.report.watched import Watched, join
 
 CONFIG = FutureConfig(steps=2, samples=3, batch=2)
+FILM = FilmConfig(width=64, hold_seconds=0)
 ABOUT = "These are recordings."
 ONE, MEAN = "one sample", "mean of 3"
 
@@ -116,7 +117,7 @@ def test_pooled_images_are_enlarged_and_the_page_says_so(recording: Recording) -
     futures = look_ahead(pooled, moments(recording, 16), CONFIG)
     assert futures.size == (16, 32) and futures.imagined[ONE].shape == futures.recorded.shape
     assert float(futures.imagined[ONE].abs().max()) <= 1
-    body = future(pooled, Watched([recording], ABOUT), CONFIG).body
+    body = future(pooled, Watched([recording], ABOUT), CONFIG, FILM).body
     assert "16×32 pixels, enlarged here to the canvas of 32×64" in body
 
 
@@ -124,7 +125,7 @@ def test_a_still_world_is_predicted_perfectly_by_repeating_it(
     engine: Engine[LightWAM], tmp_path: Path
 ) -> None:
     recording = read_recording(still(tmp_path), "still", 0, "wait", "robot")
-    body = future(engine, Watched([recording], ABOUT), CONFIG).body
+    body = future(engine, Watched([recording], ABOUT), CONFIG, FILM).body
     row = body[body.index('<th scope="row">present repeated') :]
     assert row[: row.index("</tr>")].count("∞") == 4
 
@@ -138,8 +139,8 @@ def test_an_episode_shorter_than_the_window_is_named(
 ) -> None:
     path = tmp_path / record(tmp_path, Task("short", "slide it"), 1, max_steps=8)["recording"]
     short = read_recording(path, "short", 1, "slide it", "robot")
-    body = future(engine, Watched([recording, short], ABOUT), CONFIG).body
+    body = future(engine, Watched([recording, short], ABOUT), CONFIG, FILM).body
     assert "short, seed 1: the episode has 8 steps, fewer than the window of 16" in body
     assert body.count('class="strip"') == 1
-    alone = future(engine, Watched([short], ABOUT), CONFIG).body
+    alone = future(engine, Watched([short], ABOUT), CONFIG, FILM).body
     assert "fewer than the window" in alone and "strip" not in alone

@@ -98,6 +98,20 @@ def expect_cameras(spec: DataSpec, views: Collection[str]) -> None:
             raise BadInput(f"camera {view!r} is missing; expected {list(spec.views)}, got {list(views)}")
 
 
+def as_bytes(canvas: Float[Tensor, "b 3 t H W"]) -> UInt8[Tensor, "b t H W 3"]:
+    """A canvas in [-1, 1] as pixels."""
+    return ((canvas + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 4, 1)
+
+
+def views_of(canvas: Float[Tensor, "b 3 t H W"], spec: DataSpec) -> dict[str, UInt8[Tensor, "b t _ _ 3"]]:
+    """The views cut out of a canvas, each in the size of its box."""
+    pixels = as_bytes(canvas)
+    return {
+        view: pixels[:, :, top : top + height, left : left + width]
+        for view, (top, left, height, width) in view_boxes(spec).items()
+    }
+
+
 def as_trained(
     pixels: UInt8[Tensor, "n _ _ 3"], spec: DataSpec, height: int, width: int
 ) -> Float[Tensor, "n 3 {height} {width}"]:

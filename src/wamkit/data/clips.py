@@ -165,7 +165,7 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
         action_is_pad = torch.tensor(steps.action_is_pad)
         clip = Clip(
             views={self.names[view]: torch.from_numpy(frames)[None] for view, frames in views.items()},
-            proprio=self._proprio(found, [step]),
+            proprio=self.proprio(found, [step]),
             instructions=(self.dataset.instruction(episode, step),),
             embodiments=(self.dataset.robot_type,),
         )
@@ -178,12 +178,13 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
             frame_is_pad=torch.tensor(steps.frame_is_pad)[None],
             hz=self.spec.hz,
             id=f"{self.dataset.label(episode)}:{step}",
-            more={"frame_proprio": self._proprio(found, steps.frame_steps)[None]}
+            more={"frame_proprio": self.proprio(found, steps.frame_steps)[None]}
             if self.spec.frame_proprio
             else {},
         )
 
-    def _proprio(self, episode: Episode, steps: Sequence[int]) -> Float[Tensor, "n p"]:
+    def proprio(self, episode: Episode, steps: Sequence[int]) -> Float[Tensor, "n p"]:
+        """Of an episode at some of its steps; p is 0 for a policy without."""
         if not self.spec.proprio_dim:
             return torch.zeros(len(steps), 0)
         rows = self.dataset.rows(SOURCES["proprio"], [episode])

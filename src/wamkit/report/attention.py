@@ -19,10 +19,9 @@ from torch import Tensor
 
 from wamkit.data.canvas import canvas_size, tile, view_boxes
 from wamkit.infer.engine import Engine
-from wamkit.report.future import join
 from wamkit.report.images import pixels
 from wamkit.report.page import Section
-from wamkit.report.watched import Episode, Watched, query_at
+from wamkit.report.watched import Episode, Watched, join, query_at
 from wamkit.types import DataSpec, Policy, Query
 
 COLOURS = "inferno"

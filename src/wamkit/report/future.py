@@ -10,39 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.data.canvas import tile
 from wamkit.infer.engine import Engine
 from wamkit.report.images import pixels, psnr
+from wamkit.report.imagination import out_of_reach
+from wamkit.report.imagined_episodes import ShownEpisodes, shown_episodes
+from wamkit.report.imagining import EULER_STEPS, ImaginingPolicy, coded, decoded, enlarged, squared_error
 from wamkit.report.page import Section
-from wamkit.report.watched import Episode, Watched
-from wamkit.types import Clip, Encoder, Policy, Query
-
-
-class DecodingEncoder(Encoder, Protocol):
-    """What this section asks of an encoder."""
-
-    def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b 3 t H W"]:
-        """Images in [-1, 1]."""
-
-
-class ImaginingPolicy(Policy, Protocol):
-    """What this section asks of a policy. Images are in [-1, 1] and may be smaller than the canvas."""
-
-    def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f hp wp"]:
-        """Latents at the resolution of the imagined ones."""
-
-    def imagine(
-        self, query: Query, frames: int, steps: int, generator: torch.Generator
-    ) -> Float[Tensor, "b c f h w"]:
-        """Present and `frames` sampled future latents."""
+from wamkit.report.video import FilmConfig
+from wamkit.report.watched import Episode, Watched, join
 
 
 @dataclass(frozen=True)
@@ -51,7 +33,7 @@ class FutureConfig:
     frames: how many of the window are shown, its last among them.
     batch: clips imagined at a time.  seed: of the noise."""
 
-    steps: int = 10
+    steps: int = EULER_STEPS
     samples: int = 8
     frames: int = 4
     batch: int = 8
@@ -82,7 +64,7 @@ class Futures:
     def squared_errors(self) -> dict[str, Float[Tensor, "n t"]]:
         """Of each guess."""
         guesses = {**self.imagined, **self.references}
-        return {name: (guess - self.recorded).square().mean(dim=(1, 3, 4)) for name, guess in guesses.items()}
+        return {name: squared_error(guess, self.recorded) for name, guess in guesses.items()}
 
 
 def moments(episode: Episode, window: int) -> list[Moment]:
@@ -102,16 +84,16 @@ def look_ahead(engine: Engine[ImaginingPolicy], found: Sequence[Moment], config:
     generator = torch.Generator().manual_seed(config.seed)
     batches = [found[i : i + config.batch] for i in range(0, len(found), config.batch)]
     parts = [_look_ahead(engine, batch, config, generator) for batch in batches]
-    recorded, sample, mean, coded = (torch.cat(clips) for clips in zip(*parts, strict=True))
+    recorded, sample, mean, through_codec = (torch.cat(clips) for clips in zip(*parts, strict=True))
     imagined = {"one sample": sample}
     if config.samples > 1:
         imagined[f"mean of {config.samples}"] = mean
     return Futures(
         recorded=recorded,
-        imagined={name: _enlarged(video, recorded) for name, video in imagined.items()},
+        imagined={name: enlarged(engine, video) for name, video in imagined.items()},
         references={
             "present repeated": recorded[:, :, :1].expand_as(recorded),
-            "recorded, through the codec": _enlarged(coded, recorded),
+            "recorded, through the codec": through_codec,
         },
         size=(sample.shape[3], sample.shape[4]),
     )
@@ -121,42 +103,21 @@ def _look_ahead(
     engine: Engine[ImaginingPolicy], found: Sequence[Moment], config: FutureConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Recorded canvas; one imagined sample, the mean of all, and the recorded clip through the codec."""
-    policy, decode = engine.policy, cast(DecodingEncoder, engine.encoder).decode
+    policy = engine.policy
     offsets = engine.spec(found[0].episode.robot).frame_offsets
     window = join([m.episode.clip(m.step, offsets, policy.data.views) for m in found])
     now = join([m.episode.clip(m.step, (0,), policy.data.views) for m in found])
     whole, present = engine.query(window).inputs, engine.query(now)
-    coded = decode(torch.cat([policy.pool(whole["present"]), whole["future"]], dim=2)).float()
     frames = whole["future"].shape[2]
 
     def imagined() -> Tensor:
-        return decode(policy.imagine(present, frames, config.steps, generator)).float()
+        return decoded(engine, policy.imagine(present, frames, config.steps, generator))
 
     sample = imagined()
     total = sample.clone()
     for _ in range(config.samples - 1):
         total += imagined()
-    return tile(window.views, policy.data), sample.cpu(), (total / config.samples).cpu(), coded.cpu()
-
-
-def join(clips: Sequence[Clip]) -> Clip:
-    """Clips of equal shapes as one batch."""
-    return Clip(
-        views={view: torch.cat([clip.views[view] for clip in clips]) for view in clips[0].views},
-        proprio=torch.cat([clip.proprio for clip in clips]),
-        instructions=tuple(text for clip in clips for text in clip.instructions),
-        embodiments=tuple(name for clip in clips for name in clip.embodiments),
-    )
-
-
-def _enlarged(
-    video: Float[Tensor, "n 3 t h w"], like: Float[Tensor, "n 3 t H W"]
-) -> Float[Tensor, "n 3 t H W"]:
-    if video.shape == like.shape:
-        return video.clamp(-1, 1)
-    frames = video.transpose(1, 2).flatten(0, 1)
-    large = F.interpolate(frames, like.shape[-2:], mode="bicubic", align_corners=False)
-    return large.unflatten(0, (len(video), -1)).transpose(1, 2).clamp(-1, 1)
+    return tile(window.views, policy.data), sample, total / config.samples, coded(engine, whole)
 
 
 @dataclass(frozen=True)
@@ -173,7 +134,8 @@ class Strip:
 class Future:
     """about: the episodes. offsets: of the shown frames after the present, in steps (words) and seconds. moments: how
     many; psnrs: over all of them. canvas: height and width of the recorded images. short: of episodes shorter than the
-    window, a sentence each."""
+    window, and of whole episodes that cannot be
+    imagined, a sentence each. whole: of these episodes those that are longer than the window, where there are some."""
 
     about: str
     config: FutureConfig
@@ -184,10 +146,13 @@ class Future:
     moments: int
     psnrs: dict[str, list[str]]
     short: list[str]
+    whole: list[ShownEpisodes]
 
 
-def future(engine: Engine[ImaginingPolicy], watched: Watched, config: FutureConfig) -> Section:
-    """A strip per episode and a table over all moments of all episodes."""
+def future(
+    engine: Engine[ImaginingPolicy], watched: Watched, config: FutureConfig, film: FilmConfig
+) -> Section:
+    """A strip per episode and a table over all moments of all episodes; then each from its first image to its end."""
     if not watched.episodes:
         return Section("future", "Imagined future", "paragraphs", [watched.about])
     data = engine.spec(watched.episodes[0].robot)
@@ -202,6 +167,8 @@ def future(engine: Engine[ImaginingPolicy], watched: Watched, config: FutureConf
     everything = [moment for own in found.values() for moment in own]
     if not everything:
         return Section("future", "Imagined future", "paragraphs", short)
+    unreached = out_of_reach(engine, watched.episodes[0].robot)
+    long = [episode for episode in watched.episodes if episode.steps > window]
     futures = look_ahead(engine, everything, config)
     errors = futures.squared_errors()
     shown = shown_frames(len(offsets), config.frames)
@@ -224,7 +191,8 @@ def future(engine: Engine[ImaginingPolicy], watched: Watched, config: FutureConf
         strips=[strip(shown_moment(own)) for own in found.values() if own],
         moments=len(everything),
         psnrs={name: [psnr(float(error[:, i].mean())) for i in shown] for name, error in errors.items()},
-        short=short,
+        short=short + ([unreached] if unreached else []),
+        whole=[] if unreached else shown_episodes(engine, long, film, config.seed),
     )
     return Section("future", "Imagined future", "future", values)
 

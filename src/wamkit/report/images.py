@@ -21,7 +21,12 @@ def pixels(frame: Float[Tensor, "3 h w"]) -> np.ndarray:
 
 def psnr(squared_error: float | Float[Tensor, ""]) -> str:
     """In dB, for pixels in [-1, 1]."""
-    return "∞" if squared_error == 0 else f"{10 * np.log10(4 / float(squared_error)):.1f}"
+    return "∞" if squared_error == 0 else f"{decibels(float(squared_error)):.1f}"
+
+
+def decibels(squared_error: float) -> float:
+    """Of pixels in [-1, 1], above 0."""
+    return float(10 * np.log10(4 / squared_error))
 
 
 def png(image: np.ndarray) -> str:

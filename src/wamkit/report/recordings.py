@@ -30,7 +30,8 @@ NONE = (
 class Recording:
     """One episode of t steps and q queries.
 
-    views: uint8 [t + 1, h, w, 3] by camera; display: uint8 [t + 1, H, W, 3], for people; proprio [t + 1, p].
+    views: uint8 [t + 1, h, w, 3] by camera; display: uint8 [t + 1, H, W, 3], for people; proprio [t + 1, p];
+    actions [t, a]: physical.
     query_steps [q] ascending from 0; query_paths [q, k, 2]: where each chunk leads, pixels (u right, v down) in the
     display image, NaN where it cannot be seen.
     """
@@ -42,6 +43,7 @@ class Recording:
     views: Mapping[str, np.ndarray]
     display: np.ndarray
     proprio: np.ndarray
+    actions: np.ndarray
     query_steps: np.ndarray
     query_paths: np.ndarray
     success: bool
@@ -89,7 +91,7 @@ class Recording:
 def read_recording(path: Path, task: str, seed: int, instruction: str, embodiment: str) -> Recording:
     """The recording in an .npz file. BadInput, naming the file, where it is missing, truncated or inconsistent."""
     arrays = _arrays(path)
-    for key in ("display", "proprio", "query_step", "query_path", "success"):
+    for key in ("display", "proprio", "action", "query_step", "query_path", "success"):
         if key not in arrays:
             raise BadInput(f"{path}: no array {key!r}, it has {sorted(arrays)}; {REMEDY}")
     views = {key.removeprefix("view_"): value for key, value in arrays.items() if key.startswith("view_")}
@@ -97,6 +99,8 @@ def read_recording(path: Path, task: str, seed: int, instruction: str, embodimen
     for key in ("display", "proprio", *(f"view_{view}" for view in views)):
         if len(arrays[key]) != frames or frames < 2:
             raise BadInput(f"{path}: {key!r} has {len(arrays[key])} rows, 'display' {frames}; {REMEDY}")
+    if len(arrays["action"]) != frames - 1:
+        raise BadInput(f"{path}: 'action' has {len(arrays['action'])} rows, 'display' {frames}; {REMEDY}")
     steps, paths = arrays["query_step"], arrays["query_path"]
     if paths.ndim != 3 or paths.shape[2:] != (2,) or len(paths) != len(steps) or len(steps) == 0:
         raise BadInput(
@@ -110,6 +114,7 @@ def read_recording(path: Path, task: str, seed: int, instruction: str, embodimen
         views=views,
         display=arrays["display"],
         proprio=arrays["proprio"],
+        actions=arrays["action"],
         query_steps=steps,
         query_paths=paths,
         success=bool(arrays["success"]),

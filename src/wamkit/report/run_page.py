@@ -173,7 +173,7 @@ SECTIONS: dict[str, Part] = {
         (lacks_results,),
     ),
     "open_loop": Part(lambda page: open_loop(page.open_loop), (lacks_policy, lacks_data, lacks_samples)),
-    "future": Part(lambda page: future(page.engine, page.watched, page.future), FORESIGHT),
+    "future": Part(lambda page: future(page.engine, page.watched, page.future, page.film), FORESIGHT),
     "attention": Part(lambda page: attention(page.engine, page.watched), FORESIGHT),
     "subgoal": Part(lambda page: subgoal(page.engine, page.world(), page.watched), FORESIGHT),
     "latent": Part(lambda page: latent_action(page.engine, page.world(), page.watched), FORESIGHT),

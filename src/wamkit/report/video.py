@@ -21,6 +21,8 @@ from wamkit.report.watched import query_at
 EXECUTED = (255, 170, 40)
 PREDICTED = (130, 200, 255)
 PAPER = (16, 18, 20)
+GAP = 8
+"""Pixels between images of a film."""
 SUPERSAMPLING = 3
 """Paths are drawn this many times larger and reduced, for smooth edges."""
 
@@ -49,10 +51,28 @@ def film(recording: Recording, views: Sequence[str], config: FilmConfig) -> Film
     """The whole episode. The poster is the first query after a third of it."""
     frames = list(film_frames(recording, views, config))
     hold = [frames[-1]] * round(config.hold_seconds * config.fps)
+    mp4 = _mp4(frames + hold, config.fps, config.codec)
+    return Film(mp4, frames[query_at(recording, 1 / 3)])
+
+
+def compared_film(above: np.ndarray, below: np.ndarray, seconds: float, config: FilmConfig) -> Film:
+    """Two videos at once, uint8 RGB [t, h, w, 3], each frame for so many seconds. The poster is a third of the way."""
+    height = config.width * above.shape[1] // above.shape[2] // 2 * 2
+    frames = []
+    for pair in zip(above, below, strict=True):
+        canvas = Image.new("RGB", (config.width // 2 * 2, 2 * height + GAP), PAPER)
+        for row, image in enumerate(pair):
+            canvas.paste(_resized(image, config.width, height), (0, row * (height + GAP)))
+        frames.append(np.asarray(canvas))
+    hold = [frames[-1]] * max(round(config.hold_seconds / seconds), 1)
+    return Film(_mp4(frames + hold, 1 / seconds, config.codec), frames[len(frames) // 3])
+
+
+def _mp4(frames: Sequence[np.ndarray], fps: float, codec: VideoCodec) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        write_video(path, np.stack(frames + hold), config.fps, config.codec)
-        return Film(path.read_bytes(), frames[query_at(recording, 1 / 3)])
+        write_video(path, np.stack(frames), fps, codec)
+        return path.read_bytes()
 
 
 def film_frames(recording: Recording, views: Sequence[str], config: FilmConfig) -> Iterator[np.ndarray]:
@@ -122,15 +142,14 @@ def _dot(draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, colour: t
 
 def _paste_views(canvas: Image.Image, views: Sequence[np.ndarray], config: FilmConfig) -> None:
     """The policy's own images at the right of the strip, as large as fits."""
-    gap = 8
-    space = canvas.width - gap * (len(views) + 1)
-    height = config.strip_height - 2 * gap
+    space = canvas.width - GAP * (len(views) + 1)
+    height = config.strip_height - 2 * GAP
     height = min(height, int(space / sum(view.shape[1] / view.shape[0] for view in views)))
-    right = canvas.width - gap
+    right = canvas.width - GAP
     for view in reversed(views):
         width = round(height * view.shape[1] / view.shape[0])
         canvas.paste(_resized(view, width, height), (right - width, (config.strip_height - height) // 2))
-        right -= width + gap
+        right -= width + GAP
 
 
 def _resized(pixels: np.ndarray, width: int, height: int) -> Image.Image:

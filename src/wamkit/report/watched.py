@@ -26,6 +26,7 @@ class Episode(Protocol):
     """One episode. title, detail: what it is called. robot: the embodiment's name.
 
     steps: control steps; there is an image before each and after the last. query_steps: where the policy is asked.
+    proprio [steps + 1, p], actions [_, a], one for each step and perhaps one after: physical units.
     """
 
     @property
@@ -46,6 +47,14 @@ class Episode(Protocol):
 
     @property
     def query_steps(self) -> np.ndarray:
+        """See above."""
+
+    @property
+    def proprio(self) -> np.ndarray:
+        """See above."""
+
+    @property
+    def actions(self) -> np.ndarray:
         """See above."""
 
     def clip(self, step: int, offsets: Sequence[int], views: Sequence[str]) -> Clip:
@@ -69,6 +78,16 @@ def query_at(episode: Episode, share: float) -> int:
 def image_at(episode: Episode, step: int, view: str) -> np.ndarray:
     """What a camera saw, uint8 RGB [h, w, 3]."""
     return episode.clip(step, (0,), (view,)).views[view][0, 0].numpy()
+
+
+def join(clips: Sequence[Clip]) -> Clip:
+    """Clips of equal shapes as one batch."""
+    return Clip(
+        views={view: torch.cat([clip.views[view] for clip in clips]) for view in clips[0].views},
+        proprio=torch.cat([clip.proprio for clip in clips]),
+        instructions=tuple(text for clip in clips for text in clip.instructions),
+        embodiments=tuple(name for clip in clips for name in clip.embodiments),
+    )
 
 
 @dataclass(frozen=True)
@@ -132,6 +151,12 @@ class DatasetEpisode:
     def index(self) -> int:
         """Its number in `clips.dataset`."""
         return self.clips.episodes[self.place].index
+
+    @property
+    def proprio(self) -> Float[np.ndarray, "n p"]:
+        """At every frame."""
+        episode = self.clips.episodes[self.place]
+        return self.clips.proprio(episode, range(episode.length)).numpy()
 
     @property
     def actions(self) -> Float[np.ndarray, "n a"]:
