@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from wamkit_client.codec import pack
 from wamkit_client.golden import Golden, differences
-from wamkit_client.types import BadInput
+from wamkit_client.types import BadInput, NotSaved
 
 from tests.client.toy import Reacher, Sleeper, Toy, ToyConfig, toy_suite
 from tests.serve.reacher_process import server
@@ -36,6 +36,17 @@ def test_a_file_keeps_everything(golden: Golden, tmp_path: Path) -> None:
         np.testing.assert_equal(vars(after), vars(before))
     np.testing.assert_equal(loaded.chunks, golden.chunks)
     assert (list(loaded.names), loaded.spread, loaded.answered_by) == (["x"], [2.0], "Reacher")
+
+
+def test_a_file_that_the_disk_refuses_stays_as_it_was(golden: Golden, tmp_path: Path) -> None:
+    path, unfinished = tmp_path / "golden.msgpack", tmp_path / "golden.msgpack.tmp"
+    golden.save(str(path))
+    before = path.read_bytes()
+    unfinished.symlink_to("/dev/full")
+    with pytest.raises(NotSaved, match="No space left") as caught:
+        golden.save(str(path))
+    assert caught.value.filename == str(path) and path.read_bytes() == before
+    assert not unfinished.is_symlink()
 
 
 def test_how_far_answers_are_apart(golden: Golden) -> None:

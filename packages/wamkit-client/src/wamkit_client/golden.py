@@ -17,6 +17,7 @@ import numpy as np
 
 from wamkit_client.client import NoAnswer, PolicyFailed, RemotePolicy
 from wamkit_client.codec import Malformed, pack, unpack
+from wamkit_client.files import replace_file
 from wamkit_client.types import BadInput, Observation, Policy
 
 TOLERANCE = 0.01
@@ -35,10 +36,9 @@ class Golden:
     answered_by: str
 
     def save(self, path: str) -> None:
-        """Replaces a file."""
+        """Replaces a file, at once. NotSaved, and the file as it was, where the disk refuses."""
         content = {**vars(self), "form": FORM, "observations": [vars(seen) for seen in self.observations]}
-        with open(path, "wb") as file:
-            file.write(pack(content))
+        replace_file(path, pack(content))
 
     @classmethod
     def load(cls, path: str) -> Golden:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Union
 
@@ -17,8 +15,9 @@ import numpy as np
 
 from wamkit_client.chunk import DECAY, EXECUTORS, Act, Ask, Executor, Hold
 from wamkit_client.envs.base import Env, InitialState, project
+from wamkit_client.files import replace_file
 from wamkit_client.smoothness import Pace, Smoothness
-from wamkit_client.types import ActionChunk, BadInput, NotSaved, Observation, Policy
+from wamkit_client.types import ActionChunk, BadInput, Observation, Policy
 
 
 @dataclass(frozen=True)
@@ -230,15 +229,7 @@ class Episode:
         """Write the recording as a compressed .npz file, atomically. NotSaved, and no file, where the disk refuses."""
         packed = io.BytesIO()  # a zip file that cannot be closed would raise something else than OSError
         np.savez_compressed(packed, **self._recording.arrays(self._success))
-        temporary = path + ".tmp"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(packed.getbuffer())
-            os.replace(temporary, path)
-        except OSError as error:
-            with suppress(OSError):
-                os.remove(temporary)
-            raise NotSaved(error.errno, error.strerror, path) from error
+        replace_file(path, packed.getbuffer())
 
 
 def rollout(policy: Policy, env: Env, seed: int, config: EpisodeConfig) -> Outcome:

@@ -20,7 +20,7 @@ class BadInput(ValueError):
 
 
 class NotSaved(OSError):
-    """A file of an episode could not be written, which is no failure of the episode. Arguments as of OSError."""
+    """A file could not be written, which is no failure of the episode that it is of. Arguments as of OSError."""
 
 
 @dataclass(frozen=True)
