@@ -45,7 +45,7 @@ def compiled_engine(name: str) -> tuple[Engine[object], Recorded]:
     return engine, recorded
 
 
-@pytest.mark.parametrize(("name", "pieces"), [("light_wam", 1), ("fast_wam, fast", 2)])
+@pytest.mark.parametrize(("name", "pieces"), [("light_wam", 1), ("fast_wam, fast", 2), ("lawam", 1)])
 def test_programs_answer_as_what_was_compiled(name: str, pieces: int) -> None:
     """Other images, instructions, noise and sizes of batch; a program for each piece and bucket."""
     plain, (fast, recorded) = engine_of(name, "plain"), compiled_engine(name)

@@ -102,18 +102,23 @@ def composed_place_heads_(out: Tensor, qkv: Tensor, norm: Tensor, floor: Tensor,
     # v is multiplied and rotated too, by ones: one operation for all three costs less than two for q and k. The
     # product with `norm` is float32, as rotation has to be; writing to `out` rounds.
     pairs = (rows * norm).view(b, s, 3, n, e // 2, 2)
-    rotated = _rotate.get()(pairs, rotary)
+    rotated = rotate_(pairs, rotary)
     out.copy_(rotated.view(b, s, 3, n, e).transpose(1, 2))
 
 
+def rotate_(pairs: Float[Tensor, "*rows half 2"], rotary: Complex[Tensor, "*_ half"]) -> Tensor:
+    """Pairs times complex numbers; pairs may be overwritten."""
+    return _rotate.get()(pairs, rotary)
+
+
 def rotate_complex(pairs: Float[Tensor, "*rows half 2"], rotary: Complex[Tensor, "*_ half"]) -> Tensor:
-    """Pairs times complex numbers, in place: one operation."""
+    """See `rotate_`: one operation, in place."""
     torch.view_as_complex(pairs).mul_(rotary)
     return pairs
 
 
 def rotate_real(pairs: Float[Tensor, "*rows half 2"], rotary: Complex[Tensor, "*_ half"]) -> Tensor:
-    """`rotate_complex` of real numbers: several operations."""
+    """See `rotate_`: several operations on real numbers."""
     (x, y), (cos, sin) = pairs.unbind(-1), torch.view_as_real(rotary).unbind(-1)
     return torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1)
 

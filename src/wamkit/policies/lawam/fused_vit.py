@@ -15,6 +15,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from wamkit.nn.attention import join_heads
+from wamkit.nn.fused_ops import rotate_
 
 
 class FusedViTBlock:
@@ -64,5 +65,4 @@ def rotation(angles: Float[Tensor, "s e"]) -> Complex[Tensor, "s e//2"]:
 def turned(x: Float[Tensor, "b s n e"], rotation: Complex[Tensor, "s 1 half"]) -> Float[Tensor, "b s n e"]:
     """Rotated, in float32; x may be overwritten."""
     pairs = x.float().unflatten(-1, (-1, 2))
-    torch.view_as_complex(pairs).mul_(rotation)
-    return pairs.flatten(-2)
+    return rotate_(pairs, rotation).flatten(-2)
