@@ -94,7 +94,8 @@ class EvalConfig:
     delay_ms: from a query to its answer, to measure what latency costs; 0: the world stands still.
     ensemble_decay: in an ensemble the i-th chunk after the oldest weighs exp(-ensemble_decay i).
     robot: the one of a mixture at several rates that the policy is asked to act as; each of its actions is divided
-        among the environment's steps (infer/divided.py). "": as the environment names it.
+        among the environment's steps (infer/divided.py). "": as the environment names it. Goes with "sync" and no
+        delay alone, and without `warn`.
     warn: let the policy's world model warn of what it did not expect (infer/warning.py), as `wamkit calibrate` has
         calibrated it. Chunks are the same; a query takes longer.
     """
@@ -117,8 +118,9 @@ class EvalConfig:
         check("eval", self, EVAL_BOUNDS)
         if self.robot and (self.delay_ms or self.executor != "sync"):
             raise BadInput(
-                "eval.robot: what is executed during a delay is known in the environment's steps alone; expected "
-                "eval.delay_ms 0 and eval.executor sync"
+                f"eval.robot: goes with eval.executor sync and eval.delay_ms 0 alone, got {self.executor} and "
+                f"{self.delay_ms:g}: what is executed during a delay is known in the environment's steps, not in the "
+                "robot's; omit eval.robot, or the other two"
             )
         if self.robot and self.warn:
             raise BadInput(

@@ -46,8 +46,8 @@ class Divided(Policy):
         """One chunk per observation, in control steps of the environment."""
         if any(len(observation.previous) for observation in observations):
             raise BadInput(
-                "eval.robot: what is left of a chunk is known in the environment's steps alone; use the executor sync, "
-                "async or ensemble, or a policy of the environment's robot"
+                "eval.robot: what is left of a chunk is known in the environment's steps, not in the robot's; use the "
+                "executor sync without a delay, or act as the environment's robot"
             )
         asked = [replace(observation, embodiment=self.robot) for observation in observations]
         chunks = self.policy.act(asked)
