@@ -409,8 +409,8 @@ def stored_policy(run: Run, directory: Path) -> Policy:
 
 
 def _engine(run: Run, policy: Policy, device: torch.device, take: Take) -> Engine[Policy]:
-    encoder = run.policy.encoder(run.data, run.eval.preprocessing).to(device)
-    return Engine(encoder, policy, device, run.eval.engine, run.robots, take, run.displacements)
+    given = run.eval.engine, run.robots, take, run.displacements, run.policy.continues
+    return Engine(run.policy.encoder(run.data, run.eval.preprocessing).to(device), policy, device, *given)
 
 
 def acting(policy: Trainable, run: Run) -> Policy:

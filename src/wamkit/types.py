@@ -353,17 +353,13 @@ class Policy(Trainable, Protocol):
 
     data: what it asks of an observation. unsupported_sections: of a run's page (report/run_page.py), those that it has
     nothing to show in. passes: what can be done to it for acting sooner (infer/presets.py), in the order in which it is
-    done; each is equal to `act` in real arithmetic. continues: whether it looks at `Query.previous`.
+    done; each is equal to `act` in real arithmetic.
     """
 
     data: DataSpec
 
     @property
     def unsupported_sections(self) -> tuple[str, ...]:
-        """See above."""
-
-    @property
-    def continues(self) -> bool:
         """See above."""
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:

@@ -40,7 +40,8 @@ PRESETS: tuple[PresetName, ...] = ("plain", "exact", "small")
 def engine_of(name: str, preset: PresetName) -> Engine[Any]:
     """In float32, whatever the preset's own precision is, so that rounding is small."""
     policy = POLICIES[name]()
-    return Engine(tiny_policy.encoder_of(policy), policy.eval(), CPU, preset)
+    encoder, continues = tiny_policy.encoder_of(policy), policy.config.continues
+    return Engine(encoder, policy.eval(), CPU, preset, continues=continues)
 
 
 def observed(

@@ -107,7 +107,8 @@ def encoder_of(policy: nn.Module) -> WanEncoder:
 
 def engine_of(policy: nn.Module) -> Engine[Any]:
     """A tiny policy and its encoder, on the CPU."""
-    return Engine(encoder_of(policy), policy.eval(), torch.device("cpu"))
+    continues = policy.config.continues
+    return Engine(encoder_of(policy), policy.eval(), torch.device("cpu"), continues=continues)
 
 
 def query_of(policy: nn.Module, batch: int = 3, generators: Sequence[torch.Generator] = ()) -> Query:

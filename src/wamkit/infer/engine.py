@@ -45,6 +45,7 @@ class Engine(ClientPolicy, Generic[P]):
     from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
     take: how it comes by its weights (taking.py): those of a policy that stays whole, or taken from it.
     displacements: dimensions of a robot's actions that are relative to where it is, which its chunks tell.
+    continues: whether the policy looks at what is left of a previous chunk (PolicyConfig.continues).
     threads: of the processor, that answer; as many as are fastest for the policy's size (infer/threads.py).
     """
 
@@ -57,9 +58,10 @@ class Engine(ClientPolicy, Generic[P]):
         robots: Mapping[str, DataSpec] = MappingProxyType({}),
         take: Take = SHARED,
         displacements: Callable[[str], tuple[int, ...]] = unknown,
+        continues: bool = False,
     ) -> None:
         self.policy, self.device, self.robots, self._displacements = policy, device, robots, displacements
-        self._continues, self._chunk = policy.continues, (policy.data.horizon, policy.data.action_dim)
+        self._continues, self._chunk = continues, (policy.data.horizon, policy.data.action_dim)
         way = PRESETS[preset]
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)

@@ -91,7 +91,7 @@ class PolicyConfig:
 
     It is saved in `run.json`. inference_overrides: paths below `policy.` that may differ between training and acting.
     about_losses: what a reader of a comparison should know about its losses, in a sentence; "" for nothing.
-    continues: whether a chunk can continue the previous one, for the executor "guided".
+    continues: whether a chunk can continue the previous one (`Query.previous`), for the executor "guided".
     """
 
     inference_overrides: ClassVar[tuple[str, ...]] = ()
@@ -259,11 +259,6 @@ class PolicyModule(TrainedModule):
     def unsupported_sections(self) -> tuple[str, ...]:
         """Sections of a run's page that it has nothing to show in."""
         return ("future", "attention", *FORESIGHT)
-
-    @property
-    def continues(self) -> bool:
-        """Whether a chunk can continue the previous one: it does not look at that."""
-        return False
 
     def act(self, query: Query) -> Float[Tensor, "b k a"]:
         """Action chunks in physical units."""

@@ -110,7 +110,7 @@ class WamkitPolicy(PreTrainedPolicy):
 
     def supports_rtc(self) -> bool:
         """Whether a chunk can continue the previous one (LeRobot's real-time chunking)."""
-        return self._engine().policy.continues
+        return self._run.policy.continues
 
     def predict_action_chunk(
         self,

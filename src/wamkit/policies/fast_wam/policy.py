@@ -380,11 +380,6 @@ class FastWAM(PolicyModule):
         imagined = 0 if self.acting.imagines == "nothing" else latents
         return Drawing(self.config.noise, imagined, (self.data.horizon, self.data.action_dim))
 
-    @property
-    def continues(self) -> bool:
-        """Whether a chunk can continue the previous one."""
-        return self.config.continues
-
     def continuing(self, normalizer: Normalizer) -> Continuing:
         """How it does. normalizer: its own, or that of an actor."""
         return Continuing.of(self.config.chunking, normalizer, self.grid("action", self.config.sample_steps))

@@ -285,11 +285,6 @@ class LaWAM(PolicyModule):
         return self.acting(query)
 
     @property
-    def continues(self) -> bool:
-        """Whether a chunk can continue the previous one."""
-        return self.config.continues
-
-    @property
     def passes(self) -> tuple[str, ...]:
         """Each of the three networks without computing anything twice."""
         return tuple(PASSES)
