@@ -52,5 +52,7 @@ def test_what_cannot_be_divided():
     robots = {"slow": replace(SPEC, hz=4.0, frame_times=(0.0, 0.5), chunk_seconds=0.5)}
     with pytest.raises(BadInput, match="acts at 4 Hz, which does not divide the 10 Hz"):
         Divided(Policy(), robots, "slow", SPACE, 10.0)
-    with pytest.raises(BadInput, match=r"eval\.robot: what is executed during a delay"):
-        EvalConfig(robot="slow", delay_ms=50)
+    with pytest.raises(
+        BadInput, match=r"goes with eval\.executor sync and eval\.delay_ms 0 alone, got async and 50"
+    ):
+        EvalConfig(robot="slow", executor="async", delay_ms=50)
