@@ -97,6 +97,8 @@ class FusedText:
         device = text.embed_tokens.weight.device
         angles = text.rope(torch.arange(length, device=device)[:, None])
         self.rotation = rotation(angles)[:, None]  # l 1 e/2
+        # By length of a prompt. Made once: compilers are not asked for parts of complex numbers (infer/compiled.py).
+        self._rotations: dict[int, Tensor] = {}
         self.layers = [FusedTextLayer(layer) for layer in text.layers]
         self.norm = rms(text.norm)
 
@@ -108,7 +110,10 @@ class FusedText:
         taps: list[Float[Tensor, "bn d"]],
     ) -> Float[Tensor, "b l d"]:
         """x: tokens of b prompts, which is overwritten. taps: added at `image_at` behind the first layers, one each."""
-        rotation = self.rotation[: len(x) // b]
+        length = len(x) // b
+        if length not in self._rotations:
+            self._rotations[length] = self.rotation[:length]
+        rotation = self._rotations[length]
         for number, layer in enumerate(self.layers):
             layer.run(x, b, rotation)
             for tap in taps[number : number + 1]:
