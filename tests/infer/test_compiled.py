@@ -61,7 +61,9 @@ def test_lawam_is_one_program() -> None:
     for seeds in ([1], [2]):
         same(answers(fast, seeds), answers(plain, seeds))
     (program,) = recorded.programs
-    assert not any("complex" in str(node.target) or "real" in str(node.target) for node in program.graph.nodes)
+    assert not any(
+        "complex" in str(node.target) or "real" in str(node.target) for node in program.graph.nodes
+    )
 
 
 def test_a_chunk_that_continues_another_has_a_program_of_its_own() -> None:
