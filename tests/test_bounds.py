@@ -56,6 +56,7 @@ WRONG = """
 --policy.expert.queries 0        policy.expert.queries: expected at least 1, got 0
 --policy.size.head-dim 31        policy.size.head_dim: expected an even number with an even third
 --policy.text.width 32           policy.text.width: expected policy.size.text_dim, 64, got 32
+--policy.codec.keeps whole       policy.size.channels: expected 192, what policy.codec gives, got 27
 """
 CASES = [[part.strip() for part in line.split("  ", 1)] for line in WRONG.strip().splitlines()]
 

@@ -34,6 +34,7 @@ from wamkit.wan.encoders import (
     WanVAEConfig,
     build_codec,
     build_text,
+    channels,
 )
 from wamkit.wan.prompts import prompts_of, why_no_text, why_no_tokens
 from wamkit.wan.text import HashedText
@@ -269,8 +270,7 @@ class VideoConfig(Protocol):
 
 def expect_channels(config: VideoConfig, source: str) -> None:
     """BadInput where a video model read from the file `source` takes other latents than the codec gives."""
-    with torch.device("meta"):
-        given = build_codec(config.codec).channels
+    given = channels(config.codec)
     if given != config.size.channels:
         raise BadInput(
             f"{source}: its video model takes {config.size.channels} latent channels, the recipe's codec gives "

@@ -3,10 +3,14 @@
 Same interface and geometry as the Wan2.1 VAE: 8x in space, 4x in time, causal. Frame 0 is transformed alone; of
 every later group of four frames, what changed since frame 0 (as decoded) is transformed together, as video codecs
 do. Colours are rotated to one luma and two chroma axes, each 8x8 block (four frames deep for groups) goes through a
-cosine transform, and the 27 coefficients listed in `PRESENT` and `FUTURE` are kept and scaled to unit variance. The
-kept basis is orthonormal, so decoding with its transpose is the least-squares inverse. A still scene has future
-latents of zero. Rate: 27 of 192 numbers for frame 0 (14 %), 27 of 768 for a group (3.5 %). A token
-(2x2 latent pixels, 108 numbers) fits the width of the small transformer, which has to carry its noise through.
+cosine transform, and the coefficients of a row of `KEPT` are kept and scaled. The kept basis is orthonormal, so
+decoding with its transpose is the least-squares inverse. A still scene has future latents of zero.
+
+    coarse  27 of 192 numbers for frame 0 (14 %), 27 of 768 for a group (3.5 %). A token (2x2 latent pixels, 108
+            numbers) fits the width of the small transformer, which has to carry its noise through
+    whole   all of frame 0 and 192 of a group (25 %): small things stay, such as the ball that says where to reach.
+            For a transformer that predicts clean latents, which carries no noise
+
 PSNR on Meta-World views (64x64, frames 0.1 s apart): see docs/numerics.md, measured by tests/wan/test_codec.py.
 """
 
@@ -14,6 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +35,13 @@ BLOCK = 8
 GROUP = 4
 
 
-def _triangle(time: int, colour: int, order: int) -> list[tuple[int, int, int, int]]:
-    """Coefficients (time, colour, row, column) of one colour axis with row + column < order."""
+Coefficient = tuple[int, int, int, int]
+"""time, colour axis, row, column; each a frequency but for the colour."""
+Keeps = Literal["coarse", "whole"]
+
+
+def _triangle(time: int, colour: int, order: int) -> list[Coefficient]:
+    """Coefficients of one colour axis with row + column < order."""
     return [(time, colour, row, total - row) for total in range(order) for row in range(total + 1)]
 
 
@@ -49,10 +62,10 @@ def _cosines(size: int) -> Float[Tensor, "size size"]:
     return rows
 
 
-def block_basis(coefficients: list[tuple[int, int, int, int]], frames: int) -> Float[Tensor, "c n"]:
+def block_basis(coefficients: Sequence[Coefficient], frames: int) -> Float[Tensor, "c n"]:
     """Rows of the orthonormal transform for blocks flattened as (colour, frame, row, column), one per coefficient.
 
-    Blocks are BLOCK x BLOCK pixels and `frames` deep; a coefficient is (time, colour axis, row, column).
+    Blocks are BLOCK x BLOCK pixels and `frames` deep.
     """
     s3, s2, s6 = math.sqrt(3), math.sqrt(2), math.sqrt(6)
     colours = torch.tensor(
@@ -66,10 +79,75 @@ def block_basis(coefficients: list[tuple[int, int, int, int]], frames: int) -> F
     return torch.stack(rows).float()
 
 
-class BlockCodec(Tables):
-    """video [b, 3, 1 + 4 g, H, W] in [-1, 1] <-> latents [b, 27, 1 + g, H / 8, W / 8], about unit variance."""
+COLOUR_SPREAD = (1.0, 0.6, 0.35)
+MEAN_SPREAD, SLOPE = 3.0, 1.1
+"""Deviation of a coefficient of one frame: that of its colour axis, times that of a block's mean or SLOPE / frequency.
 
-    channels = len(PRESENT)
+Natural images have such spectra; the numbers fit PRESENT_STD (wan/codec_constants.py).
+"""
+CHANGE_SPREAD = (1.4, 0.9, 0.56, 0.35)
+"""Deviation of a group's coefficients as multiples of a frame's, by frequency in time; fits FUTURE_STD."""
+LEAST_SPREAD = 0.5
+"""Of a group's coefficients weaker ones are scaled as if they had this deviation: an error in what nobody sees is not
+to count as much as one in what moves."""
+
+
+def spread(colour: int, frequency: int) -> float:
+    """See COLOUR_SPREAD. frequency: row + column."""
+    return COLOUR_SPREAD[colour] * (SLOPE / frequency if frequency else MEAN_SPREAD)
+
+
+def rank(coefficient: Coefficient) -> tuple[int, ...]:
+    """Low frequencies first; those of chroma four later, since they are weak."""
+    time, colour, row, column = coefficient
+    return (row + column + 2 * time + 4 * (colour > 0), time, colour, row)
+
+
+def lowest(count: int, frames: int) -> tuple[Coefficient, ...]:
+    """So many of the coefficients of blocks `frames` deep, by rank."""
+    every = product(range(frames), range(3), range(BLOCK), range(BLOCK))
+    return tuple(sorted(every, key=rank)[:count])
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Coefficients of frame 0 and of a group, as many of one as of the other.
+
+    present_mean, present_std, future_std: mean and deviation of each, what latents are scaled by.
+    """
+
+    present: Sequence[Coefficient]
+    future: Sequence[Coefficient]
+    present_mean: tuple[float, ...]
+    present_std: tuple[float, ...]
+    future_std: tuple[float, ...]
+
+
+def _whole() -> Kept:
+    present, future = lowest(3 * BLOCK**2, 1), lowest(3 * BLOCK**2, GROUP)
+    means = dict(zip(PRESENT, PRESENT_MEAN, strict=True))
+    changes = (CHANGE_SPREAD[time] * spread(colour, y + x) for time, colour, y, x in future)
+    return Kept(
+        present,
+        future,
+        tuple(means.get(each, 0.0) for each in present),
+        tuple(spread(colour, y + x) for _, colour, y, x in present),
+        tuple(max(change, LEAST_SPREAD) for change in changes),
+    )
+
+
+KEPT: Mapping[Keeps, Kept] = {
+    "coarse": Kept(PRESENT, FUTURE, PRESENT_MEAN, PRESENT_STD, FUTURE_STD),
+    "whole": _whole(),
+}
+
+
+class BlockCodec(Tables):
+    """video [b, 3, 1 + 4 g, H, W] in [-1, 1] <-> latents [b, channels, 1 + g, H / 8, W / 8], about unit variance.
+
+    keeps: a row of KEPT; channels: how many coefficients that has.
+    """
+
     spatial = BLOCK
     temporal = GROUP
     present_basis: Tensor
@@ -78,20 +156,22 @@ class BlockCodec(Tables):
     present_std: Tensor
     future_std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: Keeps = "coarse") -> None:
+        kept = KEPT[keeps]
         with torch.device("cpu"):
             super().__init__(
-                present_basis=block_basis(PRESENT, 1),
-                future_basis=block_basis(FUTURE, GROUP),
-                present_mean=torch.tensor(PRESENT_MEAN),
-                present_std=torch.tensor(PRESENT_STD),
-                future_std=torch.tensor(FUTURE_STD),
+                present_basis=block_basis(kept.present, 1),
+                future_basis=block_basis(kept.future, GROUP),
+                present_mean=torch.tensor(kept.present_mean),
+                present_std=torch.tensor(kept.present_std),
+                future_std=torch.tensor(kept.future_std),
             )
+        self.kept, self.channels = kept, len(kept.present)
 
     @property
     def fingerprint(self) -> str:
         """Names this transform, its kept coefficients and its constants."""
-        digest = hashlib.sha256(repr((PRESENT, FUTURE, PRESENT_MEAN, PRESENT_STD, FUTURE_STD)).encode())
+        digest = hashlib.sha256(repr(tuple(vars(self.kept).values())).encode())
         return f"block-cosine-{digest.hexdigest()[:12]}"
 
     def encode(self, video: Float[Tensor, "b 3 t H W"]) -> Float[Tensor, "b c f h w"]:
@@ -131,7 +211,7 @@ class BlockCodec(Tables):
 
 
 class StillBlocks(Tables):
-    """The transform of single frames [b 3 H W] -> [b 27 H/8 W/8], and its normalisation: one convolution."""
+    """The transform of single frames [b 3 H W] -> [b c H/8 W/8], and its normalisation: one convolution."""
 
     weight: Tensor
     bias: Tensor

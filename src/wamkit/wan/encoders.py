@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, check
-from wamkit.wan.codec import BlockCodec
+from wamkit.wan.codec import KEPT, BlockCodec, Keeps
 from wamkit.wan.text import HashedText
 from wamkit.wan.umt5 import StoredText, UMT5Text
 from wamkit.wan.vae import VAE_SIZES, WanVAE
@@ -20,8 +20,9 @@ from wamkit.wan.vae import VAE_SIZES, WanVAE
 
 @dataclass(frozen=True)
 class BlockCodecConfig:
-    """The weight-free block transform (wan/codec.py)."""
+    """The weight-free block transform (wan/codec.py). keeps: what of an image and of its changes, a row of KEPT."""
 
+    keeps: Keeps = "coarse"
     kind: Literal["block_cosine"] = "block_cosine"
 
 
@@ -129,6 +130,22 @@ def temporal(config: CodecConfig) -> int:
     return BlockCodec.temporal if config.kind == "block_cosine" else VAE_SIZES[config.size].temporal
 
 
+def channels(config: CodecConfig) -> int:
+    """Of a latent pixel."""
+    if config.kind == "block_cosine":
+        return len(KEPT[config.keeps].present)
+    return len(VAE_SIZES[config.size].latent_mean)
+
+
+def check_channels(codec: CodecConfig, channels_taken: int) -> None:
+    """BadInput where latents do not fit a video model that takes `channels_taken` channels."""
+    if (given := channels(codec)) != channels_taken:
+        raise BadInput(
+            f"policy.size.channels: expected {given}, what policy.codec gives, got {channels_taken}; give "
+            f"--policy.size.channels {given}"
+        )
+
+
 def check_text_width(text: TextConfig, text_dim: int) -> None:
     """BadInput where the text encoder's rows do not fit a network that takes rows of `text_dim`."""
     if text.kind == "hashed" and text.width != text_dim:
@@ -137,7 +154,7 @@ def check_text_width(text: TextConfig, text_dim: int) -> None:
 
 def build_codec(config: CodecConfig) -> BlockCodec | WanVAE:
     """The codec a config names; the Wan VAE with random weights, to be filled by `WanVAE.load` (wan/vae.py)."""
-    return BlockCodec() if config.kind == "block_cosine" else WanVAE(VAE_SIZES[config.size])
+    return BlockCodec(config.keeps) if config.kind == "block_cosine" else WanVAE(VAE_SIZES[config.size])
 
 
 def build_text(config: TextConfig) -> TextEncoder:

@@ -58,6 +58,7 @@ from wamkit.wan.encoders import (
     UMT5Config,
     WanVAEConfig,
     build_codec,
+    check_channels,
     check_text_width,
     temporal,
 )
@@ -185,6 +186,7 @@ class FastWAMConfig(PolicyConfig):
 
     def validate_together(self) -> None:
         """BadInput where values do not go together. Older runs may hold such values, so reading one does not ask."""
+        check_channels(self.codec, self.size.channels)
         check_text_width(self.text, self.size.text_dim)
 
     @property

@@ -23,7 +23,7 @@ from wamkit.io.records import read_record
 from wamkit.io.tensors import digest, load_strict, read_tensors
 from wamkit.nn.tables import Tables
 from wamkit.policies.lawam.patches import grid
-from wamkit.wan.codec import BLOCK, block_basis
+from wamkit.wan.codec import BLOCK, COLOUR_SPREAD, MEAN_SPREAD, SLOPE, block_basis, lowest, spread
 
 EPS = 1e-5
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -248,36 +248,14 @@ def places(rows: int, columns: int) -> Float[Tensor, "{rows} {columns} 12"]:
 def block_scaled(coefficients: int) -> Float[Tensor, "coefficients n"]:
     """Rows of the block transform of 8x8 pixels in [-1, 1], flattened as (colour, row, column): low frequencies first,
     each scaled to about unit variance."""
-    kept = sorted(_COEFFICIENTS, key=_rank)[:coefficients]
-    scale = torch.tensor([_spread(colour, row + column) for _, colour, row, column in kept])
+    kept = lowest(coefficients, 1)
+    scale = torch.tensor([spread(colour, row + column) for _, colour, row, column in kept])
     return block_basis(kept, 1) / scale[:, None]
 
 
 def canonical(name: str) -> str:
     """The name of a tensor of DINOv3 in every version of transformers, some of which insert `model.`."""
     return name.removeprefix("model.")
-
-
-COLOUR_SPREAD = (1.0, 0.6, 0.35)
-MEAN_SPREAD, SLOPE = 3.0, 1.1
-"""Deviation of a coefficient: that of its colour axis, times that of a block's mean or SLOPE / frequency.
-
-Natural images have such spectra; the numbers fit PRESENT_STD (wan/codec_constants.py).
-"""
-
-_COEFFICIENTS = [
-    (0, colour, row, column) for colour in range(3) for row in range(BLOCK) for column in range(BLOCK)
-]
-
-
-def _rank(coefficient: tuple[int, int, int, int]) -> tuple[int, ...]:
-    """Low frequencies first; those of chroma four later, since they are weak. The first 27 are the codec's."""
-    _, colour, row, column = coefficient
-    return (row + column + 4 * (colour > 0), colour, row)
-
-
-def _spread(colour: int, frequency: int) -> float:
-    return COLOUR_SPREAD[colour] * (SLOPE / frequency if frequency else MEAN_SPREAD)
 
 
 def _channels(numbers: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
