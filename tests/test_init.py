@@ -330,7 +330,7 @@ def test_a_share_is_held_out_where_there_is_enough(episodes: int, share: float, 
 
 def test_longer_training_for_more_data() -> None:
     tiny, full = SCALES["light_wam", "tiny"], SCALES["fast_wam", "full"]
-    assert [_steps(tiny.steps, n, tiny) for n in (10, 10_000, 20_000, 10**9)] == [700, 700, 1400, 2800]
+    assert [_steps(tiny.steps, n, tiny) for n in (10, 10_000, 20_000, 10**9)] == [2100, 2100, 4200, 8400]
     assert [_steps(full.steps, n, full) for n in (10, 270_000, 10**9)] == [4000, 20_000, 60_000]
 
 

@@ -273,7 +273,7 @@ def asked(*runs: Run, seeds: tuple[int, ...] = (0, 1)) -> Comparison:
 
 
 LIGHT, PLAIN, FAST, NO_VIDEO = (
-    recipe(name)
+    replace(recipe(name), train=recipe("metaworld3").train)
     for name in ("metaworld3", "metaworld3_no_video", "metaworld3_fast_wam", "metaworld3_fast_wam_no_video")
 )
 
@@ -281,8 +281,8 @@ LIGHT, PLAIN, FAST, NO_VIDEO = (
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (replace(FAST, train=replace(FAST.train, steps=3)), "train.steps is 3, expected 700"),
-        (replace(FAST, train=replace(FAST.train, batch_size=3)), "train.batch_size is 3, expected 48"),
+        (replace(FAST, train=replace(FAST.train, steps=3)), "train.steps is 3, expected 2100"),
+        (replace(FAST, train=replace(FAST.train, batch_size=3)), "train.batch_size is 3, expected 16"),
         (
             replace(FAST, data=replace(FAST.data, chunk_seconds=0.1)),
             "data.chunk_seconds is 0.1, expected 0.2",

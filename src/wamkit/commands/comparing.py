@@ -21,7 +21,7 @@ class Compare:
 
     Run the same command again to resume; several processes with the same command share the work.
 
-    Example: wamkit compare metaworld3 metaworld3_fast_wam --dataset demo/dataset --cache demo/cache --out comparison
+    Example: wamkit compare metaworld3 metaworld3_no_video --dataset demo/dataset --cache demo/cache --out comparison
     """
 
     recipes: Positional[tuple[str, ...]]

@@ -30,7 +30,8 @@ ACTIONS = ActionSpace(names=("dx", "dy", "dz", "gripper"), kinds=("delta", "delt
 
 POLICY = tiny_light_wam(DATA)
 FAST_WAM = tiny_fast_wam()
-TRAIN = tiny_training(steps=700)
+TRAIN = tiny_training(steps=2100, batch_size=16, learning_rate=8.5e-4, warmup_steps=100)
+FAST_WAM_TRAIN = tiny_training(steps=700, learning_rate=1.2e-3)
 
 
 def metaworld3() -> Run:
@@ -80,14 +81,14 @@ def metaworld3_fast_wam_optional_idm() -> Run:
 
 
 def _fast_wam(name: str, variant: str) -> Run:
-    train = replace(TRAIN, learning_rate=1.2e-3)
-    return replace(metaworld3(), recipe=name, policy=replace(FAST_WAM, variant=variant), train=train)
+    policy = replace(FAST_WAM, variant=variant)
+    return replace(metaworld3(), recipe=name, policy=policy, train=FAST_WAM_TRAIN)
 
 
 def metaworld_mt10() -> Run:
     """MT10: ten tasks, one policy, told apart by the instruction."""
     run = metaworld3()
-    return replace(run, recipe="metaworld_mt10", suite="metaworld_mt10", train=replace(TRAIN, steps=3000))
+    return replace(run, recipe="metaworld_mt10", suite="metaworld_mt10", train=replace(TRAIN, steps=9000))
 
 
 def smoke(run: Run) -> Run:

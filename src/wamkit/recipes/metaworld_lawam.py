@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from wamkit.config import Normalization, Run
 from wamkit.eval.evaluate import EvalConfig
-from wamkit.recipes.metaworld import ACTIONS, DATA, TRAIN
-from wamkit.recipes.presets import tiny_lawam, tiny_lawam_world
+from wamkit.recipes.metaworld import ACTIONS, DATA
+from wamkit.recipes.presets import tiny_lawam, tiny_lawam_world, tiny_training
 
 # The frame that is predicted is the one at the chunk's last action, as published (spec 2.6).
 PAIR = replace(
@@ -33,7 +33,7 @@ def metaworld3_lawam_world() -> Run:
         data=WORLD,
         actions=ACTIONS,
         normalization=Normalization(),
-        train=replace(TRAIN, steps=600, batch_size=32, learning_rate=1e-3),
+        train=tiny_training(600, batch_size=32, learning_rate=1e-3),
     )
 
 
@@ -46,6 +46,6 @@ def metaworld3_lawam() -> Run:
         data=PAIR,
         actions=ACTIONS,
         normalization=Normalization(),
-        train=replace(TRAIN, steps=2400, batch_size=16, learning_rate=2e-3, warmup_steps=100),
+        train=tiny_training(2400, batch_size=16, learning_rate=2e-3, warmup_steps=100),
         eval=EvalConfig(replan_steps=8),
     )

@@ -35,11 +35,15 @@ ONE_ROBOT = 2
 
 def tiny_light_wam(data: DataSpec, words: int = 16) -> LightWAMConfig:
     """Everything is trained, and every action of a chunk is a target. words: of the longest instruction, and one
-    more."""
+    more.
+
+    Later frames begin with the present, and clean latents are predicted: a velocity holds the noise of every token,
+    which a narrow network has to carry through (docs/log.md).
+    """
     return LightWAMConfig(
         codec=BlockCodecConfig(),
         text=HashedTextConfig(width=64, length=words),
-        size=SIZES["tiny"],
+        size=replace(SIZES["tiny"], present_skip=True),
         tuning=FullTuning(),
         adapters=Adapters(layers=(1, 3, 5), dim=64),
         expert=StateFusionConfig(
@@ -48,6 +52,7 @@ def tiny_light_wam(data: DataSpec, words: int = 16) -> LightWAMConfig:
         video_pool=1,
         objective="cotrain_one_pass",
         video_weight=0.3,
+        video_predicts="clean",
         step_weights=StepWeights(prefix=data.horizon),
     )
 

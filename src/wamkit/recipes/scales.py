@@ -65,8 +65,8 @@ class Scale:
 TINY = Scale(
     title="small Light-WAM",
     policy="tiny_light_wam(DATA, words={words})",
-    training="tiny_training(steps={steps}, batch_size=48, learning_rate=6e-4)",
-    steps=700,
+    training="tiny_training(steps={steps}, batch_size=16, learning_rate=8.5e-4, warmup_steps=100)",
+    steps=2100,
     samples=10_000,
     shares=(1.0, 4.0),
     heights={"single": 64, "horizontal": 64, "robotwin": 60},
@@ -102,6 +102,7 @@ SCALES = {
         title="small Fast-WAM",
         policy="tiny_fast_wam(words={words})",
         training="tiny_training(steps={steps}, batch_size=48, learning_rate=1.2e-3)",
+        steps=700,
     ),
     ("fast_wam", "full"): replace(
         FULL,
