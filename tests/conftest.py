@@ -1,12 +1,15 @@
-"""What holds for every test: checked shapes, one seed, few threads, rendering without a screen."""
+"""What holds for every test: checked shapes, one seed, few threads, rendering without a screen, an end."""
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 
 import hypothesis
 import jaxtyping
@@ -21,6 +24,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from wamkit_client.envs.rendering import choose_platform  # noqa: E402
 
+from tests.until import SECONDS  # noqa: E402
 from wamkit.commands.devices import VISIBLE  # noqa: E402
 
 choose_platform()  # before whichever test is the first to import mujoco
@@ -48,6 +52,44 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path, len(first)))
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests and the packages that they import keep for ever is not searched for garbage again."""
+    gc.collect()
+    gc.freeze()
+
+
+def late(number: int, frame: FrameType | None) -> None:
+    """Where it waits is in the traceback."""
+    pytest.fail(f"not within {SECONDS:g} s")
+
+
+signal.signal(signal.SIGALRM, late)
+
+
+def ended() -> Generator[None]:
+    """Nothing waits for ever: neither a test nor its fixtures, which are interrupted again while they are left."""
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    return (yield from ended())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    return (yield from ended())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    return (yield from ended())
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -61,7 +60,9 @@ def x() -> Tensor:
 def test_peft_reads_what_we_write(plain, adapted, x, tmp_path):
     write_adapter(adapted, tmp_path)
     expected, base = adapted(x), plain(x)
-    theirs = peft.PeftModel.from_pretrained(plain, tmp_path)
+    from peft import PeftModel  # seconds, for which the other workers of the suite need not wait
+
+    theirs = PeftModel.from_pretrained(plain, tmp_path)
     torch.testing.assert_close(theirs(x), expected, rtol=1e-6, atol=1e-6)
     assert (expected - base).abs().max() > 0.1
     wrapped = {n.removeprefix("base_model.model.") for n, m in theirs.named_modules() if hasattr(m, "lora_A")}
@@ -70,8 +71,10 @@ def test_peft_reads_what_we_write(plain, adapted, x, tmp_path):
 
 
 def test_we_read_what_peft_writes(plain, x, tmp_path):
-    config = peft.LoraConfig(r=2, lora_alpha=7, target_modules=["q", "ffn.0"], init_lora_weights=False)
-    theirs = peft.get_peft_model(copy.deepcopy(plain), config)
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, lora_alpha=7, target_modules=["q", "ffn.0"], init_lora_weights=False)
+    theirs = get_peft_model(copy.deepcopy(plain), config)
     theirs.save_pretrained(tmp_path)
     read_adapter(plain, tmp_path)
     assert set(lora_layers(plain)) == {"blocks.0.q", "blocks.1.q", "blocks.0.ffn.0", "blocks.1.ffn.0"}

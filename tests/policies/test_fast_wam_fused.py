@@ -21,6 +21,7 @@ from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import encoder_of, query_of, seeded
 from wamkit.bench.counting import Operations
 from wamkit.bench.reference import fast_wam as official_sampler
+from wamkit.bench.shapes import RememberedShapes
 from wamkit.infer.engine import Engine
 from wamkit.nn.rope import GridRotary, LineRotary
 from wamkit.nn.wavefront import Walk, in_turns, walked
@@ -253,13 +254,14 @@ def ours(networks: Networks, name: str, steps: int) -> Counted:
     """On the meta device, as on CUDA."""
     networks = replace(networks, acting=VARIANTS[name])
     sampler, asked = FusedSampler(networks, steps), libero(networks, batch=1)
-    # positions are laid out at the first query of a shape
-    kept = sampler.begin(asked[0], sampler.look(asked[1]), asked[2])
-    with Operations() as query:
-        sampler.sample(*asked)
-    with torch.inference_mode(), Operations() as chunk:
-        for step in range(steps):
-            walked(sampler.act(asked[2].action, step, kept))
+    with RememberedShapes():
+        # positions are laid out at the first query of a shape
+        kept = sampler.begin(asked[0], sampler.look(asked[1]), asked[2])
+        with Operations() as query:
+            sampler.sample(*asked)
+        with torch.inference_mode(), Operations() as chunk:
+            for step in range(steps):
+                walked(sampler.act(asked[2].action, step, kept))
     return Counted(query, chunk)
 
 

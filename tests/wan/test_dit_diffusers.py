@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import nn
 
 from wamkit.wan.checkpoint import original_names
 from wamkit.wan.dit import Adapters, Frames, WanDiT, WanSize
@@ -20,7 +20,10 @@ BOTH = (("present", ("present", "future")), ("future", ("present", "future")))
 
 
 @pytest.fixture(scope="module")
-def theirs() -> WanTransformer3DModel:
+def theirs() -> nn.Module:
+    # seconds, for which the other workers of the suite need not wait
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
     torch.manual_seed(3)
     model = WanTransformer3DModel(
         patch_size=(1, 2, 2),

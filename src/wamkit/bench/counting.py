@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from wamkit.bench.shapes import RememberedShapes
 from wamkit.nn import fused_ops
 from wamkit.spans import watching
 
@@ -42,7 +44,7 @@ class Work:
 @torch.inference_mode()
 def work(do: Callable[[], object]) -> Work:
     """Of one call."""
-    with Operations() as operations:
+    with RememberedShapes(), Operations() as operations:
         do()
     return operations.work()
 
@@ -50,7 +52,7 @@ def work(do: Callable[[], object]) -> Work:
 @torch.inference_mode()
 def work_by_span(do: Callable[[], object]) -> dict[str, Work]:
     """Of one call, by the span that it lies in; OUTSIDE: in none."""
-    with Operations() as operations, watching(operations):
+    with RememberedShapes(), Operations() as operations, watching(operations):
         do()
     return {name: operations.work(name) for name in operations.names}
 
@@ -150,6 +152,7 @@ def linear_flops(x: Tensor, weight: Tensor, bias: Tensor, out_val: Tensor) -> in
 FLOPS = flop_registry | {getattr(torch.ops, fused_ops.LIBRARY.ns).linear_gelu: linear_flops}
 
 
+@cache
 def is_view(operation: Any) -> bool:
     """Whether its result shares memory with an argument that it does not write to."""
     returned = [result.alias_info for result in operation._schema.returns]

@@ -15,6 +15,7 @@ from wamkit.bench.counting import Work, work_by_span
 from wamkit.bench.kernels import Kernel, kernels_of
 from wamkit.bench.limits import Hardware
 from wamkit.bench.process import Cost, Steps, in_own_process
+from wamkit.bench.shapes import RememberedShapes
 from wamkit.bench.subject import (
     META,
     RING,
@@ -202,7 +203,8 @@ def on_shapes(ask: Callable[[], object]) -> bool:
     """Whether a query reads no numbers on the host, so that shapes are enough. What it makes at the first query of a
     shape is made."""
     try:
-        ask()
+        with RememberedShapes():
+            ask()
     except RuntimeError as error:
         if "meta tensor" not in str(error):
             raise
