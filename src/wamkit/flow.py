@@ -165,7 +165,7 @@ class FlowTimes:
         return PREDICTIONS[self.predicts].weight(self.drawn, self._level(t))
 
     def velocity(
-        self, predicted: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " b"]
+        self, predicted: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " _"]
     ) -> Float[Tensor, "b *rest"]:
         """Of x at time t, by what a network predicts there. t is not that of data."""
         return PREDICTIONS[self.predicts].velocity(self, predicted, x, t)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.golden.compare import FORWARD, GRADIENT, LOSS, Golden, Row
-from tests.policies.plain_fast_wam import sample_by_looking, velocities
+from tests.policies.plain_fast_wam import predictions, sample_by_looking
 from wamkit import flow
 from wamkit.data.normalize import Normalizer, Stats
 from wamkit.flow import Noised, unsteered
@@ -20,10 +20,10 @@ from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.convert import ENVELOPE
 from wamkit.policies.fast_wam.fused import FusedSampler
-from wamkit.policies.fast_wam.mixture import empty_cache
+from wamkit.policies.fast_wam.losses import LOSSES
 from wamkit.policies.fast_wam.noising import clean
-from wamkit.policies.fast_wam.policy import LOSSES, FastWAM, FastWAMConfig, FromScratch
-from wamkit.policies.fast_wam.sampling import SAMPLERS, Noise, encode_frames, sample
+from wamkit.policies.fast_wam.policy import FastWAM, FastWAMConfig, FromScratch
+from wamkit.policies.fast_wam.sampling import SAMPLERS, Noise, look, sample
 from wamkit.types import Batch, DataSpec
 from wamkit.wan.dit import WanSize
 from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
@@ -141,7 +141,7 @@ def _at(x: Tensor, noise: Tensor, timestep: Tensor) -> Noised:
 
 def _predict(policy: FastWAM, batch: Batch, noised: Mapping[str, Noised]) -> dict[str, Tensor]:
     states = policy.look(noised, policy.context(batch.inputs, batch.embodiment))
-    return {name: x.detach() for name, x in velocities(policy, states, noised).items()}
+    return {name: x.detach() for name, x in predictions(policy, states, noised).items()}
 
 
 def _training(golden: Golden, predicted: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -202,7 +202,7 @@ def _acting(golden: Golden, policy: FastWAM) -> tuple[Tensor, Tensor, Noise]:
 
 def _cache(golden: Golden, policy: FastWAM) -> None:
     present, context, _ = _acting(golden, policy)
-    cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
+    cache = look(policy, present, context).cache
     probes = {"k_first": cache[0]["present"].k, "v_last": cache[-1]["present"].v}
     for name, heads in probes.items():
         ours = heads.transpose(1, 2).flatten(2)
@@ -232,10 +232,9 @@ def _checks(
     steps = golden.about["config"]["n_other"]
     rollout = sample(joint, present, context, noise, steps)
     plain = sample_by_looking(joint, present, context, noise, steps)
-    cache = encode_frames(fast, "present", present, context, empty_cache(fast.dit.blocks))
+    known = look(fast, present, context)
     chunks = {
-        way: SAMPLERS[way](fast, cache, context, noise, steps, unsteered).action
-        for way in ("nothing", "alongside")
+        way: SAMPLERS[way](fast, known, noise, steps, unsteered).action for way in ("nothing", "alongside")
     }
     with_video, without = (predicted[name]["action"] for name in ("fast", "no_video"))
     pairs = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wamkit.bench.counting import work
-from wamkit.flow import Grid, Shift
+from wamkit.flow import FlowTimes, Shift
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.fast_wam.sampling import Noise
@@ -30,9 +30,9 @@ class Networks:
     action: ActionDiT
     acting: Variant
 
-    def grid(self, network: Literal["video", "action"], steps: int) -> Grid:
+    def times(self, network: Literal["video", "action"]) -> FlowTimes:
         """The published times."""
-        return Shift().times("float32").grid(steps)
+        return Shift().times("float32")
 
     @classmethod
     def build(cls, config: FastWAMConfig, layers: int, device: torch.device, dtype: torch.dtype) -> Networks:

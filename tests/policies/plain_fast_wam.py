@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wamkit.flow import Noised
 from wamkit.nn.attention import KV, Visibility, cut, visibility_matrix
-from wamkit.policies.fast_wam.policy import FastWAM, States
+from wamkit.policies.fast_wam.losses import States
+from wamkit.policies.fast_wam.policy import FastWAM
 from wamkit.policies.fast_wam.sampling import Noise, Sample
 
 # what moves from noise to data in each round of sampling, by Variant.imagines
@@ -31,7 +32,7 @@ def masked_attend(q: Mapping[str, Tensor], kv: Mapping[str, KV], visibility: Vis
     return cut(attended, {name: part.shape[2] for name, part in q.items()})
 
 
-def velocities(policy: FastWAM, states: States, noised: Mapping[str, Noised]) -> dict[str, Tensor]:
+def predictions(policy: FastWAM, states: States, noised: Mapping[str, Noised]) -> dict[str, Tensor]:
     """What both networks predict, by group; the clip's frames are cut at the groups."""
     predicted = policy.dit.head(states.video, states.stream)
     groups = tuple(group for group in policy.variant.groups if group != "action")
@@ -48,13 +49,16 @@ def sample_by_looking(policy: FastWAM, present: Tensor, context: Tensor, noise: 
         "given": torch.zeros_like(noise.video),
         "action": noise.action,
     }
-    grids = {"action": policy.grid("action", steps), "future": policy.grid("video", steps)}
+    flows = {"action": policy.times("action"), "future": policy.times("video")}
+    grids = {group: flow.grid(steps) for group, flow in flows.items()}
     for moving in ROUNDS[policy.acting.imagines]:
         for step in range(steps):
             times = dict.fromkeys(x, torch.zeros(len(present)))
             times |= {group: grids[group].times[step].expand(len(present)) for group in moving}
             noised = {group: Noised(x[group], times[group], torch.zeros_like(x[group])) for group in x}
-            velocity = velocities(policy, policy.look(noised, context), noised)
-            x |= {group: x[group] + grids[group].strides[step] * velocity[group] for group in moving}
+            found = predictions(policy, policy.look(noised, context), noised)
+            for group in moving:
+                velocity = flows[group].velocity(found[group], x[group], times[group])
+                x[group] = x[group] + grids[group].strides[step] * velocity
         x["given"] = x["future"]
     return Sample(x["action"], x["future"])

@@ -11,8 +11,8 @@ from wamkit_client.types import BadInput
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import SPEC, batch_of, clip, draws, encoder_of, query_of, seeded
 from wamkit.draws import Draws
+from wamkit.policies.fast_wam.losses import LOSSES
 from wamkit.policies.fast_wam.noising import clean_or_noised
-from wamkit.policies.fast_wam.policy import LOSSES
 from wamkit.policies.fast_wam.sampling import sample
 from wamkit.policies.fast_wam.variants import VARIANTS, variant
 from wamkit.tree import tree_map

@@ -43,10 +43,10 @@ def test_training_times_are_rounded_as_published_and_only_there():
 def test_sampling_has_the_published_ten_times_where_it_is_asked_to():
     published, exact = (tiny_policy(tiny_config(time_precision=p)) for p in ("bfloat16", "float32"))
     for network in ("video", "action"):
-        grid = published.grid(network, 10)
+        grid = published.times(network).grid(10)
         assert (1000 * grid.times).round(decimals=3).tolist() == PUBLISHED
         assert torch.equal(grid.strides, grid.strides.bfloat16().float())
-        assert float((1000 * exact.grid(network, 10).times)[1]) == pytest.approx(978.26, abs=5e-3)
+        assert float((1000 * exact.times(network).grid(10).times)[1]) == pytest.approx(978.26, abs=5e-3)
     chunks = [p.actor(p.passes)(query_of(exact, 3, seeded(range(3)))) for p in (published, exact)]
     distance = float((chunks[0] - chunks[1]).abs().max() / chunks[1].abs().max())
     assert 0 < distance < 0.02  # of these random weights: 0.012
@@ -56,8 +56,8 @@ def test_sampling_has_the_published_ten_times_where_it_is_asked_to():
 def test_each_network_samples_on_its_own_grid(variant):
     """Fails when one grid serves both networks, or the fused sampler has other times than the plain one."""
     policy = tiny_policy(tiny_config(variant=variant, **SHIFTED))
-    assert float(policy.grid("video", 2).times[1]) == pytest.approx(2 / 3)
-    assert float(policy.grid("action", 2).times[1]) == pytest.approx(1 / 3)
+    assert float(policy.times("video").grid(2).times[1]) == pytest.approx(2 / 3)
+    assert float(policy.times("action").grid(2).times[1]) == pytest.approx(1 / 3)
     query = query_of(policy, 3, seeded(range(3)))
     present = query.inputs["present"]
     with torch.no_grad():

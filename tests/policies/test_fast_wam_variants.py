@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.policies.plain_fast_wam import masked_attend, sample_by_looking, velocities
+from tests.policies.plain_fast_wam import masked_attend, predictions, sample_by_looking
 from tests.policies.tiny_fast_wam import tiny_config, tiny_policy
 from tests.policies.tiny_policy import batch_of, draws
 from wamkit.flow import Noised
@@ -43,7 +43,7 @@ def scene(policy, rows=2):
 
 @torch.no_grad()
 def predict(policy, noised, context):
-    return velocities(policy, policy.look(noised, context), noised)
+    return predictions(policy, policy.look(noised, context), noised)
 
 
 def close(a, b, tolerance=1e-5):

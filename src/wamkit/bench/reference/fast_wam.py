@@ -52,7 +52,7 @@ def sample(policy: Networks, present: Tensor, context: Tensor, noise: Noise, ste
     with Span("blocks"):
         memory = prefill(policy.dit, present, context)
     with Span("expert"):
-        chunk = act(policy.action, memory, context, noise.action, policy.grid("action", steps))
+        chunk = act(policy.action, memory, context, noise.action, policy.times("action").grid(steps))
     return Sample(chunk, noise.video)
 
 

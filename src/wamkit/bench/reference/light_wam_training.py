@@ -45,7 +45,7 @@ def embed(network: WanDiT, latents: Tensor, times: Tensor, context: Tensor) -> C
     frame = pixels[0] * pixels[1] // PATCH**2
     sizes = {"present": frame} | ({"future": (frames - 1) * frame} if frames > 1 else {})
     mask = dense(only(FIRST_FRAME_CAUSAL, sizes), sizes, latents.device)
-    return embed_clip(network, latents, times, context, [range(frames)], mask)
+    return embed_clip(network, latents, times, context, [range(1), range(1, frames)], mask)
 
 
 def look(network: WanDiT, clip: Clip) -> list[Tensor]:

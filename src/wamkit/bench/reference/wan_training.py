@@ -35,6 +35,11 @@ def embed_clip(
     """latents [b c t h w] of frames at `positions` and flow times [b t]. mask: of self-attention [s s]."""
     patches = network.patch_embedding(latents.to(network.patch_embedding.weight.dtype))
     grid, x = tuple(patches.shape[2:]), patches.flatten(2).transpose(1, 2).contiguous()
+    parts = x.split([grid[1] * grid[2] * len(at) for at in positions], dim=1)
+    skipped = [network.skip(part, parts[0]) for part in parts]
+    x = torch.cat(
+        [later if at.start else now for now, later, at in zip(parts, skipped, positions, strict=True)], 1
+    )
     code = network.sinusoid(times.repeat_interleave(grid[1] * grid[2], dim=1) * EMBEDDED_TIME_SCALE)
     time = network.time_embedding(code.to(x.dtype))
     embedded = network.text_embedding(context.to(x.dtype))

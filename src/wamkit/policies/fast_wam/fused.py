@@ -56,8 +56,10 @@ class FusedSampler:
         self.action_encoder, self.action_head = take.part(action.action_encoder), take.part(action.head)
         self.dtype, self.video_head = self.action_head.weight.dtype, head.head
         self.rotaries = take.part(dit.rotary), take.part(action.rotary)
-        video, chunk = (policy.grid(network, steps) for network in ("video", "action"))
+        video, chunk = (policy.times(network).grid(steps) for network in ("video", "action"))
         self.video_strides, self.action_strides = video.strides.tolist(), chunk.strides.tolist()
+        self.skip, self.times = take.part(dit.skip), policy.times("video")
+        self.video_times = video.times.to(self.action_head.weight.device)
         self.video = FusedNetwork(dit, video.times, take)
         self.action = FusedNetwork(action, chunk.times, take)
         rows = head.modulation + self.video.time[:, None]  # r 2 d
@@ -112,22 +114,23 @@ class FusedSampler:
     # Walks: they stop in every block where keys and values of the group lie in their slot.
 
     @in_span("blocks")
-    def encode(self, group: str, latents: Float[Tensor, "b c f h w"], state: QueryState) -> Walk[None]:
-        """Clean frames. The last block's output is not computed: nothing looks at it."""
-        blocks = self.video.blockwise(self._tokens(latents), group, CLEAN, state)
+    def encode(self, group: str, tokens: Float[Tensor, "b s d"], state: QueryState) -> Walk[None]:
+        """Clean frames, whose tokens are written over. The last block's output is not computed: nothing looks at it."""
+        blocks = self.video.blockwise(tokens, group, CLEAN, state)
         yield from islice(blocks, self.size.layers)
 
     @in_span("blocks")
     def imagine(
-        self, x: Float[Tensor, "b c f h w"], step: int, state: QueryState
+        self, x: Float[Tensor, "b c f h w"], step: int, state: QueryState, now: Float[Tensor, "b s d"]
     ) -> Walk[Float[Tensor, "b c f h w"]]:
-        """One step of the future. Its slot keeps the keys and values from before the step."""
-        tokens = self._tokens(x)
+        """One step of the future. Its slot keeps the keys and values from before the step. now: see `later`."""
+        tokens = self.later(x, now)
         yield from self.video.blockwise(tokens, "future", step, state)
         shift, scale = self.head_rows[step]
         patches = self.video_head(F.layer_norm(tokens, shift.shape, scale, shift, self.size.eps))
-        velocity = fold(patches, (x.shape[2], *grid(x)))
-        return torch.add(x, velocity.float(), alpha=self.video_strides[step])
+        predicted = fold(patches, (x.shape[2], *grid(x)))
+        velocity = self.times.velocity(predicted, x, self.video_times[step : step + 1])
+        return torch.add(x, velocity, alpha=self.video_strides[step])
 
     @in_span("expert")
     def act(
@@ -148,36 +151,44 @@ class FusedSampler:
             x = walked(self.act(x, step, state, steer))
         return x
 
-    def _tokens(self, latents: Tensor) -> Tensor:
+    def tokens(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b s d"]:
+        """As the first block takes those of the present."""
         return self.patch_embedding(latents.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
+
+    def later(
+        self, latents: Float[Tensor, "b c f h w"], now: Float[Tensor, "b s d"]
+    ) -> Float[Tensor, "b f*s d"]:
+        """As the first block takes those of later frames. now: tokens of the present."""
+        tokens: Tensor = self.skip(self.tokens(latents), now)
+        return tokens
 
 
 def _nothing(
     sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState, steer: Steering
 ) -> Sample:
-    seen = sampler.encode("present", present, state)
+    seen = sampler.encode("present", sampler.tokens(present), state)
     return Sample(sampler.chunk(seen, noise.action, state, steer), noise.video)
 
 
 def _first(
     sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState, steer: Steering
 ) -> Sample:
-    walked(sampler.encode("present", present, state))
-    future = noise.video
+    now, future = sampler.tokens(present), noise.video
+    walked(sampler.encode("present", now.clone(), state))
     for step in range(len(sampler.video_strides)):
-        future = walked(sampler.imagine(future, step, state))
-    given = sampler.encode("given", future, state)
+        future = walked(sampler.imagine(future, step, state, now))
+    given = sampler.encode("given", sampler.later(future, now), state)
     return Sample(sampler.chunk(given, noise.action, state, steer), future)
 
 
 def _alongside(
     sampler: FusedSampler, present: Tensor, noise: Noise, state: QueryState, steer: Steering
 ) -> Sample:
-    walked(sampler.encode("present", present, state))
-    x, future = noise.action, noise.video
+    now, x, future = sampler.tokens(present), noise.action, noise.video
+    walked(sampler.encode("present", now.clone(), state))
     for step in range(len(sampler.video_strides)):
         # The actions of a step look at the future as it was before the step, which is what its slot still holds.
-        walks = sampler.imagine(future, step, state), sampler.act(x, step, state, steer)
+        walks = sampler.imagine(future, step, state, now), sampler.act(x, step, state, steer)
         future, x = sampler.together(*walks, sampler.size.layers)
     return Sample(x, future)
 

@@ -79,11 +79,8 @@ class Pieces:
         shape = (len(present), 3, slot.end, size.heads, size.head_dim)
         buffers = [present.new_empty(shape, dtype=sampler.dtype) for _ in range(size.layers)]
         places = tuple(map(slot.of, buffers))
-        walked(
-            sampler.encode(
-                "present", present, QueryState({"present": places}, {"present": _seen(given["text"])})
-            )
-        )
+        state = QueryState({"present": places}, {"present": _seen(given["text"])})
+        walked(sampler.encode("present", sampler.tokens(present), state))
         return {"kept": torch.stack([buffer[:, 1:] for buffer in buffers])}
 
     def step(self, given: Tree) -> Tree:

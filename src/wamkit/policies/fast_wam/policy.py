@@ -8,7 +8,7 @@ weights trained) and the small preset (block codec, from scratch) are this class
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -21,9 +21,8 @@ from wamkit_client.types import BadInput
 from wamkit.bounds import AT_LEAST_1, FRACTION, NOT_NEGATIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
-from wamkit.flow import FlowTimes, Grid, Noised, Shift, Steering, TimePrecision, noise_like
+from wamkit.flow import FlowTimes, Noised, Predicts, Shift, Steering, TimePrecision, noise_like
 from wamkit.nn.attention import only
-from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, video_loss
 from wamkit.nn.wavefront import in_turns, walking
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
 from wamkit.policies.continuing import Continuing, RealTimeChunking
@@ -31,6 +30,7 @@ from wamkit.policies.fast_wam.acting import ByNetwork, Drawing, SampledActor
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.action_init import RULES, start_from_video
 from wamkit.policies.fast_wam.fused import NEEDS, FusedSampler, SeenBy
+from wamkit.policies.fast_wam.losses import LOSSES, States
 from wamkit.policies.fast_wam.mixture import empty_cache, run_together
 from wamkit.policies.fast_wam.noising import NOISE
 from wamkit.policies.fast_wam.pieces import FusedActor
@@ -49,7 +49,7 @@ from wamkit.policies.wan_encoder import (
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, Foresight, PartTable, Preprocessing, Query
-from wamkit.wan.block import Stream, TransformerSize, open_gates
+from wamkit.wan.block import TransformerSize, open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT, WanSize
 from wamkit.wan.encoders import (
@@ -95,8 +95,9 @@ class FastWAMConfig(PolicyConfig):
     action_width, action_ffn: of the action model; depth, heads and head channels are the video model's.
     variant: a row of policies/fast_wam/variants.py; mode: which of its ways of acting, "" for its first or only one.
     video_weight, action_weight: of the losses. sample_steps: Euler steps when acting.
-    video_shift, action_shift, time_precision: of flow times, training and sampling. noise: where sampling begins, as
-    `Observation.noise_seed` says, or the same for every query as in the published evaluations (sampling.py).
+    video_shift, action_shift, time_precision: of flow times, training and sampling. video_predicts: what the video
+    model says of a noised future (wamkit.flow.PREDICTIONS). noise: where sampling begins, as `Observation.noise_seed`
+    says, or the same for every query as in the published evaluations (sampling.py).
     chunking: how a chunk continues the previous one.
     given_noise: probability that a training sample of IDM is conditioned on a noised future, so that it forgives
     imagined ones; idm_share: that a sample of Optional-IDM is one of IDM.
@@ -117,6 +118,7 @@ class FastWAMConfig(PolicyConfig):
     sample_steps: int = 10
     video_shift: Shift = Shift()
     action_shift: Shift = Shift()
+    video_predicts: Predicts = "velocity"
     time_precision: TimePrecision = "float32"
     noise: NoiseProtocol = "per_query"
     chunking: RealTimeChunking = RealTimeChunking()
@@ -192,7 +194,7 @@ class FastWAMConfig(PolicyConfig):
     @property
     def video_times(self) -> FlowTimes:
         """Flow times of the video model."""
-        return self.video_shift.times(self.time_precision)
+        return self.video_shift.times(self.time_precision, self.video_predicts)
 
     @property
     def action_times(self) -> FlowTimes:
@@ -222,15 +224,6 @@ BOUNDS = {
 }
 
 
-@dataclass(frozen=True)
-class States:
-    """Final tokens of both networks, and the video stream they came from (for its head)."""
-
-    video: Tensor
-    action: Tensor
-    stream: Stream
-
-
 class FastWAM(PolicyModule):
     """See the module docstring. `normalizer` is the policy's own; all public inputs and outputs are physical."""
 
@@ -251,9 +244,9 @@ class FastWAM(PolicyModule):
         """The row it acts as."""
         return acting(self.config.variant, self.config.mode)
 
-    def grid(self, network: Literal["video", "action"], steps: int) -> Grid:
-        """The sampler's times of a network."""
-        return {"video": self.config.video_times, "action": self.config.action_times}[network].grid(steps)
+    def times(self, network: Literal["video", "action"]) -> FlowTimes:
+        """Flow times of a network."""
+        return {"video": self.config.video_times, "action": self.config.action_times}[network]
 
     @property
     def unsupported_sections(self) -> tuple[str, ...]:
@@ -384,7 +377,8 @@ class FastWAM(PolicyModule):
 
     def continuing(self, normalizer: Normalizer) -> Continuing:
         """How it does. normalizer: its own, or that of an actor."""
-        return Continuing.of(self.config.chunking, normalizer, self.grid("action", self.config.sample_steps))
+        times = self.times("action")
+        return Continuing.of(self.config.chunking, normalizer, times.grid(self.config.sample_steps))
 
     # for reports
 
@@ -417,27 +411,6 @@ class FastWAM(PolicyModule):
         context, present = self.context(query.inputs, query.embodiment), query.inputs["present"]
         return torch.cat([present, imagine(self, present, context, noise, steps)], dim=2)
 
-
-def _video_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], batch: Batch) -> Tensor:
-    future = noised["future"]
-    predicted = policy.dit.head(states.video, states.stream)[:, :, 1 : 1 + future.x.shape[2]]
-    is_pad = latent_is_pad(batch.inputs["frame_is_pad"], future.x.shape[2])
-    weight = policy.config.video_times.weight(future.t)
-    return video_loss(predicted, future.target, weight, is_pad)
-
-
-def _action_loss(policy: FastWAM, states: States, noised: Mapping[str, Noised], batch: Batch) -> Tensor:
-    action = noised["action"]
-    predicted = policy.action.head(states.action)
-    every = torch.ones(action.x.shape[1], device=action.x.device)
-    error = action_loss_per_sample(predicted, action.target, batch.valid, every)
-    return (policy.config.action_times.weight(action.t) * error).mean()
-
-
-LOSSES: Mapping[str, Callable[[FastWAM, States, Mapping[str, Noised], Batch], Tensor]] = {
-    "video": _video_loss,
-    "action": _action_loss,
-}
 
 # Rows of the parameter table (spec 1.1).
 PARTS: PartTable = (

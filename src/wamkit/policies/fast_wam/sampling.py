@@ -8,20 +8,20 @@ this one recomputes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wamkit.flow import Grid, Steering, integrate, noise_rows, unsteered
+from wamkit.flow import FlowTimes, Steering, integrate, noise_rows, unsteered
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.mixture import KVCache, empty_cache, prefill, run_together
 from wamkit.policies.fast_wam.variants import Variant
 from wamkit.spans import Span
 from wamkit.wan.block import Stream
-from wamkit.wan.dit import Frames, WanDiT
+from wamkit.wan.dit import PRESENT, Frames, WanDiT
 
 NoiseProtocol = Literal["per_query", "published"]
 
@@ -52,8 +52,21 @@ class Networks(Protocol):
     def acting(self) -> Variant:
         """What the actions see and what is imagined."""
 
-    def grid(self, network: Literal["video", "action"], steps: int) -> Grid:
-        """The sampler's times of a network."""
+    def times(self, network: Literal["video", "action"]) -> FlowTimes:
+        """Flow times of a network."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What every step of a query looks at.
+
+    context [b l text]. present [b s d]: tokens of the present frame, which later ones may begin with. cache: keys and
+    values of clean frames.
+    """
+
+    context: Tensor
+    present: Tensor
+    cache: KVCache
 
 
 def sample(
@@ -66,8 +79,8 @@ def sample(
 ) -> Sample:
     """A chunk for every row, sampled as the policy's variant says. steer: of the chunk."""
     with Span("blocks"):
-        cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
-    return SAMPLERS[policy.acting.imagines](policy, cache, context, noise, steps, steer)
+        known = look(policy, present, context)
+    return SAMPLERS[policy.acting.imagines](policy, known, noise, steps, steer)
 
 
 def imagine(
@@ -78,20 +91,30 @@ def imagine(
     steps: int,
 ) -> Float[Tensor, "b c f h w"]:
     """Only the future, without a chunk."""
-    cache = encode_frames(policy, "present", present, context, empty_cache(policy.dit.blocks))
-    return _future(policy, cache, context, noise, steps)
+    return _future(policy, look(policy, present, context), noise, steps)
 
 
-def encode_frames(
-    policy: Networks, group: str, latents: Float[Tensor, "b c f h w"], context: Tensor, cache: KVCache
-) -> KVCache:
-    """The cache with keys and values of clean frames (flow time 0) added."""
-    stream = _embed(policy, group, latents, torch.zeros(1, device=latents.device), context)
+def look(policy: Networks, present: Float[Tensor, "b c 1 h w"], context: Float[Tensor, "b l text"]) -> Known:
+    """What the present frame gives."""
+    dit, now = policy.dit, torch.zeros(1, 1, device=present.device)
+    stream = dit.embed(present, now, context, (PRESENT,))
+    return Known(context, dit.tokens(present), _prefilled(policy, stream, empty_cache(dit.blocks)))
+
+
+def _given(policy: Networks, future: Float[Tensor, "b c f h w"], known: Known) -> Known:
+    """With a clean copy of the future."""
+    stream = _embed(policy, "given", future, torch.zeros(1, device=future.device), known)
+    return replace(known, cache=_prefilled(policy, stream, known.cache))
+
+
+def _prefilled(policy: Networks, stream: Stream, cache: KVCache) -> KVCache:
     return prefill(policy.dit.blocks, stream, policy.acting.sees, cache)
 
 
-def _embed(policy: Networks, group: str, latents: Tensor, t: Float[Tensor, " _"], context: Tensor) -> Stream:
-    return policy.dit.embed(latents, t[:, None], context, (frames(group, latents),))
+def _embed(policy: Networks, group: str, latents: Tensor, t: Float[Tensor, " _"], known: Known) -> Stream:
+    return policy.dit.embed(
+        latents, t[:, None], known.context, (frames(group, latents),), present=known.present
+    )
 
 
 def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
@@ -99,56 +122,55 @@ def frames(group: str, latents: Float[Tensor, "b c f h w"]) -> Frames:
     return Frames(group, 0 if group == "present" else 1, latents.shape[2])
 
 
-def _nothing(
-    policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int, steer: Steering
-) -> Sample:
+def _nothing(policy: Networks, known: Known, noise: Noise, steps: int, steer: Steering) -> Sample:
     with Span("expert"):
-        return Sample(_chunk(policy, cache, context, noise.action, steps, steer), noise.video)
+        return Sample(_chunk(policy, known, noise.action, steps, steer), noise.video)
 
 
-def _first(
-    policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int, steer: Steering
-) -> Sample:
-    future = _future(policy, cache, context, noise.video, steps)
-    cache = encode_frames(policy, "given", future, context, cache)
-    return Sample(_chunk(policy, cache, context, noise.action, steps, steer), future)
+def _first(policy: Networks, known: Known, noise: Noise, steps: int, steer: Steering) -> Sample:
+    future = _future(policy, known, noise.video, steps)
+    known = _given(policy, future, known)
+    return Sample(_chunk(policy, known, noise.action, steps, steer), future)
 
 
-def _alongside(
-    policy: Networks, cache: KVCache, context: Tensor, noise: Noise, steps: int, steer: Steering
-) -> Sample:
+def _alongside(policy: Networks, known: Known, noise: Noise, steps: int, steer: Steering) -> Sample:
     x, future = noise.action, noise.video
-    grids = [policy.grid(network, steps).to(x.device) for network in ("video", "action")]
+    both = policy.times("video"), policy.times("action")
+    grids = [times.grid(steps).to(x.device) for times in both]
     for step in range(steps):
         (t, stride), (t_action, stride_action) = ((grid.times[[step]], grid.strides[step]) for grid in grids)
-        video = _embed(policy, "future", future, t, context)
-        action = policy.action.embed(x, t_action, context)
+        video = _embed(policy, "future", future, t, known)
+        action = policy.action.embed(x, t_action, known.context)
         parts = [(policy.dit.blocks, video), (policy.action.blocks, action)]
         # one pass for both: the actions look at the future at its current noise level
-        video_tokens, action_tokens = run_together(parts, policy.acting.sees, cache)
-        future = future + stride * policy.dit.head(video_tokens, video).float()
-        x = x + stride_action * steer(x, policy.action.head(action_tokens).float(), step)
+        video_tokens, action_tokens = run_together(parts, policy.acting.sees, known.cache)
+        velocity = both[0].velocity(policy.dit.head(video_tokens, video), future, t)
+        x_velocity = both[1].velocity(policy.action.head(action_tokens), x, t_action)
+        future = future + stride * velocity
+        x = x + stride_action * steer(x, x_velocity, step)
     return Sample(x, future)
 
 
-def _chunk(
-    policy: Networks, cache: KVCache, context: Tensor, noise: Tensor, steps: int, steer: Steering
-) -> Tensor:
+def _chunk(policy: Networks, known: Known, noise: Tensor, steps: int, steer: Steering) -> Tensor:
+    times = policy.times("action")
+
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        stream = policy.action.embed(x, t[:1], context)  # all rows are at the same time
-        (tokens,) = run_together([(policy.action.blocks, stream)], policy.acting.sees, cache)
-        return policy.action.head(tokens).float()
+        stream = policy.action.embed(x, t[:1], known.context)  # all rows are at the same time
+        (tokens,) = run_together([(policy.action.blocks, stream)], policy.acting.sees, known.cache)
+        return times.velocity(policy.action.head(tokens), x, t)
 
-    return integrate(noise, velocity, policy.grid("action", steps), steer)
+    return integrate(noise, velocity, times.grid(steps), steer)
 
 
-def _future(policy: Networks, cache: KVCache, context: Tensor, noise: Tensor, steps: int) -> Tensor:
+def _future(policy: Networks, known: Known, noise: Tensor, steps: int) -> Tensor:
+    times = policy.times("video")
+
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        stream = _embed(policy, "future", x, t[:1], context)
-        (tokens,) = run_together([(policy.dit.blocks, stream)], policy.acting.sees, cache)
-        return policy.dit.head(tokens, stream).float()
+        stream = _embed(policy, "future", x, t[:1], known)
+        (tokens,) = run_together([(policy.dit.blocks, stream)], policy.acting.sees, known.cache)
+        return times.velocity(policy.dit.head(tokens, stream), x, t)
 
-    return integrate(noise, velocity, policy.grid("video", steps))
+    return integrate(noise, velocity, times.grid(steps))
 
 
 PUBLISHED_SEED = 42
@@ -191,7 +213,7 @@ DRAWS: Mapping[NoiseProtocol, Draw] = {"per_query": drawn_per_query, "published"
 
 
 # by Variant.imagines
-SAMPLERS: Mapping[str, Callable[[Networks, KVCache, Tensor, Noise, int, Steering], Sample]] = {
+SAMPLERS: Mapping[str, Callable[[Networks, Known, Noise, int, Steering], Sample]] = {
     "nothing": _nothing,
     "alongside": _alongside,
     "first": _first,
