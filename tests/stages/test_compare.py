@@ -273,7 +273,7 @@ def asked(*runs: Run, seeds: tuple[int, ...] = (0, 1)) -> Comparison:
 
 
 LIGHT, PLAIN, FAST, NO_VIDEO = (
-    replace(recipe(name), train=recipe("metaworld3").train)
+    recipe(name)
     for name in ("metaworld3", "metaworld3_no_video", "metaworld3_fast_wam", "metaworld3_fast_wam_no_video")
 )
 

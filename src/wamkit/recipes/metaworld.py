@@ -31,7 +31,6 @@ ACTIONS = ActionSpace(names=("dx", "dy", "dz", "gripper"), kinds=("delta", "delt
 POLICY = tiny_light_wam(DATA)
 FAST_WAM = tiny_fast_wam()
 TRAIN = tiny_training(steps=2100, batch_size=16, learning_rate=8.5e-4, warmup_steps=100)
-FAST_WAM_TRAIN = tiny_training(steps=700, learning_rate=1.2e-3)
 
 
 def metaworld3() -> Run:
@@ -81,8 +80,7 @@ def metaworld3_fast_wam_optional_idm() -> Run:
 
 
 def _fast_wam(name: str, variant: str) -> Run:
-    policy = replace(FAST_WAM, variant=variant)
-    return replace(metaworld3(), recipe=name, policy=policy, train=FAST_WAM_TRAIN)
+    return replace(metaworld3(), recipe=name, policy=replace(FAST_WAM, variant=variant))
 
 
 def metaworld_mt10() -> Run:

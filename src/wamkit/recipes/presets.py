@@ -68,11 +68,12 @@ def tiny_fast_wam(words: int = 16) -> FastWAMConfig:
     return FastWAMConfig(
         codec=BlockCodecConfig(),
         text=HashedTextConfig(width=64, length=words),
-        size=SIZES["tiny"],
+        size=replace(SIZES["tiny"], present_skip=True),
         action_width=128,
         action_ffn=512,
         start=NoVideoModel(),
         video_weight=0.3,
+        video_predicts="clean",
     )
 
 

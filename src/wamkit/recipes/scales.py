@@ -101,8 +101,6 @@ SCALES = {
         TINY,
         title="small Fast-WAM",
         policy="tiny_fast_wam(words={words})",
-        training="tiny_training(steps={steps}, batch_size=48, learning_rate=1.2e-3)",
-        steps=700,
     ),
     ("fast_wam", "full"): replace(
         FULL,
