@@ -129,7 +129,7 @@ def test_the_plan_counts_one_part_of_a_batch():
     assert (half.weights, half.optimizer) == (whole.weights, whole.optimizer)
 
 
-@pytest.mark.parametrize("suite", ["libero_spatial", "libero_object"])
+@pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
 def test_small_libero_sees_and_acts_in_whole_steps(suite):
     run = recipe(f"{suite}_small")
     assert (run.suite, canvas_size(run.data), run.data.horizon) == (suite, (96, 192), 16)
@@ -137,6 +137,8 @@ def test_small_libero_sees_and_acts_in_whole_steps(suite):
     assert run.policy.step_weights.prefix == run.data.horizon
     assert (run.data.views, run.data.hz) == (recipe(suite).data.views, recipe(suite).data.hz)
     assert run.actions == recipe(suite).actions
+    joint = recipe("libero_small")
+    assert (joint.suite, joint.data, joint.policy) == ("libero", run.data, run.policy)
 
 
 def test_the_run_that_comes_with_the_repository_is_still_read():

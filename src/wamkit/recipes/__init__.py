@@ -65,6 +65,9 @@ SMALL = {
     "metaworld_mt10": ("metaworld", "small Light-WAM on the ten MT10 tasks, one language-conditioned policy"),
     "libero_spatial_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Spatial"),
     "libero_object_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Object"),
+    "libero_goal_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Goal"),
+    "libero_10_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-10"),
+    "libero_small": ("libero", "one small Light-WAM on demonstrations of all four LIBERO suites"),
 }
 PUBLISHED = {
     "libero_spatial": ("libero", "Light-WAM as published, LIBERO-Spatial"),

@@ -92,6 +92,22 @@ def libero_object_small() -> Run:
     return _small("libero_object_small", "libero_object")
 
 
+def libero_goal_small() -> Run:
+    """Trained from nothing but demonstrations that `wamkit collect libero_goal` recorded."""
+    return _small("libero_goal_small", "libero_goal")
+
+
+def libero_10_small() -> Run:
+    """Trained from nothing but demonstrations that `wamkit collect libero_10` recorded."""
+    return _small("libero_10_small", "libero_10")
+
+
+def libero_small() -> Run:
+    """One policy for the four suites, on the demonstrations of all; four times the steps of one."""
+    run = _small("libero_small", "libero")
+    return replace(run, train=replace(run.train, steps=4 * run.train.steps))
+
+
 def _small(name: str, suite: str) -> Run:
     return Run(
         recipe=name,

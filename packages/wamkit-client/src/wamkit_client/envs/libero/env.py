@@ -22,7 +22,7 @@ import numpy as np
 
 from wamkit_client.envs.base import Env, EnvConfig, InitialState, StepResult, Task, checked_action
 from wamkit_client.envs.libero import install as libero_install
-from wamkit_client.envs.libero.expert import PickAndPlace
+from wamkit_client.envs.libero.expert import Expert
 from wamkit_client.envs.libero.scenes import Scenes
 from wamkit_client.envs.rendering import camera_matrix, choose_platform
 from wamkit_client.types import BadInput, Observation
@@ -130,7 +130,7 @@ class Libero(Env):
         self._scenes = Scenes(self.simulator)
         self._moment = Moment(self.simulator.env)
         self._sensed: Dict[str, np.ndarray] = {}
-        self._expert = PickAndPlace(self.simulator)
+        self._expert = Expert(self.simulator)
 
     def reset(self, seed: int) -> InitialState:
         self.config.check_seeds(range(seed, seed + 1))
@@ -182,8 +182,8 @@ class Libero(Env):
     def expert_action(self) -> np.ndarray:
         if not self.task.expert_steps:
             raise BadInput(
-                f"no scripted expert can do LIBERO task {self.task.name}; those of LIBERO-Object and some of "
-                "LIBERO-Spatial have one (docs/libero.md)"
+                f"no scripted expert can do LIBERO task {self.task.name} of {self.task.group}; docs/libero.md has "
+                "a table of those that have one"
             )
         action = self._expert.action(self._sensed)
         action[6] = abs(action[6] - 1 + self._open)  # its own is 1 for open
