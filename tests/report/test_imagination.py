@@ -131,9 +131,8 @@ def test_episodes_side_by_side_end_where_they_end(
     assert len(means[IMAGINED]) == 10
     assert means[IMAGINED][0] == pytest.approx(float(found.errors[IMAGINED][:, 0].mean()))
     assert means[IMAGINED][9] == pytest.approx(float(found.errors[IMAGINED][1, 9]))
-    shown = shown_episodes(engine, recordings, FilmConfig(width=64, hold_seconds=0), 0)[0]
+    shown = shown_episodes(engine, recordings, fitted(recordings), FilmConfig(width=64, hold_seconds=0), 0)
     assert [list(own.seconds.values())[-1] for own in shown.episodes] == [2.4, 4.0]
-    assert shown_episodes(engine, [], FilmConfig(), 0) == []
 
 
 def test_chunks_that_do_not_reach_the_next_frame_end_it(engine: Engine[LightWAM]) -> None:

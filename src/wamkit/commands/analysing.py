@@ -1,4 +1,4 @@
-"""analyse: what a trained latent world model predicts, and what latency costs a policy, as a record and a page."""
+"""analyse: what trained world models predict and imagine, and what latency costs a policy, as a record and a page."""
 
 from __future__ import annotations
 
@@ -95,6 +95,40 @@ class AnalyseHeatmap:
         if not all(word.strip().isdecimal() for word in words) or len(words) not in (0, 2):
             raise BadInput(f"--anchor {self.anchor}: expected a row and a column, as --anchor 3,7")
         return tuple(map(int, words))
+
+
+@dataclass(frozen=True)
+class AnalyseImagination:
+    """Let a policy imagine whole episodes from their first images, beside what was recorded and the image repeated.
+
+    Example: wamkit analyse imagination demo/run --dataset demo/dataset
+    """
+
+    run: Positional[AnalysedRun]
+    dataset: Datasets
+    out: Out = Path()
+    episodes: int = 40
+    """Most that are imagined; those that training held out, where it held some out."""
+    least: int = 5
+    """A curve ends where fewer episodes are left."""
+    seed: int = 0
+    """Of the noise."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        refuse(overrides)
+        from wamkit.data.joined import dataset_flags
+        from wamkit.report.analyses import ImaginationConfig
+        from wamkit.stages.imagination import imagination
+
+        out = self.run / "analysis" if self.out == Path() else self.out
+        config = ImaginationConfig(self.episodes, self.least, self.seed)
+        output_folder(out)
+        numbers = ("--episodes", self.episodes, "--least", self.least, "--seed", self.seed)
+        flags = (*dataset_flags(self.dataset), "--out", out, *map(str, numbers))
+        again = command("wamkit", "analyse", "imagination", self.run, *flags)
+        imagination(self.run, self.dataset, config, out, again)
+        say(f"page: {out / 'imagination.html'}")
+        return 0
 
 
 @dataclass(frozen=True)
@@ -211,12 +245,13 @@ class AnalyseWarning:
 
 @dataclass(frozen=True)
 class Analyse:
-    """Look into trained latent world models and what they warn of, at policies asked at several rates, and at what
+    """Look into trained world models, what they imagine and warn of, at policies asked at several rates, and at what
     latency costs."""
 
     command: (
         Annotated[AnalyseRollout, subcommand("rollout")]
         | Annotated[AnalyseHeatmap, subcommand("heatmap")]
+        | Annotated[AnalyseImagination, subcommand("imagination")]
         | Annotated[AnalyseMixedHz, subcommand("mixed-hz")]
         | Annotated[AnalyseExecution, subcommand("execution")]
         | Annotated[AnalyseWarning, subcommand("warning")]

@@ -122,6 +122,39 @@ class HeatmapRecord:
 
 
 @dataclass(frozen=True)
+class ImaginationConfig:
+    """episodes: most that are imagined, evenly over the dataset. least: a curve ends where fewer are left. seed: of the
+    noise, and of the bootstrap intervals."""
+
+    episodes: int = 40
+    least: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check("analyse", self, {"episodes": AT_LEAST_1, "least": AT_LEAST_1, "seed": AT_LEAST_0})
+
+
+@dataclass(frozen=True)
+class ImaginationRecord:
+    """imagination.json. about: the episodes, in a sentence. hz: control steps per second. window: of them, that are
+    imagined at a time. steps: of the imagined frames. remaining: episodes that reach each.
+
+    errors: mean squared, of pixels in [-1, 1] over the canvas, by guess (report/imagination.py), at each of the frames
+    that at least `config.least` episodes reach.
+    """
+
+    origin: Origin
+    config: ImaginationConfig
+    about: str
+    hz: float
+    window: int
+    steps: list[int]
+    remaining: list[int]
+    errors: dict[str, list[Mean]]
+    format: str = "wamkit-imagination-1"
+
+
+@dataclass(frozen=True)
 class Chunks:
     """starts: steps that n chunks of an episode begin at. features: by the way they are known, `now` and `truth` among
     them. now, later: images, uint8 [h, w, 3], at both ends."""
@@ -132,7 +165,7 @@ class Chunks:
     later: list[np.ndarray]
 
 
-def facts_of(record: RolloutRecord | HeatmapRecord) -> Facts:
+def facts_of(record: RolloutRecord | HeatmapRecord | ImaginationRecord) -> Facts:
     """What a page ends with."""
     about = record.origin
     groups = {

@@ -19,7 +19,7 @@ from torch import Tensor
 from wamkit.data.canvas import tile
 from wamkit.infer.engine import Engine
 from wamkit.report.images import pixels, psnr
-from wamkit.report.imagination import out_of_reach
+from wamkit.report.imagination import fitted, out_of_reach
 from wamkit.report.imagined_episodes import ShownEpisodes, shown_episodes
 from wamkit.report.imagining import EULER_STEPS, ImaginingPolicy, coded, decoded, enlarged, squared_error
 from wamkit.report.page import Section
@@ -192,7 +192,9 @@ def future(
         moments=len(everything),
         psnrs={name: [psnr(float(error[:, i].mean())) for i in shown] for name, error in errors.items()},
         short=short + ([unreached] if unreached else []),
-        whole=[] if unreached else shown_episodes(engine, long, film, config.seed),
+        whole=[shown_episodes(engine, long, fitted(long), film, config.seed)]
+        if long and not unreached
+        else [],
     )
     return Section("future", "Imagined future", "future", values)
 

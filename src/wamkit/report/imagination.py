@@ -27,8 +27,8 @@ from wamkit.report.watched import Episode, join
 from wamkit.tree import Tree
 from wamkit.types import Clip
 
-IMAGINED = "imagined from the first image"
-ONE_WINDOW = "imagined, each window from its recorded image"
+IMAGINED = "imagined throughout"
+ONE_WINDOW = "one window at a time"
 STILL = "first image repeated"
 CODED = "recorded, through the codec"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from wamkit.analysis.motion import Motion
 from wamkit.infer.engine import Engine
 from wamkit.report.images import decibels, psnr
 from wamkit.report.imagination import (
@@ -16,7 +17,6 @@ from wamkit.report.imagination import (
     ONE_WINDOW,
     STILL,
     Imagination,
-    fitted,
     imagine_episodes,
 )
 from wamkit.report.imagining import ImaginingPolicy
@@ -55,21 +55,21 @@ class ShownEpisodes:
 
 
 def shown_episodes(
-    engine: Engine[ImaginingPolicy], episodes: Sequence[Episode], config: FilmConfig, seed: int
-) -> list[ShownEpisodes]:
-    """One, of all episodes, or none where there are none. They are of one robot, of whose motion they tell."""
-    if not episodes:
-        return []
-    imagination = imagine_episodes(engine, episodes, fitted(episodes), seed)
-    spec = engine.spec(episodes[0].robot)
-    return [
-        ShownEpisodes(
-            spec.frame_times[-1],
-            [_shown(imagination, n, spec.hz, config) for n in range(len(episodes))],
-            keys(),
-            plot(mean_errors([imagination.of(n) for n in range(len(episodes))]), imagination.steps, spec.hz),
-        )
-    ]
+    engine: Engine[ImaginingPolicy],
+    episodes: Sequence[Episode],
+    motion: Motion,
+    config: FilmConfig,
+    seed: int,
+) -> ShownEpisodes:
+    """Of one robot, at least one."""
+    imagination = imagine_episodes(engine, episodes, motion, seed)
+    spec, every = engine.spec(episodes[0].robot), range(len(episodes))
+    return ShownEpisodes(
+        spec.frame_times[-1],
+        [_shown(imagination, n, spec.hz, config) for n in every],
+        keys(),
+        plot(mean_errors([imagination.of(n) for n in every]), imagination.steps, spec.hz),
+    )
 
 
 def _shown(imagination: Imagination, n: int, hz: float, config: FilmConfig) -> ShownEpisode:

@@ -10,7 +10,7 @@ from wamkit.analysis.open_loop import Chunk
 from wamkit.data.clips import Clips
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import Advance
-from wamkit.report.watched import located
+from wamkit.report.watched import located, observations
 from wamkit.types import Policy
 
 BATCH = 8
@@ -28,8 +28,7 @@ def chunks_of(
         places = [located(clips, i) for i in batch]
         predicted = [np.zeros((0, clips.spec.action_dim), np.float32)] * len(batch)
         for engine in engines:
-            observed = [own.observation(step, i) for i, (own, step) in zip(batch, places, strict=True)]
-            predicted = [chunk.actions for chunk in engine.act(observed)]
+            predicted = [chunk.actions for chunk in engine.act(observations(clips, batch))]
         for i, (episode, step), actions in zip(batch, places, predicted, strict=True):
             sample = episode.chunk(step)
             chunks[i] = Chunk(

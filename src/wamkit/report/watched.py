@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -134,10 +135,17 @@ class DatasetEpisode:
 
     def observation(self, step: int, noise_seed: int) -> Observation:
         """What its robot would have sent at a step, with its own names of cameras."""
-        sample = self._sample(step)
-        views = self.clips.spec.views
-        frames = {view: self.clips.dataset.frames(view, self.index, [step])[0] for view in views}
-        return replace(sample.observation(noise_seed), images=frames)
+        return self.observations([step], [noise_seed])[0]
+
+    def observations(self, steps: Sequence[int], noise_seeds: Sequence[int]) -> list[Observation]:
+        """At several steps, whose images are read at once."""
+        frames = {view: self.clips.dataset.frames(view, self.index, steps) for view in self.clips.spec.views}
+        return [
+            replace(
+                self._sample(step).observation(seed), images={view: own[n] for view, own in frames.items()}
+            )
+            for n, (step, seed) in enumerate(zip(steps, noise_seeds, strict=True))
+        ]
 
     def chunk(self, step: int) -> ClipSample:
         """Its recorded actions from a step on; no image."""
@@ -172,6 +180,16 @@ def dataset_episodes(clips: Clips, most: int) -> list[DatasetEpisode]:
     """At most that many of those that begin a sample, evenly."""
     places = [place for place, own in enumerate(clips.numbers) if own]
     return [DatasetEpisode(clips, places[i]) for i in evenly(len(places), most)]
+
+
+def observations(clips: Clips, samples: Sequence[int]) -> list[Observation]:
+    """What robots would have sent at the steps of samples, whose numbers are the seeds of their noise."""
+    found: list[Observation] = []
+    places = [(*located(clips, i), i) for i in samples]
+    for episode, own in groupby(places, lambda place: place[0]):
+        steps, numbers = zip(*((step, i) for _, step, i in own), strict=True)
+        found += episode.observations(steps, numbers)
+    return found
 
 
 def located(clips: Clips, i: int) -> tuple[DatasetEpisode, int]:

@@ -21,7 +21,7 @@ from wamkit.analysis.maps import anchor_index
 from wamkit.analysis.rollout import codes_of, roll_out
 from wamkit.config import Run, load_engine, load_run
 from wamkit.data.clips import Clips
-from wamkit.data.joined import open_datasets
+from wamkit.data.joined import AnyDataset, open_datasets
 from wamkit.data.lerobot.dataset import Episode
 from wamkit.io.files import replacing, sha256
 from wamkit.io.progress import bar
@@ -73,9 +73,8 @@ def look(run_dir: Path, datasets: Sequence[Path]) -> Looked:
     return Looked(run, world, clips, round(world.seconds * chosen.data.hz), device)
 
 
-def origin(looked: Looked, run_dir: Path, command: str) -> Origin:
+def origin(run: Run, run_dir: Path, dataset: AnyDataset, device: torch.device, command: str) -> Origin:
     """For a record."""
-    run, dataset = looked.run, looked.clips.dataset
     policy = {
         "kind": run.policy.kind,
         "recipe": run.recipe,
@@ -83,7 +82,7 @@ def origin(looked: Looked, run_dir: Path, command: str) -> Origin:
         "seed": run.train.seed,
         "steps": run.train.steps,
         "weights": sha256(run_dir / WEIGHTS),
-        "device": device_name(looked.device),
+        "device": device_name(device),
     }
     about = {
         "folders": [part.root.name for part in dataset.parts],
@@ -131,7 +130,7 @@ def rollout(
     tried = every[torch.tensor(evenly(len(every), config.codes))]
     transferred, drawn = _transfer(looked, chosen)
     record = RolloutRecord(
-        origin=origin(looked, run_dir, command),
+        origin=origin(looked.run, run_dir, looked.clips.dataset, looked.device, command),
         config=config,
         view=world.view,
         seconds=world.seconds,
@@ -191,7 +190,7 @@ def heatmap(
         if name != "truth"
     }
     record = HeatmapRecord(
-        origin=origin(looked, run_dir, command),
+        origin=origin(looked.run, run_dir, looked.clips.dataset, looked.device, command),
         config=config,
         episode=looked.clips.dataset.label(episode.index),
         view=looked.world.view,

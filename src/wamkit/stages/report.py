@@ -65,20 +65,20 @@ def report(
     evaluations = _evaluations(run, run_dir, results_dir)
     histories = [] if "released" in facts else [_warned(read_history(run_dir))]
     normalizer = load_normalizer(run_dir)
-    judged = _judged(_reading(run, columns), facts, datasets) if datasets else []
-    distributions = [d for clips, _ in judged for d in distributions_of(clips.dataset, normalizer)]
+    looked_into = judged(_reading(run, columns), facts, datasets) if datasets else []
+    distributions = [d for clips, _ in looked_into for d in distributions_of(clips.dataset, normalizer)]
     looked_at = [*dataset_flags(datasets), *_column_flags(columns)]
     device, again = best_device(), _repeated(run_dir, looked_at, evaluations)
     engines = _engines(run, run_dir, device)
-    asked = engines if judged and "open_loop" in (sections or ALL) else []
-    measured = [found for engine in asked for found in measure(engine, normalizer, judged)]
+    asked = engines if looked_into and "open_loop" in (sections or ALL) else []
+    measured = [found for engine in asked for found in measure(engine, normalizer, looked_into)]
     shown = RunPage(
         title=run.recipe,
         engines=engines,
         facts=_facts(run, facts, evaluations, again, stage_seconds),
         evaluations=evaluations,
         histories=histories,
-        demonstrations=_demonstrations(judged),
+        demonstrations=_demonstrations(looked_into),
         distributions=distributions,
         open_loop=measured,
         world=lambda: run.policy.world_model(run_dir, run.data, device),
@@ -128,7 +128,7 @@ def _engines(run: Run, run_dir: Path, device: torch.device) -> list[Engine[Any]]
     return [load_engine(run_dir, device)] if isinstance(meta_policy(run), Policy) else []
 
 
-def _judged(run: Run, facts: dict[str, Any], datasets: Sequence[Path]) -> list[tuple[Clips, str]]:
+def judged(run: Run, facts: dict[str, Any], datasets: Sequence[Path]) -> list[tuple[Clips, str]]:
     """The episodes of each source that the policy is judged by, and what they are, in a sentence.
 
     Those that training held out; all, where it held out none, and those of another dataset.
@@ -136,11 +136,11 @@ def _judged(run: Run, facts: dict[str, Any], datasets: Sequence[Path]) -> list[t
     whole = open_clips(everything(run), datasets)
     if facts["dataset"]["fingerprint"] != fingerprint_of([clips.dataset for clips in whole]):
         return [(clips, UNKNOWN.format(clips.dataset.where)) for clips in whole]
-    judged = []
+    found = []
     for clips in open_clips(run, datasets):
         chosen, about = (clips.held_out(), HELD_OUT) if clips.spec.held_out else (clips, TRAINED)
-        judged.append((chosen, about.format(_named(chosen))))
-    return judged
+        found.append((chosen, about.format(_named(chosen))))
+    return found
 
 
 HELD_OUT = "These episodes were held out of training: {}."
