@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from wamkit_client.suites import suite as suite_of
 
 from wamkit.config import diff, load_run
 from wamkit.data.canvas import canvas_size
@@ -139,6 +140,16 @@ def test_small_libero_sees_and_acts_in_whole_steps(suite):
     assert run.actions == recipe(suite).actions
     joint = recipe("libero_small")
     assert (joint.suite, joint.data, joint.policy) == ("libero", run.data, run.policy)
+
+
+def test_mt10_with_a_view_from_above_sees_what_its_suite_shows():
+    run = recipe("metaworld_mt10_topview")
+    shown, usual = suite_of(run.suite), suite_of("metaworld_mt10")
+    assert (shown.tasks, shown.max_steps) == (usual.tasks, usual.max_steps)
+    assert run.data.views == shown.env.views and canvas_size(run.data) == (64, 192)
+    run.policy.validate_together()
+    inputs = run.policy.example_inputs(run.data, 2)
+    assert inputs["present"].shape == (2, 192, 1, 8, 24) and inputs["future"].shape == (2, 192, 1, 8, 24)
 
 
 def test_the_run_that_comes_with_the_repository_is_still_read():

@@ -45,7 +45,7 @@ def test_a_prompt_is_encoded_once() -> None:
     "passes", [(), ("still_codec",), ("device_images",), ("still_codec", "device_images")]
 )
 def test_acting_it_sees_the_same(passes: tuple[str, ...], pool: int) -> None:
-    for codec in (BlockCodec(), WanVAE(replace(WAN21, width=8))):
+    for codec in (BlockCodec(), BlockCodec("whole"), WanVAE(replace(WAN21, width=8))):
         whole, seen = WanEncoder(codec, HashedText(8, 6), SPEC, pool), clip(3, frames=1)
         acting, expected = encode(whole.acting(passes), seen), encode(whole, seen)
         assert acting.keys() == expected.keys()

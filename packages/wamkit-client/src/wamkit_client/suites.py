@@ -126,7 +126,12 @@ def _metaworld() -> Iterator[Suite]:
     slow = tuple(dataclasses.replace(task, expert_steps=math.ceil(task.expert_steps / 4)) for task in demo)
     yield Suite("metaworld3_20hz", slow, MetaWorldConfig(control_hz=20.0), max_steps=63, episodes=20)
     yield Suite("metaworld3_smoke", demo, max_steps=40, episodes=1)  # by nothing that has learned
-    yield Suite("metaworld_mt10", tuple(map(metaworld_task, _MT10)), episodes=20)
+    mt10 = tuple(map(metaworld_task, _MT10))
+    yield Suite("metaworld_mt10", mt10, episodes=20)
+    # Reach, push and pick-place say where to by a small ball, which the usual cameras do not show well.
+    views = ("corner2", "topview", "behindGripper")
+    shown = MetaWorldConfig(views=views, view_height=96, view_width=96)
+    yield Suite("metaworld_mt10_topview", mt10, shown, episodes=50)
     yield Suite("metaworld_mt50", METAWORLD_TASKS)
     for group in dict.fromkeys(task.group for task in METAWORLD_TASKS):
         yield Suite(f"metaworld_{group}", tuple(task for task in METAWORLD_TASKS if task.group == group))
