@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from wamkit_client.envs.perturbations import NONE, UNPERTURBED, Kinds, Perturbation, perturbation
 from wamkit_client.types import BadInput, Observation
 
 
@@ -133,13 +134,15 @@ class EnvConfig:
     """A picklable description from which any process can make environments; to JSON and back without loss.
 
     first_demonstration_seed: demonstrations use this seed and those after it. control_hz: of its environments; 0: they
-    take actions at any rate.
+    take actions at any rate. perturbation: what goes wrong in every episode, one of `perturbations`.
     """
 
     simulator: str
     embodiment: str
     control_hz: ClassVar[float] = 0.0
     first_demonstration_seed: ClassVar[int] = 0
+    perturbation: ClassVar[Perturbation] = UNPERTURBED
+    perturbations: ClassVar[Kinds] = NONE
 
     def check_seeds(self, seeds: range) -> None:
         """BadInput for seeds that this simulator has no initial states for; needs no simulator."""
@@ -156,7 +159,9 @@ class EnvConfig:
 
     def perturbed(self, word: str) -> EnvConfig:
         """The same, where something goes wrong in every episode. BadInput for a simulator that has nothing such."""
-        raise BadInput(f"{self.simulator} has no perturbations, asked for {word!r}")
+        if self.perturbations is NONE:
+            raise BadInput(f"{self.simulator} has no perturbations, asked for {word!r}")
+        return replace(self, perturbation=perturbation(word, self.perturbations))  # type: ignore[type-var]
 
     def prepare(self) -> None:
         """Called in the parent before processes start. BadInput where the simulator or rendering is missing."""
@@ -175,8 +180,13 @@ class EnvConfig:
         return []
 
     def to_json(self) -> Dict[str, Any]:
-        """Every field, nested settings included."""
-        data: Dict[str, Any] = json.loads(json.dumps(vars(self), default=vars))
+        """Every field, nested settings included. No perturbation is not mentioned, as in results of older versions."""
+        fields = {
+            name: value
+            for name, value in vars(self).items()
+            if (name, value) != ("perturbation", UNPERTURBED)
+        }
+        data: Dict[str, Any] = json.loads(json.dumps(fields, default=vars))
         return data
 
     @classmethod

@@ -23,7 +23,9 @@ import numpy as np
 from wamkit_client.envs.base import Env, EnvConfig, InitialState, StepResult, Task, checked_action
 from wamkit_client.envs.libero import install as libero_install
 from wamkit_client.envs.libero.expert import Expert
+from wamkit_client.envs.libero.perturbations import KINDS, stage
 from wamkit_client.envs.libero.scenes import Scenes
+from wamkit_client.envs.perturbations import UNPERTURBED, Fate, Kinds, Perturbation, check_known
 from wamkit_client.envs.rendering import camera_matrix, choose_platform
 from wamkit_client.types import BadInput, Observation
 
@@ -47,6 +49,7 @@ class LiberoConfig(EnvConfig):
     environment with scene_seed puts them, as in the published loops, which seed once per task and reset before every
     trial. "fixed": every trial finds them where the first of these resets puts them. BadInput for another word.
     gripper: what the last number of an action is, "gripper" or "gripper_closing".
+    perturbation: what goes wrong in every episode (perturbations.py). BadInput for one that there is not.
     """
 
     view_height: int = 256
@@ -61,8 +64,11 @@ class LiberoConfig(EnvConfig):
     embodiment: str = "panda"
     fixtures: str = "fixed"
     gripper: str = "gripper"
+    perturbation: Perturbation = UNPERTURBED  # type: ignore[misc]
+    perturbations: ClassVar[Kinds] = KINDS
 
     def __post_init__(self) -> None:
+        check_known(self.perturbation, self.perturbations)
         for name, known in (("fixtures", FIXTURES), ("gripper", GRIPPERS)):
             word = getattr(self, name)
             if word not in known:
@@ -104,6 +110,11 @@ class LiberoConfig(EnvConfig):
     def warnings(self) -> List[str]:
         return libero_install.warnings()
 
+    @classmethod
+    def from_json(cls, data: Dict[str, Any]) -> LiberoConfig:
+        told = data.get("perturbation")
+        return cls(**{**data, "perturbation": Perturbation.from_json(told) if told else UNPERTURBED})
+
 
 class Libero(Env):
     """One LIBERO task in one process, with its own graphics context."""
@@ -131,6 +142,7 @@ class Libero(Env):
         self._moment = Moment(self.simulator.env)
         self._sensed: Dict[str, np.ndarray] = {}
         self._expert = Expert(self.simulator)
+        self._fate = Fate(config.perturbation, config.perturbations)
 
     def reset(self, seed: int) -> InitialState:
         self.config.check_seeds(range(seed, seed + 1))
@@ -155,6 +167,7 @@ class Libero(Env):
         return self._begin(seed)
 
     def _begin(self, seed: int) -> InitialState:
+        self._fate.begin(stage(self.simulator, self.idle_action(None), self.control_hz), seed)
         positions = np.array(self.simulator.sim.data.qpos, dtype=np.float64)
         for _ in range(self.config.settle_steps):
             self._sensed = self.simulator.step(np.array([0.0] * 6 + [-1.0]))[0]
@@ -165,10 +178,13 @@ class Libero(Env):
     def observe(self) -> Observation:
         config = self.config
         images = {view: self._image(view, config.view_height, config.view_width) for view in self.view_names}
-        return Observation(images, proprio(self._sensed), self.task.instruction, self.embodiment)
+        told = Observation(images, proprio(self._sensed), self.task.instruction, self.embodiment)
+        return self._fate.seen(told)
 
     def step(self, action: np.ndarray) -> StepResult:
-        values = checked_action(action, len(self.action_names), f"LIBERO task {self.task.name}")
+        values = self._fate.told(
+            checked_action(action, len(self.action_names), f"LIBERO task {self.task.name}")
+        )
         command = np.append(values[:6], np.sign((2 * values[6] - 1) * (1 - 2 * self._open)))
         self._sensed, _, success, _ = self.simulator.step(command)
         if not np.isfinite(self.simulator.sim.data.qpos).all():

@@ -11,17 +11,17 @@ One random vector, drawn from the seed, determines the state after a reset.
 
 from __future__ import annotations
 
-import json
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, ClassVar, Dict, Optional, Tuple
 
 import numpy as np
 
 from wamkit_client.envs.base import Env, EnvConfig, InitialState, StepResult, Task, checked_action
-from wamkit_client.envs.metaworld.perturbations import Fate, Perturbation, perturbation
+from wamkit_client.envs.metaworld.perturbations import BACKDROP, KINDS
+from wamkit_client.envs.perturbations import UNPERTURBED, Fate, Kinds, Perturbation, Stage, check_known
 from wamkit_client.envs.rendering import Renderer, RenderSettings, camera_matrix, choose_platform
 from wamkit_client.types import BadInput, Observation
 
@@ -29,11 +29,8 @@ SIMULATOR_HZ = 80.0
 SIMULATOR_STEPS = 500
 METRES_PER_UNIT = 0.01
 FINGERTIPS_BELOW_HAND = 0.045
-UNPERTURBED = Perturbation()
-LATER: Dict[str, Any] = {
-    "control_hz": SIMULATOR_HZ,
-    "perturbation": json.loads(json.dumps(vars(UNPERTURBED))),
-}
+CENTRE = (0.0, 0.7, 0.1)  # of the table's part where objects stand, metres
+LATER: Dict[str, Any] = {"control_hz": SIMULATOR_HZ}
 """Fields that results and collections of older versions do not have, and what these mean by that."""
 
 
@@ -42,7 +39,7 @@ class MetaWorldConfig(EnvConfig):
     """Everything that images depend on. `views` are the simulator's camera names; sizes in pixels.
 
     control_hz: actions per second, 80 or a whole part of it. BadInput for others.
-    perturbation: what goes wrong in every episode (perturbations.py).
+    perturbation: what goes wrong in every episode (perturbations.py). BadInput for one that there is not.
     """
 
     views: Tuple[str, ...] = ("corner2", "gripperPOV")
@@ -57,9 +54,11 @@ class MetaWorldConfig(EnvConfig):
     simulator: str = "metaworld"
     embodiment: str = "metaworld_sawyer"
     control_hz: float = SIMULATOR_HZ  # type: ignore[misc]
-    perturbation: Perturbation = UNPERTURBED
+    perturbation: Perturbation = UNPERTURBED  # type: ignore[misc]
+    perturbations: ClassVar[Kinds] = KINDS
 
     def __post_init__(self) -> None:
+        check_known(self.perturbation, self.perturbations)
         if self.control_hz <= 0 or SIMULATOR_HZ % self.control_hz:
             raise BadInput(
                 f"control_hz is {self.control_hz:g}, expected {SIMULATOR_HZ:g}, the simulator's, or a whole part of it"
@@ -69,9 +68,6 @@ class MetaWorldConfig(EnvConfig):
     def repeat(self) -> int:
         """Steps of the simulator that an action lasts."""
         return round(SIMULATOR_HZ / self.control_hz)
-
-    def perturbed(self, word: str) -> MetaWorldConfig:
-        return replace(self, perturbation=perturbation(word))
 
     def prepare(self) -> None:
         if find_spec("metaworld") is None:
@@ -108,8 +104,7 @@ class MetaWorldConfig(EnvConfig):
         }
         values["render"] = RenderSettings(**data["render"])
         if "perturbation" in data:
-            told = data["perturbation"]
-            values["perturbation"] = Perturbation(**{**told, "seconds": tuple(told["seconds"])})
+            values["perturbation"] = Perturbation.from_json(data["perturbation"])
         return cls(**values)
 
 
@@ -139,7 +134,7 @@ class MetaWorld(Env):
         height = max(config.view_height, 2 * config.display_height)
         width = max(config.view_width, 2 * config.display_width)
         self._renderer = Renderer(self.simulator.model, height, width, config.render)
-        self._fate = Fate(config.perturbation, self.simulator, self._renderer, config.control_hz)
+        self._fate = Fate(config.perturbation, config.perturbations)
         self._state = np.zeros(39)
 
     def _check_cameras(self) -> None:
@@ -150,8 +145,8 @@ class MetaWorld(Env):
                 raise BadInput(f"Meta-World has no camera {view!r}; it has: {', '.join(known)}")
 
     def reset(self, seed: int) -> InitialState:
-        self._fate.begin(seed)
         simulator = self.simulator
+        self._fate.begin(self._stage(), seed)
         simulator.seed(seed)
         simulator._freeze_rand_vec, simulator.seeded_rand_vec = False, True
         simulator.reset_model()  # draws the vector (some tasks redraw until objects are apart)
@@ -160,16 +155,30 @@ class MetaWorld(Env):
         self._state, _ = simulator.reset()  # the state now depends on the vector alone
         return InitialState(self.task.name, seed, tuple(float(value) for value in vector))
 
+    def _stage(self) -> Stage:
+        """Of the next episode."""
+        return Stage(
+            simulator=self.simulator,
+            model=self.simulator.model,
+            centre=CENTRE,
+            backdrop=BACKDROP,
+            idle=self.idle_action(None),
+            grip=3,
+            hz=self.control_hz,
+            balls=self._renderer.balls,
+        )
+
     def observe(self) -> Observation:
         config = self.config
         images = {view: self._image(view, config.view_height, config.view_width) for view in config.views}
         proprio = self._state[:4].astype(np.float32)
-        return Observation(images, proprio, self.task.instruction, self.embodiment)
+        return self._fate.seen(Observation(images, proprio, self.task.instruction, self.embodiment))
 
     def step(self, action: np.ndarray) -> StepResult:
-        values = checked_action(action, len(self.action_names), f"Meta-World task {self.task.name}")
+        values = self._fate.told(
+            checked_action(action, len(self.action_names), f"Meta-World task {self.task.name}")
+        )
         command = np.clip(values / self._share, -1.0, 1.0).astype(np.float32)
-        self._fate.step()
         for _ in range(self.config.repeat):
             self._state, _, _, truncated, info = self.simulator.step(command)
             if not np.isfinite(self._state).all():
