@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from wamkit_client.suites import SUITES
 
 from wamkit import plugins, recipes
 from wamkit.cli import main
@@ -62,6 +63,27 @@ def test_an_unknown_recipe(capsys):
     assert main(["recipes", "metaword3"]) == 2
     found = capsys.readouterr()
     assert not found.out and "did you mean 'metaworld3'" in found.err
+
+
+def test_every_suite_is_listed_with_what_can_go_wrong(capsys):
+    assert main(["suites"]) == 0
+    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    names = [line.split()[0] for line in listed]
+    assert set(SUITES) <= set(names)
+    row = next(line for line in listed if line.startswith("  metaworld3 "))
+    assert "3 tasks, 20 episodes each, at most 250 steps at 80 Hz" in row
+    assert any("+camera_1 to _3" in line and "5, 10, 20 (degrees)" in line for line in listed)
+    assert names.count("+layout_1") == 2 and names.count("+lights_off") == 1
+
+
+def test_one_suite_has_its_tasks_and_what_can_go_wrong(capsys):
+    assert main(["suites", "metaworld3"]) == 0
+    out = capsys.readouterr().out
+    assert "1   drawer-open-v3: Open a drawer" in out and "+noise_1 to _3" in out
+    assert main(["suites", "metaworld3+camera_2"]) == 0
+    out = capsys.readouterr().out
+    assert "cameras outside the robot go round the scene: 10 (degrees)" in out and "+noise_1" not in out
+    assert main(["suites", "metaworld3+camera_9"]) == 2
 
 
 def test_versions(capsys, monkeypatch):

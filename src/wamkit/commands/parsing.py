@@ -31,7 +31,7 @@ from wamkit.commands.data import Data
 from wamkit.commands.demo import Demo
 from wamkit.commands.golden import Golden
 from wamkit.commands.inspecting import Inspect
-from wamkit.commands.listing import Recipes
+from wamkit.commands.listing import Recipes, Suites
 from wamkit.commands.measuring import Eval
 from wamkit.commands.overrides import PREFIXES, Overrides, expanded, override_flags
 from wamkit.commands.reporting import Report
@@ -58,6 +58,7 @@ Command = (
     | Annotated[Analyse, subcommand("analyse")]
     | Annotated[Inspect, subcommand("inspect")]
     | Annotated[Recipes, subcommand("recipes")]
+    | Annotated[Suites, subcommand("suites")]
     | Annotated[Convert, subcommand("convert")]
 )
 
