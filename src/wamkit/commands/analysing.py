@@ -1,10 +1,11 @@
-"""analyse: what trained world models predict and imagine, and what latency costs a policy, as a record and a page."""
+"""analyse: what trained world models predict and imagine, what latency costs a policy and what it withstands, as a
+record and a page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg, subcommand
 from wamkit_client.chunk import ExecutorName
@@ -14,8 +15,11 @@ from wamkit.commands.datasets import Datasets
 from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import output_folder
 from wamkit.commands.overrides import BEFORE_LISTS, Overrides, changed, flag_of, refuse, words
-from wamkit.commands.simulators import LiberoAssets, SimulatorPython, use_simulator
+from wamkit.commands.simulators import LiberoAssets, SimulatorPython, Tasks, use_simulator
 from wamkit.io.progress import command, say
+
+if TYPE_CHECKING:
+    from wamkit.stages.robustness import Subject
 
 AnalysedRun = Annotated[Path, arg(metavar="RUN", help=f"A run directory. {BEFORE_LISTS}")]
 Out = Annotated[Path, arg(help="Where JSON and page are written; by default RUN/analysis.")]
@@ -206,6 +210,79 @@ class AnalyseExecution:
 
 
 @dataclass(frozen=True)
+class AnalyseRobustness:
+    """Measure what policies solve where something is otherwise: object layout, camera, the robot's first pose, words of
+    the instruction, light, background, noise of cameras, delay and noise of actions, each at three strengths.
+
+    Run the same command again to resume; finished evaluations are only read. `wamkit suites` lists axes and strengths.
+
+    Examples: wamkit analyse robustness demo/run --episodes 5 --out robust
+              wamkit analyse robustness runs/fast_wam runs/lawam --axes camera light --out robust
+              wamkit analyse robustness --server ws://robot-pc:8000 --suite metaworld3 --out robust
+    """
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN", help=f"Run directories. {BEFORE_LISTS}")]]
+    out: Path
+    """Where the evaluations, robustness.json and robustness.html are written."""
+    axes: tuple[str, ...] = ()
+    """By default all of them."""
+    suite: str = ""
+    """By default the one of the first run."""
+    tasks: Tasks = ()
+    episodes: int = 0
+    """Per task; 0: as many as the protocol of the suite says."""
+    device: Device = ""
+    libero_assets: LiberoAssets = Path()
+    simulator_python: SimulatorPython = Path()
+    server: str = ""
+    """In place of run directories the URL of a server that has the policy."""
+    served: str = ""
+    """The policy's name, where the server has several."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        if bool(self.runs) == bool(self.server) or (self.served and not self.server):
+            raise BadInput("expected run directories, or --server with the URL of one that has the policy")
+        use_device(self.device)
+        use_simulator(self.simulator_python, self.libero_assets)
+        from wamkit.config import load_run
+        from wamkit.stages.robustness import of_runs, of_server
+        from wamkit.stages.served import Told
+
+        if not self.server:
+            self._grid(of_runs({path: changed(load_run(path), overrides) for path in self.runs}), overrides)
+            return 0
+        from wamkit_client.client import NoAnswer, PolicyFailed, RemotePolicy
+
+        try:
+            with RemotePolicy(self.server, self.served) as remote:
+                told = Told.by(remote)
+                self._grid(of_server(remote, told, changed(told.run, overrides)), overrides)
+        except (NoAnswer, PolicyFailed) as error:
+            raise BadInput(f"{error}. Finished episodes are kept; the same command goes on") from None
+        return 0
+
+    def _grid(self, subjects: dict[str, Subject], overrides: Overrides) -> None:
+        from wamkit.stages.robustness import PAGE, Grid, robustness
+
+        output_folder(self.out)
+        asked = Grid(subjects, self.out, self.suite, self.axes, self.episodes, self.tasks)
+        robustness(asked, self._command(overrides))
+        say(f"page: {self.out / PAGE}")
+
+    def _command(self, overrides: Overrides) -> str:
+        given = {"--suite": self.suite, "--server": self.server, "--served": self.served}
+        flags = [word for flag, value in given.items() if value for word in (flag, value)]
+        lists = [
+            word
+            for flag, own in (("--axes", self.axes), ("--tasks", self.tasks))
+            for word in (flag, *own)
+            if own
+        ]
+        rest = ("--episodes", str(self.episodes), *flags, *words(overrides), *lists)
+        return command("wamkit", "analyse", "robustness", *self.runs, "--out", self.out, *rest)
+
+
+@dataclass(frozen=True)
 class AnalyseWarning:
     """Show whether the world model of a run warns of what breaks an episode, and of nothing else, beside simple scores.
 
@@ -245,8 +322,8 @@ class AnalyseWarning:
 
 @dataclass(frozen=True)
 class Analyse:
-    """Look into trained world models, what they imagine and warn of, at policies asked at several rates, and at what
-    latency costs."""
+    """Look into trained world models, what they imagine and warn of, at policies asked at several rates, at what
+    latency costs, and at what policies withstand."""
 
     command: (
         Annotated[AnalyseRollout, subcommand("rollout")]
@@ -254,6 +331,7 @@ class Analyse:
         | Annotated[AnalyseImagination, subcommand("imagination")]
         | Annotated[AnalyseMixedHz, subcommand("mixed-hz")]
         | Annotated[AnalyseExecution, subcommand("execution")]
+        | Annotated[AnalyseRobustness, subcommand("robustness")]
         | Annotated[AnalyseWarning, subcommand("warning")]
     )
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from wamkit_client.envs.metaworld.env import MetaWorldConfig
 from wamkit_client.stats import wilson
 from wamkit_client.suites import Suite
 from wamkit_client.suites import suite as find_suite
@@ -180,7 +179,6 @@ def _kind(
 ) -> Kind:
     """How well a perturbation is noticed."""
     env = suite.env
-    assert isinstance(env, MetaWorldConfig)
     steps = round(seconds * env.control_hz)
     pairs: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in SCORES}
     reached, delays, curves = 0, [], []

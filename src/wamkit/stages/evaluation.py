@@ -75,6 +75,11 @@ def repeat(
 
 def measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, Any]:
     """Results of the run directory, acting as `asked` says, on the suite."""
+    return loaded(run_dir, asked)(suite, out)
+
+
+def loaded(run_dir: Path, asked: Run) -> Callable[[Suite, Path], dict[str, Any]]:
+    """What measures the run directory, acting as `asked` says, on suites, each in a folder: it is loaded once."""
     device = best_device()
     facts = policy_facts(run_dir, asked, device)
     engine, acting = _loaded(run_dir, asked, device)
@@ -82,8 +87,13 @@ def measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, An
         say(
             f"acting with {engine.threads} of {torch.get_num_threads()} threads, the fastest for a policy this small"
         )
-    expect_fit(asked, suite, engine.policy.embodiment)
-    return measure(acting, suite, asked.eval, out, facts, demonstrated(run_dir))
+    known = demonstrated(run_dir)
+
+    def measure_on(suite: Suite, out: Path) -> dict[str, Any]:
+        expect_fit(asked, suite, engine.policy.embodiment)
+        return measure(acting, suite, asked.eval, out, facts, known)
+
+    return measure_on
 
 
 def expect_fit(run: Run, suite: Suite, expect_known: Callable[[Sequence[str]], Any]) -> None:

@@ -81,7 +81,7 @@ def _jobs(asked: Grid) -> list[_Job]:
             raise BadInput(
                 f"expected at least one {what}, each once; got {', '.join(map(str, given)) or 'none'}"
             )
-    names = _names(list(asked.runs))
+    names = run_names(list(asked.runs))
     jobs = []
     for (directory, run), executor, delay in itertools.product(
         asked.runs.items(), asked.executors, sorted(asked.delays)
@@ -97,7 +97,7 @@ def _jobs(asked: Grid) -> list[_Job]:
     return jobs
 
 
-def _names(runs: Sequence[Path]) -> dict[Path, str]:
+def run_names(runs: Sequence[Path]) -> dict[Path, str]:
     """What runs are called: as their directories, with those above where these have the same name."""
     whole = {directory: directory.resolve().parts for directory in runs}
     for depth in range(1, max(map(len, whole.values())) + 1):

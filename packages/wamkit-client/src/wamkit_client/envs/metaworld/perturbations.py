@@ -112,7 +112,7 @@ AXES: Dict[str, Kind] = {
             "light": (0.3, 0.5, 0.7),
             "background": (0.3, 0.6, 1.0),
             "noise": (10.0, 25.0, 50.0),
-            "action_delay": (25.0, 50.0, 100.0),
+            "action_delay": (12.5, 25.0, 50.0),
             "action_noise": (0.3, 0.6, 1.0),
         }
     ),
