@@ -120,10 +120,10 @@ def test_the_losses_asked_for_are_the_losses_given(variant):
 def losses_with(policy, batch, group, row, where):
     """The loss of `group` when its target in `row` is another at the positions `where`."""
     noised = policy.add_noise(batch, draws())
-    velocity = noised[group].target.clone()
-    velocity[row][where] += 10
+    target = noised[group].target.clone()
+    target[row][where] += 10
     states = policy.look(noised, policy.context(batch.inputs, batch.embodiment))
-    noised[group] = replace(noised[group], velocity=velocity)
+    noised[group] = replace(noised[group], target=target)
     return LOSSES["video" if group == "future" else "action"](policy, states, noised, batch)
 
 
