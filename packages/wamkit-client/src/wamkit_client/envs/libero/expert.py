@@ -27,10 +27,9 @@ QUARTER = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 PULL, KNOB = 0.175, 0.9  # how far a drawer is pulled, metres, and a knob is turned, radians
 DOWN = np.array([0.0, 0.0, -1.0])
 TILT, TILT_BACK = 1.2, 0.08  # of the hand in front of a handle: radians, and metres from where it comes
-# Half extents, metres, of what must be free around the point between the open fingers: along the fingers' axis and
-# across. The fingers reach from 1 cm below the point up to the hand, which is wider.
-FINGERS, HAND = (0.066, 0.013), (0.104, 0.034)
-TIP, PALM = 0.012, 0.05
+# Half extents, metres, of the open fingers: along their axis and across. They reach from 1 cm below the point between
+# them up to the palm.
+FINGERS, TIP, PALM = (0.066, 0.013), 0.012, 0.05
 
 
 @dataclass(frozen=True)
@@ -171,15 +170,10 @@ def _grip(bodies: Bodies, hand: np.ndarray, name: str) -> Grip:
 
 
 def _in_the_way(bodies: Bodies, grip: Grip, name: str) -> int:
-    def around(half: Tuple[float, float], low: float, high: float) -> Box:
-        reach = np.abs(grip.turn[:2, 1]) * half[0] + np.abs(grip.turn[:2, 0]) * half[1]
-        corners = [
-            np.append(grip.point[:2] + sign * reach, grip.point[2] + z) for sign, z in ((-1, low), (1, high))
-        ]
-        return Box(*corners)
-
-    spaces = (around(FINGERS, -TIP, PALM), around(HAND, PALM, PALM + 0.1))
-    return sum(bodies.in_the_way(space, name) for space in spaces)
+    """How much there is where the open fingers go."""
+    reach = np.abs(grip.turn[:2, 1]) * FINGERS[0] + np.abs(grip.turn[:2, 0]) * FINGERS[1]
+    low, high = grip.point - np.append(reach, TIP), grip.point + np.append(reach, PALM)
+    return bodies.in_the_way(Box(low, high), name)
 
 
 def pull(bodies: Bodies, hand: np.ndarray, names: Goal) -> Tuple[Phase, ...]:
