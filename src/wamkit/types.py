@@ -384,15 +384,20 @@ class Foresight:
     later: Float[Tensor, "b t s d"]
 
 
+Foreseer = Callable[[Query, Any], Foresight]
+"""Of a query with generators, and the policy's encoder, whole."""
+
+
 @runtime_checkable
 class Foreseeing(Policy, Protocol):
     """A policy whose world model can be held against what happens."""
 
     def foresee(self, query: Query, encoder: Any) -> Foresight:
-        """Of a query with generators, from which it may draw. encoder: the policy's, whole.
+        """Of a query with generators, from which it may draw. encoder: the policy's, whole."""
 
-        Raises BadInput where it was not trained to expect anything.
-        """
+    def foreseer(self, passes: Collection[str]) -> Foreseer:
+        """`foresee` with those of these passes that are about it, for weights that do not change any more; the policy
+        keeps them. Raises BadInput where it was not trained to expect anything."""
 
 
 class WorldModel(Protocol):

@@ -16,10 +16,15 @@ from tests.policies import tiny_fast_wam, tiny_lawam, tiny_policy
 from wamkit.infer import warning
 from wamkit.infer.engine import Engine
 from wamkit.infer.warning import Compared, Expectation, Usual, Watched, Watcher, replayed
+from wamkit.policies.light_wam.policy import LoRATuning
 
+PRESENT_SKIP = replace(tiny_policy.tiny_config().size, present_skip=True)
 POLICIES: dict[str, Callable[[], Any]] = {
     "light_wam": lambda: tiny_policy.tiny_policy(tiny_policy.tiny_config()),
     "light_wam, pooled": lambda: tiny_policy.tiny_policy(tiny_policy.tiny_config(video_pool=2)),
+    "light_wam, imagining": lambda: tiny_policy.tiny_policy(
+        tiny_policy.tiny_config(LoRATuning(rank=3, alpha=6.0), video_predicts="clean", size=PRESENT_SKIP)
+    ),
     **{
         f"fast_wam, {name}": lambda name=name: tiny_fast_wam.tiny_policy(
             tiny_fast_wam.tiny_config(variant=name)
@@ -90,7 +95,7 @@ def test_chunks_are_those_of_the_engine(name: str) -> None:
     engine = engine_of(name)
     frames, patches = FRAMES.get(name, 4), PATCHES.get(name, 32)
     usual = Usual([[1.0] * patches] * frames, threshold=0.0)
-    watched = Watched(engine, {"robot": usual})
+    watched = Watched(Watcher(engine), {"robot": usual})
     unknown = replace(queries(engine, ("", 0))[0], noise_seed=9)
     asked = [*queries(engine, ("a", 0), ("b", 0), ("a", 5), ("b", 5)), unknown]
     chunks = watched.act(asked)
@@ -101,9 +106,24 @@ def test_chunks_are_those_of_the_engine(name: str) -> None:
     for one in said[2:4]:
         assert one["step"] == 5 and one["score"] > 0 and one["threshold"] == 0 and one["alarm"] is True
     assert type(said[2]["score"]) is float and said[2]["score"] != said[3]["score"]
-    alone = Watched(engine, {"robot": usual})
+    alone = Watched(Watcher(engine), {"robot": usual})
     again = [alone.act([one])[0].info.get("warning", {"score": 0.0})["score"] for one in asked]
     np.testing.assert_allclose(again[2:4], [one["score"] for one in said[2:4]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_passes_expect_the_same(name: str) -> None:
+    engine = engine_of(name)
+    seen = queries(engine, ("a", 0), ("b", 0))
+    query = engine.query(engine.clip(seen))
+    kinds = [(), engine.passes, [one for one in engine.passes if one != "kept_text"]]
+    plain, *others = (
+        engine.policy.foreseer(passes)(replace(query, generators=tiny_policy.seeded((1, 2))), engine.encoder)
+        for passes in kinds
+    )
+    for found in others:
+        torch.testing.assert_close(found.now, plain.now, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.later, plain.later, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["light_wam", "fast_wam, fast", "lawam"])
@@ -153,4 +173,4 @@ def test_a_policy_without_a_world_model_cannot_be_watched(policy: Callable[[], A
 def test_a_robot_that_was_not_calibrated_for() -> None:
     engine = engine_of("light_wam")
     with pytest.raises(BadInput, match="calibrated for arm and not for robot 'robot'"):
-        Watched(engine, {"arm": Usual([[1.0]], 1.0)}).act(queries(engine, ("a", 0)))
+        Watched(Watcher(engine), {"arm": Usual([[1.0]], 1.0)}).act(queries(engine, ("a", 0)))

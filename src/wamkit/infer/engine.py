@@ -45,6 +45,7 @@ class Engine(ClientPolicy, Generic[P]):
     from `policy.data` in rate, names of cameras, dimensions or length of a chunk (config.Source).
     take: how it comes by its weights (taking.py): those of a policy that stays whole, or taken from it.
     displacements: dimensions of a robot's actions that are relative to where it is, which its chunks tell.
+    passes: of the policy, those that are done.
     continues: whether the policy looks at what is left of a previous chunk (PolicyConfig.continues).
     threads: of the processor, that answer; as many as are fastest for the policy's size (infer/threads.py).
     """
@@ -63,10 +64,11 @@ class Engine(ClientPolicy, Generic[P]):
         self.policy, self.device, self.robots, self._displacements = policy, device, robots, displacements
         self._continues, self._chunk = continues, (policy.data.horizon, policy.data.action_dim)
         way = PRESETS[preset]
+        self.passes = way.chosen(policy.passes)
         self.encoder: ActingEncoder = encoder
         self._acting_encoder = encoder.acting(way.chosen(encoder.passes), way.precision)
         with packing() if way.packed else nullcontext():
-            self._answer = _actor(policy, way, device, take)
+            self._answer = _actor(policy, way, self.passes, device, take)
         self._size: Callable[[int], int] = int  # of a batch: that of what is asked
         if way.compiled:
             from wamkit.infer.compiled import compiled  # torch's compiler takes a second to import
@@ -189,11 +191,13 @@ class Engine(ClientPolicy, Generic[P]):
             _check_proprio(observation.proprio, spec.proprio_dim)
 
 
-def _actor(policy: Policy, preset: Preset, device: torch.device, take: Take) -> Actor:
+def _actor(
+    policy: Policy, preset: Preset, passes: tuple[str, ...], device: torch.device, take: Take
+) -> Actor:
     if preset.weights != "stored":
         expect_multiplies(device, preset.weights)
         take = quantising(take, preset.weights)
-    return policy.actor(preset.chosen(policy.passes), take)
+    return policy.actor(passes, take)
 
 
 def _check_previous(previous: np.ndarray, chunk: tuple[int, int], continues: bool) -> None:

@@ -129,7 +129,7 @@ class Watcher:
             raise BadInput(
                 "eval.warn: this policy has no world model that could be held against what happens"
             )
-        self.engine = engine
+        self.engine, self._foresee = engine, engine.policy.foreseer(engine.passes)
         self._episodes: OrderedDict[str, _Memory] = OrderedDict()
 
     def compare(self, observations: Sequence[Observation]) -> list[list[Compared]]:
@@ -151,7 +151,7 @@ class Watcher:
         with threads(engine.threads), Span("warning"):
             generators = [torch.Generator().manual_seed(seen.noise_seed) for seen in observations]
             query = engine.query(engine.clip(observations), generators)
-            foresight = engine.policy.foresee(query, engine.encoder)
+            foresight = self._foresee(query, engine.encoder)
         offsets = self._offsets(observations[0].embodiment)
         return [
             Expectation(seen.step, now, tuple(seen.step + offset for offset in offsets), later)
@@ -180,11 +180,11 @@ class Watched(ClientPolicy):
     {"step": the observation's, "score", "still": what the score would be had it been expected that nothing moves,
     "threshold", "alarm": whether the score is above it}.
 
-    usual: by robot. Raises BadInput for a policy that expects nothing.
+    usual: by robot.
     """
 
-    def __init__(self, engine: Engine[Foreseeing], usual: Mapping[str, Usual]) -> None:
-        self.engine, self._usual, self._watcher = engine, usual, Watcher(engine)
+    def __init__(self, watcher: Watcher, usual: Mapping[str, Usual]) -> None:
+        self.engine, self._usual, self._watcher = watcher.engine, usual, watcher
 
     def act(self, observations: Sequence[Observation]) -> list[ActionChunk]:
         """The engine's chunks. BadInput for a robot that the warning was not calibrated for."""

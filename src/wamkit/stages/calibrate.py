@@ -20,7 +20,6 @@ from wamkit.analysis.warning import conformal_threshold, usual_errors
 from wamkit.config import Run, inference_overrides, load_provenance, load_run
 from wamkit.data.clips import Clips
 from wamkit.data.joined import open_datasets
-from wamkit.infer.engine import Engine
 from wamkit.infer.warning import Expectation, Usual, Watcher, errors, replayed
 from wamkit.io.files import sha256
 from wamkit.io.progress import bar
@@ -28,8 +27,7 @@ from wamkit.io.records import write_record
 from wamkit.io.weights import WEIGHTS
 from wamkit.report.watched import DatasetEpisode
 from wamkit.stages.run import everything, fingerprint_of, initial_states, open_clips
-from wamkit.stages.warning import WARNING, Calibration, Origin, load_watchable
-from wamkit.types import Foreseeing
+from wamkit.stages.warning import WARNING, Calibration, Origin, load_watcher
 
 BATCH = 16
 """Observations that the world model looks ahead from at once."""
@@ -46,12 +44,12 @@ def calibrate(
     if not 0 < false_alarms < 1:
         raise BadInput(f"--false-alarms {false_alarms:g}: expected a share of episodes between 0 and 1")
     inference_overrides(load_run(run_dir), run)
-    engine, every = load_watchable(run, run_dir, device), run.eval.replan_steps
+    watcher, every = load_watcher(run, run_dir, device), run.eval.replan_steps
     robots, origins = {}, {}
     for clips in unseen(run_dir, run, datasets):
         robot = clips.dataset.robot_type
-        expected = expectations(Watcher(engine), clips, every)
-        robots[robot], origins[robot] = _calibrated(engine, robot, expected, every, false_alarms)
+        expected = expectations(watcher, clips, every)
+        robots[robot], origins[robot] = _calibrated(watcher, robot, expected, every, false_alarms)
         origins[robot] = replace(origins[robot], dataset=clips.dataset.where)
     weights = sha256(run_dir / WEIGHTS)
     made = Calibration(command, weights, false_alarms, every, robots, origins)
@@ -111,15 +109,15 @@ def expectations(watcher: Watcher, clips: Clips, every: int) -> dict[str, list[E
 
 
 def _calibrated(
-    engine: Engine[Foreseeing],
+    watcher: Watcher,
     robot: str,
     expected: dict[str, list[Expectation]],
     every: int,
     false_alarms: float,
 ) -> tuple[Usual, Origin]:
     """Every other episode, from the first on, says what is usual."""
-    labels, slack = list(expected), Watcher(engine).slack(robot)
-    frames = len(engine.spec(robot).frame_times) - 1
+    labels, slack = list(expected), watcher.slack(robot)
+    frames = len(watcher.engine.spec(robot).frame_times) - 1
     usual = Usual(_usual([expected[label] for label in labels[::2]], every, frames), threshold=0.0)
     highest = {}
     for label in labels[1::2]:

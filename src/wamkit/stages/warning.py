@@ -67,14 +67,12 @@ def read_calibration(run_dir: Path) -> Calibration:
     return found
 
 
-def load_watchable(run: Run, run_dir: Path, device: torch.device) -> Engine[Foreseeing]:
-    """The engine of a run with all of its policy, of which the world model is asked beside. BadInput as of Watcher."""
-    engine = cast(Engine[Foreseeing], load_engine_as(run, run_dir, device))
-    Watcher(engine)
-    return engine
+def load_watcher(run: Run, run_dir: Path, device: torch.device) -> Watcher:
+    """Of the engine of a run, with all of its policy. BadInput as of Watcher."""
+    return Watcher(cast(Engine[Foreseeing], load_engine_as(run, run_dir, device)))
 
 
 def load_watched(run: Run, run_dir: Path, device: torch.device) -> Watched:
-    """A run that warns while it acts. BadInput where it was not calibrated, and as of `load_watchable`."""
+    """A run that warns while it acts. BadInput where it was not calibrated, and as of `load_watcher`."""
     calibration = read_calibration(run_dir)
-    return Watched(load_watchable(run, run_dir, device), calibration.robots)
+    return Watched(load_watcher(run, run_dir, device), calibration.robots)

@@ -37,6 +37,7 @@ from wamkit.policies.fast_wam.pieces import FusedActor
 from wamkit.policies.fast_wam.sampling import Noise, NoiseProtocol, Sample, frames, imagine, sample
 from wamkit.policies.fast_wam.variants import Variant, acting, variant
 from wamkit.policies.fused_context import Context, EveryRow, KeptRows
+from wamkit.policies.fused_foresight import fused_foreseer
 from wamkit.policies.wan_encoder import (
     WanEncoder,
     context,
@@ -48,7 +49,7 @@ from wamkit.policies.wan_encoder import (
 )
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, Foresight, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, Foreseer, Foresight, PartTable, Preprocessing, Query
 from wamkit.wan.block import TransformerSize, open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT, WanSize
@@ -403,13 +404,23 @@ class FastWAM(PolicyModule):
         present = query.inputs["present"]
         return foresight(present, query, encoder, lambda noise: self._imagined(query, noise, steps=1))
 
+    def foreseer(self, passes: Collection[str]) -> Foreseer:
+        """`foresee`, by fused blocks where these passes have them. BadInput as of `imagine`."""
+        self._expect_video()
+        if "fused_blocks" in passes:
+            return fused_foreseer(self, self.config.video_times, passes)
+        return self.foresee
+
     def _imagined(
         self, query: Query, noise: Float[Tensor, "b c f h w"], steps: int
     ) -> Float[Tensor, "b c _ h w"]:
-        if not self.variant.trains_video:
-            raise BadInput(f"{self.variant.title}: was trained without video and cannot imagine any")
+        self._expect_video()
         context, present = self.context(query.inputs, query.embodiment), query.inputs["present"]
         return torch.cat([present, imagine(self, present, context, noise, steps)], dim=2)
+
+    def _expect_video(self) -> None:
+        if not self.variant.trains_video:
+            raise BadInput(f"{self.variant.title}: was trained without video and cannot imagine any")
 
 
 # Rows of the parameter table (spec 1.1).

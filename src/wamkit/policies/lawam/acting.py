@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +23,7 @@ from wamkit.policies.lawam.prior import rows_at
 from wamkit.policies.lawam.robot_linear import RobotRows
 from wamkit.spans import Span
 from wamkit.tree import Tree
-from wamkit.types import DataSpec, Query
+from wamkit.types import DataSpec, Foresight, Query
 
 if TYPE_CHECKING:
     from wamkit.policies.lawam.policy import LaWAM, LaWAMConfig
@@ -205,6 +205,24 @@ PASSES: Mapping[str, Callable[[LaWAM, Acting], Acting]] = {
     "fused_world": _fused_world,
     "fused_expert": _fused_expert,
 }
+
+
+SEEING = ("fused_prior", "fused_world")
+"""Those that are about what is seen."""
+
+
+def passed(policy: LaWAM, acting: Acting, passes: Iterable[str]) -> Acting:
+    """With these passes."""
+    for name in passes:
+        acting = PASSES[name](policy, acting)
+    return acting
+
+
+@torch.no_grad()
+def foreseen(acting: Acting, query: Query) -> Foresight:
+    """Features of the present and the predicted ones of the chunk's last action. Nothing is drawn."""
+    sight = acting.see(query.inputs)
+    return Foresight(sight.now.float(), sight.subgoal.float()[:, None])
 
 
 CLIPPED: Mapping[bool, Callable[[Tensor], Tensor]] = {True: lambda x: x.clamp(-1, 1), False: lambda x: x}

@@ -25,7 +25,17 @@ from wamkit.draws import Draws
 from wamkit.flow import Noised
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.continuing import RealTimeChunking
-from wamkit.policies.lawam.acting import PASSES, SUBGOALS, Acting, Sight, SubgoalArm, continuing
+from wamkit.policies.lawam.acting import (
+    PASSES,
+    SEEING,
+    SUBGOALS,
+    Acting,
+    Sight,
+    SubgoalArm,
+    continuing,
+    foreseen,
+    passed,
+)
 from wamkit.policies.lawam.action_expert import TIMES, ActionExpert, ExpertSize, action_loss
 from wamkit.policies.lawam.begin import FromRun, FromStage1
 from wamkit.policies.lawam.encoder import LaWAMEncoder, encoder_facts, example_inputs
@@ -47,7 +57,17 @@ from wamkit.policies.lawam.stage1 import FrozenWorld, Stage1, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, Foresight, Group, PartTable, Preprocessing, Query
+from wamkit.types import (
+    Actor,
+    Batch,
+    DataSpec,
+    Foreseer,
+    Foresight,
+    Group,
+    PartTable,
+    Preprocessing,
+    Query,
+)
 
 
 @dataclass(frozen=True)
@@ -292,20 +312,20 @@ class LaWAM(PolicyModule):
     def actor(self, passes: Collection[str], take: Take = SHARED) -> Actor:
         """`act` with these passes."""
         policy = take.network(self)
-        acting = replace(policy.acting, continuing=continuing(policy))
-        for name in passes:
-            acting = PASSES[name](policy, acting)
-        return acting
+        return passed(policy, replace(policy.acting, continuing=continuing(policy)), passes)
 
     def see(self, inputs: Tree) -> Sight:
         """What it makes of an observation."""
         return self.acting.see(inputs)
 
-    @torch.no_grad()
     def foresee(self, query: Query, encoder: LaWAMEncoder) -> Foresight:
         """Features of the present and the predicted ones of the chunk's last action. Nothing is drawn."""
-        sight = self.see(query.inputs)
-        return Foresight(sight.now.float(), sight.subgoal.float()[:, None])
+        return foreseen(self.acting, query)
+
+    def foreseer(self, passes: Collection[str]) -> Foreseer:
+        """`foresee` with those of these passes that are about what is seen."""
+        acting = passed(self, self.acting, [name for name in passes if name in SEEING])
+        return lambda query, encoder: foreseen(acting, query)
 
     def action_loss(self, sight: Sight, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
         """Flow matching of the chunk, averaged over `repeats` draws of (noise, time) per sample (spec 2.7).

@@ -26,6 +26,7 @@ from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
+from wamkit.policies.fused_foresight import fused_foreseer
 from wamkit.policies.light_wam.folded_expert import FoldedExpert
 from wamkit.policies.light_wam.fused import NEEDS, FusedActor, States, answer, fused_look
 from wamkit.policies.light_wam.objectives import OBJECTIVES
@@ -42,7 +43,7 @@ from wamkit.policies.wan_encoder import (
 )
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, Foresight, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, Foreseer, Foresight, PartTable, Preprocessing, Query
 from wamkit.wan.block import open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
@@ -390,16 +391,19 @@ class LightWAM(PolicyModule):
 
     @torch.no_grad()
     def foresee(self, query: Query, encoder: WanEncoder) -> Foresight:
-        """The mean of what it can imagine: one Euler step from noise alone.
+        """The mean of what it can imagine: one Euler step from noise alone."""
+        present = self.pool(query.inputs["present"])
+        return foresight(present, query, encoder, lambda noise: self._imagined(query, noise, steps=1))
 
-        BadInput for a policy trained without video.
-        """
+    def foreseer(self, passes: Collection[str]) -> Foreseer:
+        """`foresee`, by fused blocks where these passes have them. BadInput for a policy trained without video."""
         if "video" not in self.loss_weights:
             raise BadInput(
                 f"objective {self.config.objective}: was trained without video and expects nothing"
             )
-        present = self.pool(query.inputs["present"])
-        return foresight(present, query, encoder, lambda noise: self._imagined(query, noise, steps=1))
+        if "fused_blocks" in passes:
+            return fused_foreseer(self, self.config.sampled_times, passes)
+        return self.foresee
 
     def _imagined(
         self, query: Query, noise: Float[Tensor, "b c f h w"], steps: int
