@@ -3,10 +3,11 @@ alone, by fused blocks (wan/denoiser.py) and of an instruction with what is kept
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.data.normalize import Normalizer
@@ -19,12 +20,14 @@ from wamkit.wan.dit import WanDiT
 
 
 class Imagining(Protocol):
-    """What policies with a video model share. pool: latents at the resolution of the video loss."""
+    """What policies with a video model share."""
 
     dit: WanDiT
     proprio_encoder: Proprio
     normalizer: Normalizer
-    pool: Callable[[Tensor], Tensor]
+
+    def pool(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f hp wp"]:
+        """Latents at the resolution of the video loss."""
 
 
 def fused_foreseer(policy: Imagining, times: FlowTimes, passes: Collection[str]) -> Foreseer:
