@@ -15,7 +15,7 @@ from wamkit.tree import Tree
 from wamkit.types import Encoder, Policy, Query
 
 EULER_STEPS = 2
-"""Of a clip that is shown: means of samples of small models are within 0.05 dB of those with ten (docs/log.md)."""
+"""Of a clip that is shown; ten make small models at most 0.2 dB better, some worse (docs/log.md)."""
 
 
 class DecodingEncoder(Encoder, Protocol):
