@@ -146,8 +146,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 @pytest.fixture(scope="module")
 def trained(work: Workplace) -> str:
-    """What was printed while a run was planned, encoded and trained, and dataset and run were looked at."""
+    """What was printed while recipes were listed, a run was planned, encoded and trained, dataset and run looked at."""
     return work.commands(
+        ("recipes",),
         ("train", "metaworld3_cloning", "--plan", "--dataset", "dataset"),
         ("inspect", "dataset", "--recipe", "metaworld3_cloning", "--out", "recipe.html"),
         ("encode", "metaworld3_cloning", "--dataset", "dataset", "--cache", "cache"),
@@ -160,8 +161,8 @@ def trained(work: Workplace) -> str:
     )
 
 
-def test_recipes_lists_it(work: Workplace) -> None:
-    listed = re.findall(r"^  (\w+_cloning) +(plug-in .+)$", work.wamkit("recipes"), re.MULTILINE)
+def test_recipes_lists_it(trained: str) -> None:
+    listed = re.findall(r"^  (\w+_cloning) +(plug-in .+)$", trained, re.MULTILINE)
     assert {"metaworld3_cloning", "arm_cloning"} <= {name for name, _ in listed}
     assert all(re.match(r"plug-in [\w-]+ [\d.]+, \w+\S*:\w+$", origin) for _, origin in listed), listed
 
@@ -212,10 +213,11 @@ def test_it_learns_from_the_recordings_of_the_arm(work: Workplace) -> None:
     ended(work.start(str(examples / "arm/record.py"), "arm", "--episodes", "2"), 0)
     few = ("--train.steps", "2", "--train.warmup-steps", "1")
     train = ("train", "arm_cloning", "--dataset=arm", "--out=runs/arm", *few)
-    trained, refused = work.commands(train, ("eval", "runs/arm"), status=2).split("$ wamkit eval")
-    assert "2/2 steps" in trained and "--suite" in refused and "--env" in refused
-    printed = work.wamkit("eval", "runs/arm", "--env", str(examples / "arm/env.py"), "--episodes", "1")
-    assert re.search(r"take-block +\d/1", printed)
+    measure = ("eval", "runs/arm", "--env", str(examples / "arm/env.py"), "--episodes", "1")
+    printed = work.commands(train, measure, ("eval", "runs/arm"), status=2)
+    trained, measured, refused = printed.split("$ wamkit eval")
+    assert "2/2 steps" in trained and re.search(r"take-block +\d/1", measured)
+    assert "--suite" in refused and "--env" in refused
 
 
 def test_without_the_plug_in_its_run_is_refused(work: Workplace, trained: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from wamkit_client.envs.base import EnvConfig
 from wamkit_client.envs.libero import env as libero
 from wamkit_client.envs.libero import install as libero_install
 from wamkit_client.envs.libero.env import Libero
@@ -18,7 +20,7 @@ from wamkit_client.envs.libero.tasks import LIBERO_TASKS
 from wamkit_client.envs.vector import EnvProcess, Job
 from wamkit_client.types import BadInput
 
-from tests.client.libero import needs_libero
+from tests.client.libero import InThisProcess, needs_libero
 from wamkit.convert import libero_hdf5
 from wamkit.convert.libero_hdf5 import REPLAY, Recorded, is_noop, libero_to_lerobot, read_demonstration
 from wamkit.data.check import check
@@ -117,12 +119,19 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 @needs_libero
 def test_demonstrations_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripted expert's episode is demonstrated, with steps that do nothing in between; a part of it fails."""
-    monkeypatch.setattr(libero_hdf5, "REPLAY", replace(REPLAY, view_height=SIZE, view_width=SIZE))
+    config = replace(REPLAY, view_height=SIZE, view_width=SIZE)
+    monkeypatch.setattr(libero_hdf5, "REPLAY", config)
     state = libero_install.find_installation().initial_states("libero_object", SOUP.name)[7]
-    env = libero_hdf5.REPLAY.make(SOUP)
+    env = config.make(SOUP)
     assert isinstance(env, Libero)
+
+    @contextmanager
+    def here(asked: EnvConfig, count: int) -> Iterator[list[EnvProcess]]:
+        assert (asked, count) == (config, 1)
+        yield [InThisProcess(env)]
+
+    monkeypatch.setattr(libero_hdf5, "env_processes", here)
     wanted, proprio, picture = demonstrate(env, state)
-    env.close()
     recorded = wanted.astype(np.float64)
     recorded[:, -1] = 1 - 2 * recorded[:, -1]
     rest = np.insert(recorded, [4, 40, 40], np.zeros(7), axis=0)
@@ -161,6 +170,7 @@ def test_demonstrations_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(BadInput, match=r"data/demo_0: .*a state of 3 numbers, expected 110") as caught:
         libero_to_lerobot(path.parent, tmp_path / "none", "libero_object", workers=1)
     assert str(path) in str(caught.value)
+    env.close()
 
 
 @needs_libero
