@@ -13,7 +13,11 @@ from tests.until import SECONDS
 from wamkit.flow import interpolate
 from wamkit.types import Batch
 
-WRONG = "import torch; from wamkit.flow import shift; print(shift(torch.tensor([1]), 5.0).dtype)"  # integers
+WRONG = """
+import torch
+from wamkit.flow import interpolate
+print(interpolate(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(1))[0].dtype)
+"""
 
 
 def test_a_function_refuses_arguments_of_different_batch_size() -> None:
