@@ -39,7 +39,8 @@ hypothesis.settings.load_profile("repeatable")
 # Half a minute each and more, the longest first. Begun last, one of them would keep a worker of `make test` busy alone.
 LONGEST = (
     *("client/test_libero.py", "test_docs.py", "test_plug_in.py", "bench/test_commands.py"),
-    *("io/test_interrupt.py", "stages/test_report.py", "stages/test_compare.py", "infer/test_properties.py"),
+    *("convert/test_libero_hdf5.py", "test_init.py", "stages/test_lawam_stages.py", "io/test_interrupt.py"),
+    *("stages/test_report.py", "stages/test_compare.py", "infer/test_properties.py", "test_precision.py"),
     *(
         "eval/test_evaluate.py",
         "bench/test_gpu_suite.py",

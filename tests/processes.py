@@ -7,6 +7,7 @@ is tested, or its death, use `subprocess`.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -94,6 +95,7 @@ def _run(
     at: str,
     number: signal.Signals,
 ) -> None:
+    gc.freeze()  # what was imported before is not searched for garbage
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
