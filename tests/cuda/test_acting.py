@@ -132,6 +132,19 @@ def test_eight_bits_act_nearly_alike(name: str, preset: PresetName, bound: float
     assert np.abs(answers(small, range(4)) - expected).max() <= bound * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("name", [name for name in POLICIES if "no_video" not in name])
+def test_passes_expect_the_same(name: str, cuda: torch.device) -> None:
+    policy = POLICIES[name]().to(cuda).eval()
+    engine = Engine(encoder_of(policy).to(cuda), policy, cuda)
+    query = engine.query(clip(2, frames=1))
+    found, expected = (
+        policy.foreseer(passes)(replace(query, generators=seeded(range(2))), engine.encoder)
+        for passes in (policy.passes, ())
+    )
+    torch.testing.assert_close(found.now, expected.now, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.later, expected.later, rtol=1e-3, atol=1e-3)
+
+
 @contextmanager
 def without_waiting() -> Iterator[None]:
     """An error where the host waits for the device, as it does to copy something to or from it."""
