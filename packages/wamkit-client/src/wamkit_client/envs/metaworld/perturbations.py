@@ -113,7 +113,7 @@ AXES: Dict[str, Kind] = {
             "background": (0.3, 0.6, 1.0),
             "noise": (10.0, 25.0, 50.0),
             "action_delay": (12.5, 25.0, 50.0),
-            "action_noise": (0.3, 0.6, 1.0),
+            "action_noise": (0.1, 0.2, 0.4),
         }
     ),
 }
