@@ -65,7 +65,7 @@ class Scale:
 TINY = Scale(
     title="small Light-WAM",
     policy="tiny_light_wam(DATA, words={words})",
-    training="tiny_training(steps={steps}, batch_size=16, learning_rate=8.5e-4, warmup_steps=100)",
+    training="tiny_training({steps}, 16, learning_rate=8.5e-4, warmup_steps=100)",
     steps=2100,
     samples=10_000,
     shares=(1.0, 4.0),
