@@ -227,6 +227,7 @@ def test_every_instruction_can_be_said_otherwise() -> None:
     for told in {task.instruction for task in everything}:
         said = [paraphrase(told, style, np.random.default_rng(0)) for style in range(1, len(STYLES) + 1)]
         assert len({told.lower(), *(one.lower() for one in said)}) == 4, said
+        assert all(len(one.split()) <= len(told.split()) + 10 for one in said), said
         assert told.lower() in said[0].lower() and said[0][0].isupper() == told[0].isupper()
         assert said == [paraphrase(told, style, np.random.default_rng(0)) for style in range(1, 4)]
 

@@ -20,12 +20,13 @@ FRAMES = (
     "go ahead and {}",
 )
 LONGER = (
-    "I would like the robot to {}, and to stop as soon as that is done",
-    "without touching anything that has nothing to do with it, {}",
-    "look at the scene first, find what you need, then {}",
-    "here is what has to be done next, at whatever speed you like: {}",
-    "before we can go on with anything else, somebody has to {}",
+    "the robot should now {}",
+    "{}, and then stop",
+    "look first, then {}",
+    "next thing to do: {}",
+    "now it is time to {}",
 )
+"""Of few words, since small policies read few: 15 with a text length of 16."""
 SYNONYMS: Dict[str, Tuple[str, ...]] = {
     # What is done.
     "pick up": ("grab", "lift up"),

@@ -83,7 +83,7 @@ KINDS: Dict[str, Kind] = {
             "light": (0.3, 0.5, 0.7),
             "background": (0.3, 0.6, 1.0),
             "noise": (10.0, 25.0, 50.0),
-            "action_delay": (50.0, 100.0, 200.0),
+            "action_delay": (50.0, 100.0, 150.0),
             "action_noise": (0.2, 0.4, 0.8),
         }
     ),
