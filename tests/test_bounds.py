@@ -25,7 +25,7 @@ WRONG = """
 --train.average-decay 1       train.average_decay: expected a number from 0 to below 1, got 1.0
 --train.warmup-start 2        train.warmup_start: expected a number from 0 to 1, got 2.0
 --train.final-fraction nan    train.final_fraction: expected a number from 0 to 1, got nan
---train.steps 40              train.warmup_steps: expected at most train.steps, 40, got 50
+--train.steps 40              train.warmup_steps: expected at most train.steps, 40, got 100
 --eval.replan-steps 17        eval.replan_steps: expected at most the 16 actions of a chunk
 --eval.replan-steps 12 --eval.executor async --eval.delay-ms 60  eval.replan_steps: expected at most the 16 actions of
 --eval.executor guided         eval.executor: a light_wam policy makes a chunk from what the robot sees alone
@@ -97,7 +97,7 @@ def test_the_times_of_another_rate_are_named(capsys):
 
 
 def test_a_wrong_value_in_a_saved_run_is_named():
-    text = to_json(recipe("metaworld3")).replace('"learning_rate": 0.0006', '"learning_rate": -1.0')
+    text = to_json(recipe("metaworld3")).replace('"learning_rate": 0.00085', '"learning_rate": -1.0')
     with pytest.raises(
         BadInput, match=r"run\.json: .*train\.learning_rate: expected a finite number above 0, got -1"
     ):

@@ -19,11 +19,11 @@ LAYERS = {"policy.adapters.layers": (1, 3, 5)}
 
 def test_values_change_by_path():
     run = recipe("metaworld3")
-    new = changed(run, {"train.steps": 70, "policy.objective": "action_only"})
-    assert (new.train.steps, new.policy.objective) == (70, "action_only")
+    new = changed(run, {"train.steps": 700, "policy.objective": "action_only"})
+    assert (new.train.steps, new.policy.objective) == (700, "action_only")
     assert diff(run, new) == [
         "policy.objective: cotrain_one_pass -> action_only",
-        f"train.steps: {run.train.steps} -> 70",
+        f"train.steps: {run.train.steps} -> 700",
     ]
 
 
@@ -129,7 +129,7 @@ def test_columns_and_cameras_by_name():
     )
     assert again.data.columns == {"action": "a", "proprio": "state[0:4]", "wrist": "w"}
     assert again.data.views == ("wrist", "top")
-    assert changed(run, {"train.steps": 70}).data == run.data
+    assert changed(run, {"train.steps": 700}).data == run.data
 
 
 @pytest.mark.parametrize(

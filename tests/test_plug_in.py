@@ -291,7 +291,6 @@ NAMES = re.compile("light_?wam|fast_?wam", re.IGNORECASE)
 EXAMPLES = (  # of command lines
     "commands/analysing.py",
     "commands/benching.py",
-    "commands/comparing.py",
     "commands/demo.py",
     "commands/training.py",
 )

@@ -36,12 +36,17 @@ class Perturbation:
     def step(self, seed: int, hz: float) -> int:
         """Before which control step of the episode it happens."""
         first, last = self.seconds
-        return round(hz * (first + (last - first) * float(np.random.default_rng([seed, 0]).random())))
+        return round(hz * (first + (last - first) * float(draws(seed, 0).random())))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Perturbation:
         """What stands in results."""
         return cls(**{**data, "seconds": tuple(data["seconds"])})
+
+
+def draws(seed: int, number: int) -> np.random.Generator:
+    """Of an episode. seed: below 0 with an initial state that was recorded, not drawn."""
+    return np.random.default_rng([seed % 2**64, number])
 
 
 UNPERTURBED = Perturbation()
@@ -180,5 +185,4 @@ class Fate:
         return self._stage.seen(observation)
 
     def _happen(self) -> None:
-        rng = np.random.default_rng([self._seed, 1])
-        self._undo = self._kind.happen(self._stage, self._chosen.strength, rng)
+        self._undo = self._kind.happen(self._stage, self._chosen.strength, draws(self._seed, 1))
