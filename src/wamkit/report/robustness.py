@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,9 +122,6 @@ def _plot(record: Robustness, axis: str, colours: dict[str, str]) -> Markup:
     drawn = []
     for policy, colour in colours.items():
         own = [cell for cell in record.of(policy) if cell.axis in ("", axis)]
-        drawn.append(Curve(_strengths(own), [100 * (cell.total.rate or 0.0) for cell in own], colour))
+        strengths = [cell.strength for cell in own]
+        drawn.append(Curve(strengths, [100 * (cell.total.rate or 0.0) for cell in own], colour))
     return curves(f"{axis}: episodes solved, in percent", drawn, record.axes[axis].unit)
-
-
-def _strengths(cells: Sequence[Cell]) -> list[float]:
-    return [cell.strength for cell in cells]

@@ -71,14 +71,14 @@ def robustness(asked: Grid, command: str) -> Robustness:
     Raises BadInput, before anything is evaluated, for axes that the simulator does not have and a suite in which
     something goes wrong already; and as of the evaluations.
     """
-    name = asked.suite or next(iter(asked.subjects.values())).run.suite
+    first = next(iter(asked.subjects.values())).run
+    name = asked.suite or first.suite
     if not name:
         raise BadInput("the first run has no suite; name one with --suite")
     suite = find_suite(name)
     axes = _axes(suite, asked.axes)
     cells = [cell for subject in asked.subjects for cell in _cells(asked, subject, suite, axes)]
-    any_run = next(iter(asked.subjects.values())).run
-    protocol = chosen(any_run, name, asked.episodes, asked.tasks).to_json()
+    protocol = chosen(first, name, asked.episodes, asked.tasks).to_json()
     record = Robustness(command, protocol, axes, cells)
     asked.out.mkdir(parents=True, exist_ok=True)
     write_record(asked.out / RECORD, record)
