@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from wamkit_client.stats import wilson
+from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 
 from tests.tiny_dataset import RUN, write
 from wamkit.cli import main
 from wamkit.eval.evaluate import EvalConfig
+from wamkit.io.records import read_record
+from wamkit.report.alarms import Alarms
 from wamkit.stages.alarms import _highest, _score
 from wamkit.stages.run import NO_FILE, train
 
@@ -80,6 +85,43 @@ def test_every_perturbation_is_measured_beside_other_scores(
     capsys.readouterr()
     assert main([*words[:-1], "earthquake"]) == 2
     assert "'earthquake' is unknown" in capsys.readouterr().err
+
+
+def test_what_crashed_is_named_and_was_not_measured(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wamkit.stages import alarms
+
+    def evaluate(policy: Any, suite: Suite, *rest: Any) -> dict[str, Any]:
+        crashed = "lights_off" in suite.name
+        warnings = [{"step": step, "score": 1.0 + step, "alarm": step > 8} for step in (4, 8, 12, 16)]
+        rows = [
+            {"task": "drawer-open-v3", "seed": seed, "status": "failure", "error": "", "warnings": warnings}
+            for seed in (0, 1)
+        ]
+        for row in rows if crashed else rows[:1]:
+            row |= {"status": "error", "error": f"OSError: seed {row['seed']}\nTraceback", "warnings": []}
+        trials = 0 if crashed else 1
+        rate = {"successes": 0, "trials": trials, "errors": 2 - trials, "rate": None if crashed else 0.0}
+        return {"total": rate | {"interval": wilson(0, trials)}, "episodes": rows}
+
+    monkeypatch.setattr(alarms, "evaluate", evaluate)
+    words = ["analyse", "warning", str(run_dir), "--out", str(tmp_path)]
+    assert main([*words, "--perturbations", "lights_off", "distractor"]) == 0
+    record = read_record(tmp_path / "alarms.json", Alarms, "")
+    dark, ball = record.kinds
+    assert (dark.reached, dark.scores, dark.curves, dark.solved.rate) == (0, {}, [], None)
+    assert (ball.reached, ball.noticed, record.episodes) == (1, 1, 1)
+    assert [(crash.where, crash.seed) for crash in record.crashes] == [
+        ("without a perturbation", 0),
+        ("lights_off", 0),
+        ("lights_off", 1),
+        ("distractor", 0),
+    ]
+    page = (tmp_path / "alarms.html").read_text()
+    assert "lights_off not measured, distractor 1 of 1" in page and "0 of 0" not in page
+    assert "OSError: seed 1" in page and "Crashed environments" in page
+    assert "score in distractor" in page and "score in lights_off" not in page
 
 
 def test_scores_are_compared_within_their_window() -> None:

@@ -28,6 +28,16 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def evaluate(directory: Path, run: Run, suite: str, episodes: int, out: Path) -> dict[str, Any]:
         calls.append((directory, run.eval.executor, run.eval.delay_ms, suite, episodes, out))
         results: dict[str, Any] = json.loads(PUBLISHED.read_text()) | {"smoothness": MOTION}
+        if run.eval.executor == "ensemble":
+            for row in results["episodes"]:
+                row |= {"status": "error", "error": "OSError: no display"}
+            results["total"] = {
+                "successes": 0,
+                "trials": 0,
+                "errors": 60,
+                "rate": None,
+                "interval": [0.0, 1.0],
+            }
         if run.eval.executor == "async":
             for row in [row for row in results["episodes"] if row["status"] == "success"][:2]:
                 row["status"] = "failure"
@@ -57,6 +67,15 @@ def test_every_executor_at_every_delay(evaluated: list[tuple[Any, ...]], tmp_pat
     assert (late.pair.only_first, late.pair.only_second, late.pair.trials) == (2, 0, first.total.trials)
     page = (tmp_path / "execution.html").read_text()
     assert "async" in page and "50 ms" in page and "12.5" in page and "jerk, m/s³" in page
+
+
+def test_what_crashed_is_named_and_was_not_measured(evaluated: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    assert command(tmp_path, "--delays", "50", "--executors", "sync", "ensemble") == 0
+    record = read_record(tmp_path / "execution.json", Execution, "")
+    assert [cell.pair is None for cell in record.cells] == [False, True]
+    assert {crash.where for crash in record.crashes} == {"metaworld3, ensemble, delay 50 ms"}
+    page = (tmp_path / "execution.html").read_text()
+    assert "sync 100 %, ensemble not measured" in page and "OSError: no display" in page
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
             results: dict[str, Any] = json.loads(PUBLISHED.read_text())
             results["config"]["warn"] = run.eval.warn
             results["warnings"] = {"alarmed": len(calls) - 1}
+            if "noise" in suite.name:
+                crash(results)
             if "light" in suite.name:
                 for row in [row for row in results["episodes"] if row["status"] == "success"][:2]:
                     row["status"] = "failure"
@@ -40,6 +42,13 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     monkeypatch.setattr(robustness, "loaded", load)
     return calls
+
+
+def crash(results: dict[str, Any]) -> None:
+    """Every environment fails."""
+    for row in results["episodes"]:
+        row |= {"status": "error", "error": "OSError: no <display>\nTraceback"}
+    results["total"] = {"successes": 0, "trials": 0, "errors": 60, "rate": None, "interval": [0.0, 1.0]}
 
 
 def command(out: Path, *words: str) -> int:
@@ -69,6 +78,27 @@ def test_every_axis_at_every_strength(evaluated: list[tuple[Any, ...]], tmp_path
     page = (tmp_path / "robustness.html").read_text()
     for said in ("light_3", "degrees", "the lights are dimmer and coloured", "Episodes with an alarm"):
         assert said in page
+    assert "Crashed environments" not in page
+
+
+def test_what_crashed_is_named_and_was_not_measured(evaluated: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    assert command(tmp_path, "--axes", "light", "noise") == 0
+    record = read_record(tmp_path / "robustness.json", Robustness, "")
+    *known, lost = [cell for cell in record.cells if cell.axis != "action_noise"][:7]
+    assert (lost.axis, lost.level, lost.pair, lost.total.rate) == ("noise", 3, None, None)
+    assert all(cell.pair for cell in known[:4])
+    assert len(record.crashes) == 3 * 60 and record.crashes[0].where == "metaworld3, noise_1"
+    page = (tmp_path / "robustness.html").read_text()
+    assert page.count("<div>not measured</div>") == 2 * 3, "solved, and against the suite as it is"
+    assert "OSError: no &lt;display&gt;" in page and "Crashed environments" in page
+    assert "where it does worst: the lights are dimmer" in page, "what was not measured is not the worst"
+
+
+def test_nothing_but_crashes(evaluated: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    assert command(tmp_path, "--axes", "noise") == 0
+    assert (
+        "metaworld3 as it is: 100 %; nothing else was measured" in (tmp_path / "robustness.html").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from wamkit.io.provenance import machine, revision, versions
 from wamkit.report.facts import Facts, facts
 from wamkit.report.page import Header, Section, percent, write_page
 from wamkit.report.plots import BLUE, ORANGE, Curve, curves
+from wamkit.report.rates import NOT_MEASURED, Crash, crashed
 from wamkit.report.results import Rate
 
 Tree = Mapping[str, Any]
@@ -49,12 +50,18 @@ class Kind:
         """Without the suite."""
         return self.suite.partition("+")[2]
 
+    @property
+    def told(self) -> str:
+        """How many were noticed, in words."""
+        return f"{self.noticed} of {self.reached}" if self.reached else NOT_MEASURED
+
 
 @dataclass(frozen=True)
 class Alarms:
     """alarms.json. episodes, alarmed, solved: without perturbation. false_alarms, threshold: of the calibration.
 
-    seconds: after a perturbation, in which scores are compared. scores: what they are, by name.
+    seconds: after a perturbation, in which scores are compared. scores: what they are, by name. crashes: of all
+    evaluations.
     """
 
     command: str
@@ -69,6 +76,7 @@ class Alarms:
     solved: Rate
     kinds: list[Kind]
     scores: dict[str, str]
+    crashes: list[Crash] = field(default_factory=list)
     revision: str = field(default_factory=revision)
     versions: dict[str, str] = field(default_factory=versions)
     machine: dict[str, Any] = field(default_factory=machine)
@@ -77,7 +85,7 @@ class Alarms:
 
 @dataclass(frozen=True)
 class AlarmsPage:
-    """plots: one for each kind."""
+    """plots: one for each kind that was measured."""
 
     record: Alarms
     plots: list[Markup]
@@ -85,37 +93,45 @@ class AlarmsPage:
 
 def write_alarms_page(out: Path, record: Alarms) -> None:
     """Write the page, whole or not at all."""
-    low, high = record.alarmed_interval
-    noticed = ", ".join(f"{kind.name} {kind.noticed} of {kind.reached}" for kind in record.kinds)
+    noticed = ", ".join(f"{kind.name} {kind.told}" for kind in record.kinds)
     header = Header(
         f"wamkit analyse warning: {record.policy['recipe']}",
         f"Noticed: {noticed}",
-        f"An alarm in {record.alarmed} of {record.episodes} episodes in which nothing went wrong (95 % interval "
-        f"{percent(low)} to {percent(high)}); the threshold was calibrated for {percent(record.false_alarms)} of "
-        f"episodes like those of its calibration. Suite {record.suite['name']}.",
+        f"{_usual(record)}; the threshold was calibrated for {percent(record.false_alarms)} of episodes like those of "
+        f"its calibration. Suite {record.suite['name']}.",
     )
     software = {"revision": record.revision, **record.versions}
     groups = {"policy": record.policy}
+    plots = [_plot(record, kind) for kind in record.kinds if kind.curves]
     write_page(
         out,
         header,
         [
-            Section("alarms", "Alarms", "alarms", AlarmsPage(record, list(map(_plot(record), record.kinds)))),
+            Section("alarms", "Alarms", "alarms", AlarmsPage(record, plots)),
+            *crashed(record.crashes),
             facts(Facts({"software": software, "machine": record.machine}, groups, {}, record.command)),
         ],
     )
 
 
-def _plot(record: Alarms) -> Any:
-    def plot(kind: Kind) -> Markup:
-        spans = [x for curve in kind.curves for x, _ in curve] or [0.0, 1.0]
-        begin = min(spans)
-        lines = [
-            Curve([x - begin for x, _ in curve], [y for _, y in curve], BLUE, alpha=0.5)
-            for curve in kind.curves
-        ]
-        level = Curve([0.0, max(spans) - begin], [record.threshold] * 2, ORANGE)
-        moment = f"{kind.name}: seconds; it happens at {-begin:.2g}"
-        return curves(f"score in {kind.name}", [level, *lines], moment, log=True)
+def _usual(record: Alarms) -> str:
+    """How often it alarmed where nothing went wrong."""
+    if not record.episodes:
+        return "Nothing was measured without a perturbation"
+    low, high = record.alarmed_interval
+    return (
+        f"An alarm in {record.alarmed} of {record.episodes} episodes in which nothing went wrong (95 % interval "
+        f"{percent(low)} to {percent(high)})"
+    )
 
-    return plot
+
+def _plot(record: Alarms, kind: Kind) -> Markup:
+    """A line for each episode, and the threshold."""
+    moments = [x for curve in kind.curves for x, _ in curve]
+    begin, end = min(moments), max(moments)
+    lines = [
+        Curve([x - begin for x, _ in curve], [y for _, y in curve], BLUE, alpha=0.5) for curve in kind.curves
+    ]
+    level = Curve([0.0, end - begin], [record.threshold] * 2, ORANGE)
+    moment = f"{kind.name}: seconds; it happens at {-begin:.2g}"
+    return curves(f"score in {kind.name}", [level, *lines], moment, log=True)

@@ -12,16 +12,20 @@ from markupsafe import Markup
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.report.comparison import COLOURS
 from wamkit.report.facts import Facts, facts
-from wamkit.report.page import Header, Section, percent, write_page
+from wamkit.report.page import Header, Section, write_page
 from wamkit.report.plots import VARIABLES, Curve, curves
+from wamkit.report.rates import Crash, crashed, rate_curves, told
 from wamkit.report.results import Motion, Pair, Rate
+
+DELAY = "delay in ms"
 
 
 @dataclass(frozen=True)
 class Cell:
     """A policy measured with an executor at a delay. results: the file, beside the record. weights: their sha256.
 
-    pair: the test of it against the first executor at the least delay, episode by episode.
+    pair: the test of it against the first executor at the least delay, episode by episode; None where no episode was
+        measured with both.
     """
 
     run: str
@@ -32,17 +36,18 @@ class Cell:
     query_ms: float | None
     results: str
     weights: str
-    pair: Pair
+    pair: Pair | None
 
 
 @dataclass(frozen=True)
 class Execution:
-    """execution.json. suite: the protocol. replan_steps: by run."""
+    """execution.json. suite: the protocol. replan_steps: by run. crashes: of all cells."""
 
     command: str
     suite: dict[str, Any]
     replan_steps: dict[str, int]
     cells: list[Cell]
+    crashes: list[Crash] = field(default_factory=list)
     revision: str = field(default_factory=revision)
     versions: dict[str, str] = field(default_factory=versions)
     machine: dict[str, Any] = field(default_factory=machine)
@@ -72,11 +77,11 @@ def write_execution_page(out: Path, record: Execution) -> None:
     """Write the page, whole or not at all."""
     first, hardest = record.cells[0], max(record.cells, key=lambda cell: cell.delay_ms).delay_ms
     late = [cell for cell in record.cells if cell.run == first.run and cell.delay_ms == hardest]
-    told = ", ".join(f"{percent(cell.total.rate or 0.0)} {cell.executor}" for cell in late)
+    delayed = ", ".join(f"{cell.executor} {told(cell.total)}" for cell in late)
     header = Header(
         f"wamkit analyse execution: {', '.join(record.runs)}",
-        f"{first.run} solves {percent(first.total.rate or 0.0)} with {first.executor} at {first.delay_ms:g} ms; with "
-        f"a delay of {hardest:g} ms {told}",
+        f"{first.run} with {first.executor} at {first.delay_ms:g} ms: {told(first.total)} solved; with a delay of "
+        f"{hardest:g} ms: {delayed}",
         f"Suite {record.suite['name']} with {record.suite['episodes']} episodes per task. The delay is the time from a "
         "query to its answer; meanwhile the robot holds or goes on, as its executor decides.",
     )
@@ -84,15 +89,20 @@ def write_execution_page(out: Path, record: Execution) -> None:
     groups = {"software": software, "machine": record.machine, "replanned after": record.replan_steps}
     folded = {f"{cell.run} {cell.executor} {cell.delay_ms:g} ms": asdict(cell) for cell in record.cells}
     sections = [_of(record, run) for run in record.runs]
-    write_page(out, header, [*sections, facts(Facts(groups, folded, {}, record.command))])
+    write_page(
+        out, header, [*sections, *crashed(record.crashes), facts(Facts(groups, folded, {}, record.command))]
+    )
 
 
 def _of(record: Execution, run: str) -> Section:
     cells = [cell for cell in record.cells if cell.run == run]
     colours = dict(zip(record.executors, COLOURS, strict=False))
-    rates = [(cell, 100 * (cell.total.rate or 0.0)) for cell in cells]
+    rates = [
+        (colour, [(cell.delay_ms, cell.total) for cell in cells if cell.executor == executor])
+        for executor, colour in colours.items()
+    ]
     jerks = [(cell, cell.smoothness.jerk) for cell in cells if cell.smoothness.jerk is not None]
-    plots = [_plot("episodes solved, in percent", rates, colours)]
+    plots = rate_curves("episodes solved, in percent", rates, DELAY)
     plots += [_plot("jerk, m/s³", jerks, colours)] if jerks else []
     css = {name: VARIABLES[colour] for name, colour in colours.items()}
     return Section(f"run{record.runs.index(run)}", run, "execution", ExecutionOf(cells, css, plots))
@@ -104,4 +114,4 @@ def _plot(name: str, points: Sequence[tuple[Cell, float]], colours: dict[str, st
     for executor, colour in colours.items():
         own = [(cell.delay_ms, value) for cell, value in points if cell.executor == executor]
         drawn += [Curve([x for x, _ in own], [y for _, y in own], colour)] if own else []
-    return curves(name, drawn, "delay in ms")
+    return curves(name, drawn, DELAY)

@@ -12,8 +12,9 @@ from markupsafe import Markup
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.report.comparison import COLOURS
 from wamkit.report.facts import Facts, facts
-from wamkit.report.page import Header, Section, percent, write_page
-from wamkit.report.plots import VARIABLES, Curve, curves
+from wamkit.report.page import Header, Section, write_page
+from wamkit.report.plots import VARIABLES
+from wamkit.report.rates import Crash, crashed, rate_curves, told
 from wamkit.report.results import Pair, Rate
 
 Tree = Mapping[str, Any]
@@ -59,12 +60,14 @@ class RatePair:
 
 @dataclass(frozen=True)
 class MixedRates:
-    """mixed_hz.json. suite: the protocol of all evaluations."""
+    """mixed_hz.json. suite: the protocol of all evaluations. pairs: of those that have episodes in common. crashes: of
+    all of them."""
 
     command: str
     suite: dict[str, Any]
     arms: list[RateArm]
     pairs: list[RatePair]
+    crashes: list[Crash] = field(default_factory=list)
     revision: str = field(default_factory=revision)
     versions: dict[str, str] = field(default_factory=versions)
     machine: dict[str, Any] = field(default_factory=machine)
@@ -82,24 +85,25 @@ class MixedRatesPage:
 
     record: MixedRates
     colours: dict[str, str]
-    plot: Markup
+    plots: list[Markup]
 
 
 def write_mixed_rates_page(out: Path, record: MixedRates) -> None:
     """Write the page, whole or not at all."""
     colours = {arm.run: COLOURS[number % len(COLOURS)] for number, arm in enumerate(record.arms)}
-    drawn = [_curve(arm, colours[arm.run]) for arm in record.arms]
+    shown = [
+        (colours[arm.run], [(float(rate), arm.rates[rate].total) for rate in sorted(arm.rates, key=float)])
+        for arm in record.arms
+    ]
     css = {arm.name: VARIABLES[colours[arm.run]] for arm in record.arms}
-    plot = curves("episodes solved, in percent", drawn, "control rate in Hz")
+    plots = rate_curves("episodes solved, in percent", shown, "control rate in Hz")
     first = record.arms[0]
-    told = ", ".join(
-        f"{percent(first.rates[rate].total.rate or 0.0)} at {rate} Hz"
-        for rate in record.rates
-        if rate in first.rates
+    solved = ", ".join(
+        f"{told(first.rates[rate].total)} at {rate} Hz" for rate in record.rates if rate in first.rates
     )
     header = Header(
         f"wamkit analyse mixed-hz: {first.recipe}",
-        f"The first policy solves {told}",
+        f"Solved by the first policy: {solved}",
         f"{len(record.arms)} policies asked at {', '.join(record.rates)} Hz, in suite {record.suite['name']} with "
         f"{record.suite['episodes']} episodes per task. An action of a lower rate is divided among the "
         "environment's steps.",
@@ -110,14 +114,8 @@ def write_mixed_rates_page(out: Path, record: MixedRates) -> None:
         out,
         header,
         [
-            Section("rates", "Rates", "mixed_rates", MixedRatesPage(record, css, plot)),
+            Section("rates", "Rates", "mixed_rates", MixedRatesPage(record, css, plots)),
+            *crashed(record.crashes),
             facts(Facts({"software": software, "machine": record.machine}, groups, {}, record.command)),
         ],
-    )
-
-
-def _curve(arm: RateArm, colour: str) -> Curve:
-    rates = sorted(arm.rates, key=float)
-    return Curve(
-        [float(rate) for rate in rates], [100 * (arm.rates[rate].total.rate or 0.0) for rate in rates], colour
     )

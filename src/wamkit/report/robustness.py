@@ -11,8 +11,9 @@ from markupsafe import Markup
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.report.comparison import COLOURS
 from wamkit.report.facts import Facts, facts
-from wamkit.report.page import Header, Section, percent, write_page
-from wamkit.report.plots import VARIABLES, Curve, curves
+from wamkit.report.page import Header, Section, write_page
+from wamkit.report.plots import VARIABLES
+from wamkit.report.rates import Crash, crashed, rate_curves, told
 from wamkit.report.results import Pair, Rate
 
 
@@ -30,7 +31,8 @@ class Cell:
     """A policy on the suite with an axis at a strength; axis "", level 0: as it is.
 
     alarmed: episodes with an alarm, of a watched policy; None of another one. results: the file, beside the record.
-    weights: their sha256. pair: the test of it against the suite as it is, episode by episode.
+    weights: their sha256. pair: the test of it against the suite as it is, episode by episode; None where no episode
+    was measured in both.
     """
 
     policy: str
@@ -41,17 +43,19 @@ class Cell:
     alarmed: int | None
     results: str
     weights: str
-    pair: Pair
+    pair: Pair | None
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """robustness.json. suite: the protocol. axes: by name. cells: by policy, the unperturbed one first."""
+    """robustness.json. suite: the protocol. axes: by name. cells: by policy, the unperturbed one first. crashes: of all
+    cells."""
 
     command: str
     suite: dict[str, Any]
     axes: dict[str, Axis]
     cells: list[Cell]
+    crashes: list[Crash] = field(default_factory=list)
     revision: str = field(default_factory=revision)
     versions: dict[str, str] = field(default_factory=versions)
     machine: dict[str, Any] = field(default_factory=machine)
@@ -69,7 +73,7 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Curves:
-    """A figure for each axis. colours: as CSS, by policy."""
+    """A figure for each axis that was measured. colours: as CSS, by policy."""
 
     colours: dict[str, str]
     plots: list[Markup]
@@ -90,13 +94,9 @@ class Table:
 
 def write_robustness_page(out: Path, record: Robustness) -> None:
     """Write the page, whole or not at all."""
-    first, *others = record.of(record.policies[0])
-    worst = min(others, key=lambda cell: cell.total.rate or 0.0)
     header = Header(
         f"wamkit analyse robustness: {', '.join(record.policies)}",
-        f"{first.policy} solves {percent(first.total.rate or 0.0)} of {record.suite['name']} as it is, and "
-        f"{percent(worst.total.rate or 0.0)} where it does worst: {record.axes[worst.axis].about} "
-        f"({worst.strength:g}; {record.axes[worst.axis].unit})",
+        _headline(record),
         f"{record.suite['episodes']} episodes for each of {len(record.suite['tasks'])} tasks in every cell, from the "
         "same initial states. An axis holds from the first image of an episode to its end.",
     )
@@ -107,21 +107,32 @@ def write_robustness_page(out: Path, record: Robustness) -> None:
         for number, policy in enumerate(record.policies)
     ]
     shown = Facts({"software": software, "machine": record.machine}, folded, {}, record.command)
-    write_page(out, header, [_curves(record), *tables, facts(shown)])
+    write_page(out, header, [_curves(record), *tables, *crashed(record.crashes), facts(shown)])
+
+
+def _headline(record: Robustness) -> str:
+    """How the first policy does as it is, and where it does worst."""
+    first, *others = record.of(record.policies[0])
+    headline = f"{first.policy} in {record.suite['name']} as it is: {told(first.total)}"
+    known = [(cell.total.rate, number) for number, cell in enumerate(others) if cell.total.rate is not None]
+    if not known:
+        return f"{headline}; nothing else was measured"
+    worst = others[min(known)[1]]
+    axis = record.axes[worst.axis]
+    return f"{headline} solved; {told(worst.total)} where it does worst: {axis.about} ({worst.strength:g}; {axis.unit})"
 
 
 def _curves(record: Robustness) -> Section:
     colours = {policy: COLOURS[number % len(COLOURS)] for number, policy in enumerate(record.policies)}
-    plots = [_plot(record, axis, colours) for axis in record.axes]
+    plots = [plot for axis in record.axes for plot in _plot(record, axis, colours)]
     css = {policy: VARIABLES[colour] for policy, colour in colours.items()}
     return Section("axes", "By axis", "robustness_axes", Curves(css, plots))
 
 
-def _plot(record: Robustness, axis: str, colours: dict[str, str]) -> Markup:
+def _plot(record: Robustness, axis: str, colours: dict[str, str]) -> list[Markup]:
     """A curve for each policy, over the strength."""
-    drawn = []
-    for policy, colour in colours.items():
-        own = [cell for cell in record.of(policy) if cell.axis in ("", axis)]
-        strengths = [cell.strength for cell in own]
-        drawn.append(Curve(strengths, [100 * (cell.total.rate or 0.0) for cell in own], colour))
-    return curves(f"{axis}: episodes solved, in percent", drawn, record.axes[axis].unit)
+    shown = [
+        (colour, [(cell.strength, cell.total) for cell in record.of(policy) if cell.axis in ("", axis)])
+        for policy, colour in colours.items()
+    ]
+    return rate_curves(f"{axis}: episodes solved, in percent", shown, record.axes[axis].unit)

@@ -29,6 +29,7 @@ from wamkit.infer.engine import Engine
 from wamkit.infer.warning import Watched
 from wamkit.io.records import write_record
 from wamkit.report.alarms import Alarms, Kind, Score, write_alarms_page
+from wamkit.report.rates import crashes
 from wamkit.report.results import RATE
 from wamkit.stages.evaluation import demonstrated, expect_fit, policy_facts
 from wamkit.stages.warning import load_watched, read_calibration
@@ -143,6 +144,9 @@ def alarms(
         solved=RATE.validate_python(results[""]["total"]),
         kinds=[_kind(suites[word], results[word], usual, config.seconds) for word in config.perturbations],
         scores={name: about for name, about in SCORES.items() if _known(name, results.values())},
+        crashes=[
+            crash for word, own in results.items() for crash in crashes(word or "without a perturbation", own)
+        ],
     )
     write_record(out / "alarms.json", record)
     write_alarms_page(out / "alarms.html", record)

@@ -243,14 +243,16 @@ def _row(row: Row, results: Tree) -> ComparedRun:
 
 
 def pairs(asked: Comparison, results: Mapping[str, Tree]) -> list[Pair]:
-    """A paired test for each of `pairings`, over training seed, task and initial state, without crashed episodes."""
+    """A paired test for each of `pairings`, over training seed, task and initial state, without crashed episodes,
+    where any is left."""
     found: dict[str, dict[Hashable, bool]] = {run.recipe: {} for run in asked.runs}
     for row in asked.rows:
         own = solved(results[row.name])
         found[row.run.recipe] |= {(row.run.train.seed, key): success for key, success in own.items()}
     return [
-        pair(first, found[first], second, found[second])
+        test
         for first, second in pairings({run.recipe: run.policy.kind for run in asked.runs})
+        if (test := pair(first, found[first], second, found[second]))
     ]
 
 

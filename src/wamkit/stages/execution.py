@@ -20,6 +20,7 @@ from wamkit.eval.evaluate import RESULTS
 from wamkit.io.progress import say
 from wamkit.io.records import write_record
 from wamkit.report.execution import Cell, Execution, write_execution_page
+from wamkit.report.rates import crashes
 from wamkit.report.results import MOTION, RATE
 from wamkit.stages.evaluation import evaluate
 from wamkit.stages.pairing import pair, solved
@@ -49,6 +50,11 @@ class _Job:
     run: Run
     out: Path
 
+    @property
+    def words(self) -> str:
+        """What it is."""
+        return f"{self.name}, {self.run.eval.executor}, delay {self.run.eval.delay_ms:g} ms"
+
 
 def execution(asked: Grid, command: str) -> Execution:
     """Evaluate what is missing of the grid; write execution.json and execution.html into `asked.out`.
@@ -62,13 +68,15 @@ def execution(asked: Grid, command: str) -> Execution:
     done = []
     jobs = _jobs(asked)
     for number, job in enumerate(jobs, 1):
-        setting = job.run.eval
-        say(f"{number} of {len(jobs)}: {job.name}, {setting.executor}, delay {setting.delay_ms:g} ms")
+        say(f"{number} of {len(jobs)}: {job.words}")
         done.append(evaluate(job.directory, job.run, suite, asked.episodes, job.out))
     first = {job.name: results for job, results in reversed(list(zip(jobs, done, strict=True)))}
     cells = [_cell(asked.out, job, results, first[job.name]) for job, results in zip(jobs, done, strict=True)]
     steps = {job.name: job.run.eval.replan_steps for job in jobs}
-    record = Execution(command, done[0]["suite"], steps, cells)
+    crashed = [
+        crash for job, results in zip(jobs, done, strict=True) for crash in crashes(job.words, results)
+    ]
+    record = Execution(command, done[0]["suite"], steps, cells, crashed)
     asked.out.mkdir(parents=True, exist_ok=True)
     write_record(asked.out / RECORD, record)
     write_execution_page(asked.out / PAGE, record)

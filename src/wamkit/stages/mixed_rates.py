@@ -17,6 +17,7 @@ from wamkit.eval.evaluate import RESULTS, read_results
 from wamkit.io.differences import differing
 from wamkit.io.records import write_record
 from wamkit.report.mixed_rates import Measured, MixedRates, RateArm, RatePair, write_mixed_rates_page
+from wamkit.report.rates import crashes
 from wamkit.report.results import RATE
 from wamkit.stages.pairing import pair, solved
 
@@ -36,12 +37,19 @@ def mixed_rates(run_dirs: Sequence[Path], out: Path, command: str) -> MixedRates
     first = next(iter(runs))
     arms = [_arm(directory, run, runs[first], found[directory]) for directory, run in runs.items()]
     pairs = [
-        RatePair(rate, pair(str(first), solved(own), str(directory), solved(found[directory][rate])))
+        RatePair(rate, test)
         for directory in list(runs)[1:]
-        for rate, own in found[first].items()
+        for rate, usual in found[first].items()
         if rate in found[directory]
+        and (test := pair(str(first), solved(usual), str(directory), solved(found[directory][rate])))
     ]
-    record = MixedRates(command, suite, arms, pairs)
+    crashed = [
+        crash
+        for directory, own in found.items()
+        for rate, results in own.items()
+        for crash in crashes(f"{directory}, {rate} Hz", results)
+    ]
+    record = MixedRates(command, suite, arms, pairs, crashed)
     out.mkdir(parents=True, exist_ok=True)
     write_record(out / "mixed_hz.json", record)
     write_mixed_rates_page(out / "mixed_hz.html", record)

@@ -19,8 +19,10 @@ def solved(results: Mapping[str, Any]) -> dict[Hashable, bool]:
     return {(row["task"], row["seed"]): row["status"] == "success" for row in rows}
 
 
-def pair(first: str, one: Solved, second: str, other: Solved) -> Pair:
-    """The paired test of two policies, on what both were asked."""
+def pair(first: str, one: Solved, second: str, other: Solved) -> Pair | None:
+    """The paired test of two policies, on what both were measured from; None where that is nothing."""
     both = one.keys() & other.keys()
+    if not both:
+        return None
     found = paired({key: one[key] for key in both}, {key: other[key] for key in both})
     return Pair(first=first, second=second, **asdict(found))

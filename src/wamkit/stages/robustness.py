@@ -22,6 +22,7 @@ from wamkit.config import Run
 from wamkit.eval.evaluate import RESULTS
 from wamkit.io.progress import say
 from wamkit.io.records import write_record
+from wamkit.report.rates import Crash, crashes
 from wamkit.report.results import RATE
 from wamkit.report.robustness import Axis, Cell, Robustness, write_robustness_page
 from wamkit.stages.evaluation import chosen, loaded
@@ -77,9 +78,10 @@ def robustness(asked: Grid, command: str) -> Robustness:
         raise BadInput("the first run has no suite; name one with --suite")
     suite = find_suite(name)
     axes = _axes(suite, asked.axes)
-    cells = [cell for subject in asked.subjects for cell in _cells(asked, subject, suite, axes)]
+    done = [each for subject in asked.subjects for each in _cells(asked, subject, suite, axes)]
     protocol = chosen(first, name, asked.episodes, asked.tasks).to_json()
-    record = Robustness(command, protocol, axes, cells)
+    crashed = [crash for _, own in done for crash in own]
+    record = Robustness(command, protocol, axes, [cell for cell, _ in done], crashed)
     asked.out.mkdir(parents=True, exist_ok=True)
     write_record(asked.out / RECORD, record)
     write_robustness_page(asked.out / PAGE, record)
@@ -105,32 +107,32 @@ def _axes(suite: Suite, asked: Sequence[str]) -> dict[str, Axis]:
     }
 
 
-def _cells(asked: Grid, name: str, suite: Suite, axes: Mapping[str, Axis]) -> list[Cell]:
-    """One policy's, the unperturbed one first."""
+def _cells(asked: Grid, name: str, suite: Suite, axes: Mapping[str, Axis]) -> list[tuple[Cell, list[Crash]]]:
+    """One policy's with what crashed in them, the unperturbed one first."""
     subject = asked.subjects[name]
     levels = [(axis, level) for axis, own in axes.items() for level in range(1, len(own.strengths) + 1)]
     words = {"": ("", 0)} | {f"{axis}_{level}": (axis, level) for axis, level in levels}
-    cells: list[Cell] = []
+    cells: list[tuple[Cell, list[Crash]]] = []
     measure = subject.load()
     for number, (word, (axis, level)) in enumerate(words.items(), 1):
-        say(f"{name}, {number} of {len(words)}: {word or 'as it is'}")
+        about = word or "as it is"
+        say(f"{name}, {number} of {len(words)}: {about}")
         whole = f"{suite.name}+{word}" if word else suite.name
         own = chosen(subject.run, whole, asked.episodes, asked.tasks)
         out = asked.out / name / own.name
         results = measure(own, out)
         if not cells:
             usual = solved(results)
-        cells.append(
-            Cell(
-                policy=name,
-                axis=axis,
-                level=level,
-                strength=own.env.perturbation.strength if axis else 0.0,
-                total=RATE.validate_python(results["total"]),
-                alarmed=results["warnings"]["alarmed"] if results["config"]["warn"] else None,
-                results=str((out / RESULTS).relative_to(asked.out)),
-                weights=results["policy"]["weights"],
-                pair=pair(suite.name, usual, own.name, solved(results)),
-            )
+        cell = Cell(
+            policy=name,
+            axis=axis,
+            level=level,
+            strength=own.env.perturbation.strength if axis else 0.0,
+            total=RATE.validate_python(results["total"]),
+            alarmed=results["warnings"]["alarmed"] if results["config"]["warn"] else None,
+            results=str((out / RESULTS).relative_to(asked.out)),
+            weights=results["policy"]["weights"],
+            pair=pair(suite.name, usual, own.name, solved(results)),
         )
+        cells.append((cell, crashes(f"{name}, {about}", results)))
     return cells
