@@ -57,9 +57,9 @@ def expectation(step: int, offsets: Sequence[int] = (4, 8), seen: float = 0.0) -
     return Expectation(step, torch.tensor([[seen]]), tuple(step + float(at) for at in offsets), later)
 
 
-def found(*steps: int) -> list[list[float]]:
+def found(*steps: int, ahead: float = 0.0) -> list[list[float]]:
     """What each query of an episode is compared with."""
-    replays = replayed([expectation(step) for step in steps], slack=2.0)
+    replays = replayed([expectation(step) for step in steps], slack=2.0, ahead=ahead)
     return [[float(one.expected) for one in own] for own in replays]
 
 
@@ -71,6 +71,26 @@ def test_a_query_is_compared_with_what_was_expected_for_its_moment() -> None:
     assert found(0, 10) == [[], [1]] and found(0, 11) == [[], []]
     assert found(0, 6, 10) == [[], [0], [60]]
     assert found(0, 3, 8) == [[], [0], [1]], "an older query that looked exactly there"
+
+
+def test_what_was_expected_too_late_does_not_count() -> None:
+    assert found(0, 4, 8, 12, ahead=8.0) == [[], [], [1], [41]]
+    assert found(0, 4, 8, ahead=4.0) == found(0, 4, 8)
+    assert found(0, 5, 7, ahead=5.0) == [[], [], [1]]
+
+
+def test_nothing_is_expected_so_far_ahead() -> None:
+    engine = engine_of("light_wam")
+    furthest = engine.policy.data.frame_times[-1]
+    seen = queries(engine, *(("a", step) for step in range(0, 40, 2)))
+    every, last = (Watcher(engine, ahead).compare(seen) for ahead in (0.0, furthest))
+    frames = len(engine.policy.data.frame_times) - 2
+    assert (
+        {one.frame for own in last for one in own} == {frames} != {one.frame for own in every for one in own}
+    )
+    for ahead in (-0.1, furthest + 0.1):
+        with pytest.raises(BadInput, match=f"expected from 0 to {furthest:g}"):
+            Watcher(engine, ahead)
 
 
 def test_a_query_that_is_asked_again_is_not_compared_with_itself() -> None:

@@ -97,7 +97,11 @@ def test_results_have_what_it_said(run_dir: Path, env: str, tmp_path: Path) -> N
     assert watched["warnings"]["queries"] == len(rows) > 0
     assert watched["warnings"]["alarms"] == sum(one["alarm"] for one in rows)
     assert plain["warnings"] == {"queries": 0, "alarms": 0, "episodes": 0, "alarmed": 0}
-    assert watched["policy"]["warning"] == {"false_alarms": 0.25, "threshold": {"robot": threshold}}
+    assert watched["policy"]["warning"] == {
+        "false_alarms": 0.25,
+        "ahead": 0.0,
+        "threshold": {"robot": threshold},
+    }
 
 
 def test_a_server_warns_and_counts(run_dir: Path) -> None:
@@ -132,6 +136,8 @@ def test_what_cannot_be_calibrated(
     assert "no episode is held out" in error
     error = refused(capsys, "calibrate", fresh, "--dataset", unseen)
     assert "a false-alarm rate of 0.05 needs 19 episodes for the threshold, got 3" in error
+    error = refused(capsys, "calibrate", fresh, "--dataset", unseen, *RATE, "--ahead", 5)
+    assert "ahead 5 s: expected from 0 to" in error
     error = refused(capsys, "calibrate", fresh, "--dataset", unseen, "--false-alarms", 5)
     assert "--false-alarms 5: expected a share" in error
     short = write(tmp_path / "short", [12] * 8)

@@ -21,7 +21,7 @@ class Calibrate:
     on it is an alarm (RUN/warning.json), by episodes that the run was not trained on.
 
     Examples: wamkit calibrate demo/run --dataset demo/unseen
-              wamkit calibrate runs/arm --dataset arm/dataset --false-alarms 0.1
+              wamkit calibrate runs/arm --dataset arm/dataset --false-alarms 0.1 --ahead 0.4
 
     Then --eval.warn True lets it warn, in wamkit eval and wamkit serve. Of a dataset that the run was trained on, the
     episodes are taken that it held out (--data.held-out 0.2); others are recorded by wamkit collect --skip.
@@ -31,6 +31,8 @@ class Calibrate:
     dataset: Datasets
     false_alarms: float = 0.05
     """The share of usual episodes that may raise an alarm; 1 / share episodes are needed twice."""
+    ahead: float = 0.0
+    """Seconds: what is seen is compared with what was expected so long before, or earlier. 0: with the latest."""
     device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
@@ -39,14 +41,21 @@ class Calibrate:
             raise BadInput("--dataset: expected episodes that the run was not trained on")
         from wamkit.config import load_run
         from wamkit.data.joined import dataset_flags
-        from wamkit.stages.calibrate import calibrate
+        from wamkit.stages.calibrate import CalibrationConfig, calibrate
         from wamkit.stages.run import best_device
         from wamkit.stages.warning import WARNING
 
         run = changed(load_run(self.run), overrides)
-        flags = (*dataset_flags(self.dataset), "--false-alarms", str(self.false_alarms))
+        flags = (
+            *dataset_flags(self.dataset),
+            "--false-alarms",
+            str(self.false_alarms),
+            "--ahead",
+            str(self.ahead),
+        )
         again = command("wamkit", "calibrate", self.run, *flags, *words(overrides))
-        made = calibrate(self.run, run, self.dataset, self.false_alarms, best_device(), again)
+        config = CalibrationConfig(self.false_alarms, self.ahead)
+        made = calibrate(self.run, run, self.dataset, config, best_device(), again)
         for robot, usual in made.robots.items():
             highest = made.origins[robot].highest.values()
             say(

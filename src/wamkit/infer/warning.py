@@ -2,9 +2,9 @@
 
 With every query of a known episode (Observation.episode, step) a Watcher keeps what the policy's world model expects,
 in latents or features (types.Foresight). A later query of the episode is compared with what was expected for its
-moment. The score is the squared error by patch in multiples of the usual one there, on average over patches: 1 is as
-wrong as usual. Above a threshold it is an alarm. What is usual and what is too much is measured on episodes that the
-policy was not trained on (stages/calibrate.py). Chunks are those of the engine alone.
+moment, at least `ahead` seconds before. The score is the squared error by patch in multiples of the usual one there, on
+average over patches: 1 is as wrong as usual. Above a threshold it is an alarm. What is usual and what is too much is
+measured on episodes that the policy was not trained on (stages/calibrate.py). Chunks are those of the engine alone.
 """
 
 from __future__ import annotations
@@ -84,9 +84,13 @@ def relative(expected: Float[Tensor, "s d"], seen: Float[Tensor, "s d"], usual: 
 
 @dataclass(frozen=True)
 class _Memory:
-    """Of one episode: expectations, the oldest first. slack: control steps that a comparison may be off."""
+    """Of one episode: expectations, the oldest first. slack: control steps that a comparison may be off.
+
+    ahead: control steps; frames that were expected sooner after their query are not compared with.
+    """
 
     slack: float
+    ahead: float
     kept: deque[Expectation] = field(default_factory=deque)
 
     def compare(self, step: int, seen: Tensor) -> list[Compared]:
@@ -97,7 +101,7 @@ class _Memory:
             for one in self.kept
             if one.step < step
             for frame, at in enumerate(one.steps)
-            if abs(at - step) <= self.slack + EXACT
+            if abs(at - step) <= self.slack + EXACT and at - one.step >= self.ahead - EXACT
         ]
         found = sorted(near, key=lambda each: each[:2])[:1]
         return [Compared(frame, one.later[frame], seen, one.seen) for _, _, frame, one in found]
@@ -112,9 +116,9 @@ class _Memory:
         self.kept.append(new)
 
 
-def replayed(expectations: Sequence[Expectation], slack: float) -> list[list[Compared]]:
-    """What a Watcher finds at the queries of one episode, in their order."""
-    memory, found = _Memory(slack), []
+def replayed(expectations: Sequence[Expectation], slack: float, ahead: float) -> list[list[Compared]]:
+    """What a Watcher finds at the queries of one episode, in their order. slack, ahead: control steps."""
+    memory, found = _Memory(slack, ahead), []
     for now in expectations:
         found.append(memory.compare(now.step, now.seen))
         memory.keep(now)
@@ -122,14 +126,23 @@ def replayed(expectations: Sequence[Expectation], slack: float) -> list[list[Com
 
 
 class Watcher:
-    """What comes of expectations, query by query. BadInput for a policy that expects nothing."""
+    """What comes of expectations, query by query. ahead: seconds, as the module docstring has it; 0: every expectation
+    counts.
 
-    def __init__(self, engine: Engine[Foreseeing]) -> None:
+    BadInput for a policy that expects nothing, or nothing so far ahead.
+    """
+
+    def __init__(self, engine: Engine[Foreseeing], ahead: float = 0.0) -> None:
         if not isinstance(engine.policy, Foreseeing):
             raise BadInput(
                 "eval.warn: this policy has no world model that could be held against what happens"
             )
-        self.engine, self._foresee = engine, engine.policy.foreseer(engine.passes)
+        furthest = engine.policy.data.frame_times[-1]
+        if not 0 <= ahead <= furthest:
+            raise BadInput(
+                f"ahead {ahead:g} s: expected from 0 to {furthest:g}, the furthest that this policy expects"
+            )
+        self.engine, self._foresee, self._ahead = engine, engine.policy.foreseer(engine.passes), ahead
         self._episodes: OrderedDict[str, _Memory] = OrderedDict()
 
     def compare(self, observations: Sequence[Observation]) -> list[list[Compared]]:
@@ -139,7 +152,7 @@ class Watcher:
         for robot in dict.fromkeys(seen.embodiment for seen in observations if seen.episode):
             own = [n for n, seen in enumerate(observations) if seen.episode and seen.embodiment == robot]
             for n, now in zip(own, self.expectations([observations[n] for n in own]), strict=True):
-                memory = self._memory(observations[n].episode, self.slack(robot))
+                memory = self._memory(observations[n].episode, robot)
                 found[n] = memory.compare(now.step, now.seen)
                 memory.keep(now)
         return found
@@ -162,13 +175,17 @@ class Watcher:
         """Control steps that a comparison may be off: half of what lies between two frames that are expected."""
         return min(later - sooner for sooner, later in pairwise((0.0, *self._offsets(robot)))) / 2
 
+    def ahead(self, robot: str) -> float:
+        """In control steps."""
+        return self._ahead * self.engine.spec(robot).hz
+
     def _offsets(self, robot: str) -> list[float]:
         """Control steps of the frames after the present."""
         spec = self.engine.spec(robot)
         return [time * spec.hz for time in spec.frame_times[1:]]
 
-    def _memory(self, episode: str, slack: float) -> _Memory:
-        memory = self._episodes.pop(episode, _Memory(slack))
+    def _memory(self, episode: str, robot: str) -> _Memory:
+        memory = self._episodes.pop(episode, _Memory(self.slack(robot), self.ahead(robot)))
         self._episodes[episode] = memory
         while len(self._episodes) > EPISODES:
             self._episodes.popitem(last=False)

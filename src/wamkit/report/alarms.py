@@ -58,7 +58,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Alarms:
-    """alarms.json. episodes, alarmed, solved: without perturbation. false_alarms, threshold: of the calibration.
+    """alarms.json. episodes, alarmed, solved: without perturbation. false_alarms, ahead, threshold: of the calibration.
 
     seconds: after a perturbation, in which scores are compared. scores: what they are, by name. crashes: of all
     evaluations.
@@ -68,6 +68,7 @@ class Alarms:
     suite: dict[str, Any]
     policy: dict[str, Any]
     false_alarms: float
+    ahead: float
     threshold: float
     seconds: float
     episodes: int
@@ -98,7 +99,7 @@ def write_alarms_page(out: Path, record: Alarms) -> None:
         f"wamkit analyse warning: {record.policy['recipe']}",
         f"Noticed: {noticed}",
         f"{_usual(record)}; the threshold was calibrated for {percent(record.false_alarms)} of episodes like those of "
-        f"its calibration. Suite {record.suite['name']}.",
+        f"its calibration. Compared with what was expected {_ahead(record.ahead)} Suite {record.suite['name']}.",
     )
     software = {"revision": record.revision, **record.versions}
     groups = {"policy": record.policy}
@@ -123,6 +124,10 @@ def _usual(record: Alarms) -> str:
         f"An alarm in {record.alarmed} of {record.episodes} episodes in which nothing went wrong (95 % interval "
         f"{percent(low)} to {percent(high)})"
     )
+
+
+def _ahead(seconds: float) -> str:
+    return f"{seconds:g} s before, or earlier." if seconds else "last."
 
 
 def _plot(record: Alarms, kind: Kind) -> Markup:

@@ -136,6 +136,7 @@ def alarms(
         suite=suites[""].to_json(),
         policy=dict(facts),
         false_alarms=calibration.false_alarms,
+        ahead=calibration.ahead,
         threshold=calibration.robots[robot].threshold,
         seconds=config.seconds,
         episodes=len(usual),

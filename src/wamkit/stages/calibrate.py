@@ -8,7 +8,7 @@ like these, a share of at most `false_alarms` raises an alarm at any of its quer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,26 +33,41 @@ BATCH = 16
 """Observations that the world model looks ahead from at once."""
 
 
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """false_alarms: the share of usual episodes that may raise an alarm. ahead: seconds (infer/warning.py)."""
+
+    false_alarms: float
+    ahead: float
+
+
 def calibrate(
-    run_dir: Path, run: Run, datasets: Sequence[Path], false_alarms: float, device: torch.device, command: str
+    run_dir: Path,
+    run: Run,
+    datasets: Sequence[Path],
+    config: CalibrationConfig,
+    device: torch.device,
+    command: str,
 ) -> Calibration:
     """Write warning.json of a run that acts as `run`.
 
-    Raises BadInput where its policy expects nothing or cannot act so, where the episodes are those that it was trained
-    on or too few, and as `open_clips`.
+    Raises BadInput where its policy expects nothing so far ahead or cannot act so, where the episodes are those that it
+    was trained on or too few, and as `open_clips`.
     """
-    if not 0 < false_alarms < 1:
-        raise BadInput(f"--false-alarms {false_alarms:g}: expected a share of episodes between 0 and 1")
+    if not 0 < config.false_alarms < 1:
+        raise BadInput(
+            f"--false-alarms {config.false_alarms:g}: expected a share of episodes between 0 and 1"
+        )
     inference_overrides(load_run(run_dir), run)
-    watcher, every = load_watcher(run, run_dir, device), run.eval.replan_steps
+    watcher, every = load_watcher(run, run_dir, device, config.ahead), run.eval.replan_steps
     robots, origins = {}, {}
     for clips in unseen(run_dir, run, datasets):
         robot = clips.dataset.robot_type
         expected = expectations(watcher, clips, every)
-        robots[robot], origins[robot] = _calibrated(watcher, robot, expected, every, false_alarms)
+        robots[robot], origins[robot] = _calibrated(watcher, robot, expected, every, config.false_alarms)
         origins[robot] = replace(origins[robot], dataset=clips.dataset.where)
     weights = sha256(run_dir / WEIGHTS)
-    made = Calibration(command, weights, false_alarms, every, robots, origins)
+    made = Calibration(command, weights, config.false_alarms, every, robots, origins, config.ahead)
     write_record(run_dir / WARNING, made)
     return made
 
@@ -116,12 +131,12 @@ def _calibrated(
     false_alarms: float,
 ) -> tuple[Usual, Origin]:
     """Every other episode, from the first on, says what is usual."""
-    labels, slack = list(expected), watcher.slack(robot)
+    labels, near = list(expected), (watcher.slack(robot), watcher.ahead(robot))
     frames = len(watcher.engine.spec(robot).frame_times) - 1
     usual = Usual(_usual([expected[label] for label in labels[::2]], every, frames), threshold=0.0)
     highest = {}
     for label in labels[1::2]:
-        scores = [own.score(usual) for found in replayed(expected[label], slack) for own in found]
+        scores = [own.score(usual) for found in replayed(expected[label], *near) for own in found]
         if not scores:
             raise BadInput(f"episode {label}: it is too short for a comparison; calibrate with longer ones")
         highest[label] = max(scores)

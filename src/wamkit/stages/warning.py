@@ -37,6 +37,7 @@ class Origin:
 class Calibration:
     """warning.json. false_alarms: the share of usual episodes that may raise an alarm. replan_steps: between queries.
 
+    ahead: seconds that something must have been expected before, to be compared with (infer/warning.py).
     weights: sha256 of those that it holds for. robots, origins: by name of the robot.
     """
 
@@ -46,6 +47,7 @@ class Calibration:
     replan_steps: int
     robots: dict[str, Usual]
     origins: dict[str, Origin]
+    ahead: float = 0.0
     revision: str = field(default_factory=revision)
     versions: dict[str, str] = field(default_factory=versions)
     machine: dict[str, Any] = field(default_factory=machine)
@@ -55,7 +57,7 @@ class Calibration:
     def identity(self) -> dict[str, Any]:
         """What a result says of it."""
         thresholds = {robot: usual.threshold for robot, usual in self.robots.items()}
-        return {"false_alarms": self.false_alarms, "threshold": thresholds}
+        return {"false_alarms": self.false_alarms, "ahead": self.ahead, "threshold": thresholds}
 
 
 def read_calibration(run_dir: Path) -> Calibration:
@@ -67,12 +69,12 @@ def read_calibration(run_dir: Path) -> Calibration:
     return found
 
 
-def load_watcher(run: Run, run_dir: Path, device: torch.device) -> Watcher:
-    """Of the engine of a run, with all of its policy. BadInput as of Watcher."""
-    return Watcher(cast(Engine[Foreseeing], load_engine_as(run, run_dir, device)))
+def load_watcher(run: Run, run_dir: Path, device: torch.device, ahead: float) -> Watcher:
+    """Of the engine of a run, with all of its policy. ahead, BadInput: as of Watcher."""
+    return Watcher(cast(Engine[Foreseeing], load_engine_as(run, run_dir, device)), ahead)
 
 
 def load_watched(run: Run, run_dir: Path, device: torch.device) -> Watched:
     """A run that warns while it acts. BadInput where it was not calibrated, and as of `load_watcher`."""
     calibration = read_calibration(run_dir)
-    return Watched(load_watcher(run, run_dir, device), calibration.robots)
+    return Watched(load_watcher(run, run_dir, device, calibration.ahead), calibration.robots)
