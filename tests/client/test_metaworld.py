@@ -11,6 +11,7 @@ import pytest
 from wamkit_client.envs.base import Task, project
 from wamkit_client.envs.metaworld.env import MetaWorld, MetaWorldConfig
 from wamkit_client.envs.metaworld.tasks import metaworld_task
+from wamkit_client.envs.rendering import RenderSettings, everything, inside
 from wamkit_client.expert import ExpertConfig, demonstrate
 from wamkit_client.types import BadInput
 
@@ -98,6 +99,34 @@ def test_an_idle_robot_keeps_its_place_and_its_gripper(drawer: MetaWorld) -> Non
         seen.append(drawer.observe().proprio)
     np.testing.assert_allclose(seen[2], seen[1], atol=1e-3)
     assert seen[2][3] < 0.5  # the gripper stays closed
+
+
+def test_what_a_camera_cannot_see_is_left_out_and_images_are_the_same(drawer: MetaWorld) -> None:
+    renderer, data = drawer._renderer, drawer.simulator.data
+    model = drawer.simulator.model
+    groups = model.geom_group.copy()
+    everywhere = [model.camera(index).name for index in range(model.ncam)]
+    drawer.reset(3)
+    for _ in range(4):
+        for _ in range(20):
+            drawer.step(drawer.expert_action())
+        for camera in everywhere:
+            for size in ((64, 64), (48, 96), (96, 40)):
+                image = renderer.render(data, camera, *size)
+                renderer._drawn, culled = everything, renderer._drawn
+                np.testing.assert_array_equal(image, renderer.render(data, camera, *size), err_msg=camera)
+                renderer._drawn = culled
+    np.testing.assert_array_equal(model.geom_group, groups)
+    left_out = ~inside(model, data, model.camera("gripperPOV").id, 1.0)
+    bodies = {model.body(body).name for body in model.geom_bodyid[left_out]}
+    assert {"right_l0", "right_l1", "head"} <= bodies and not {"hand", "rightpad", "drawer"} & bodies
+
+
+@pytest.mark.parametrize("settings", [RenderSettings(shadows=True), RenderSettings(reflections=True)])
+def test_nothing_is_left_out_that_may_cast_a_shadow(settings: RenderSettings) -> None:
+    env = replace(CONFIG, render=settings).make(metaworld_task("drawer-open-v3"))
+    assert env._renderer._drawn is everything
+    env.close()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from wamkit_client.types import BadInput
 
 PLATFORMS = ("egl", "osmesa")
 TRIED = "WAMKIT_RENDERING_TRIED"  # tells children which platform works, in which environment's packages
+HIDDEN = 5  # a group of geometries that MuJoCo does not draw unless asked
 PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 _TRY = """
 import mujoco
@@ -126,6 +127,8 @@ class Renderer:
 
     balls: are added to the scene.
 
+    What lies outside a view is left out of its scene, where it cannot cast a shadow or be mirrored: the images are the
+    same, and a camera at a gripper needs half the time.
     `mujoco.Renderer` needs a context for each size, and an environment renders policy views and larger display images.
     Close it explicitly: a context that dies with the interpreter raises EGL errors.
     """
@@ -148,14 +151,13 @@ class Renderer:
         self._options = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._drawn = everything if settings.shadows or settings.reflections else inside
 
     def render(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
         """The view of a fixed camera: uint8 RGB [height, width, 3], first row on top."""
         mujoco = self._mujoco
         self._gl.make_current()
-        self._camera.fixedcamid = self._model.camera(camera).id
-        everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
+        self._update(data, self._model.camera(camera).id, width / height)
         for ball in self.balls:
             self._add(ball)
         rectangle = mujoco.MjrRect(0, 0, width, height)
@@ -163,6 +165,15 @@ class Renderer:
         mujoco.mjr_render(rectangle, self._scene, self._context)
         mujoco.mjr_readPixels(image, None, rectangle, self._context)
         return image[::-1]
+
+    def _update(self, data: Any, camera: int, aspect: float) -> None:
+        mujoco, groups = self._mujoco, self._model.geom_group
+        before = groups.copy()
+        groups[~self._drawn(self._model, data, camera, aspect)] = HIDDEN
+        self._camera.fixedcamid = camera
+        categories = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, categories, self._scene)
+        groups[:] = before
 
     def _add(self, ball: Ball) -> None:
         mujoco, scene = self._mujoco, self._scene
@@ -176,6 +187,28 @@ class Renderer:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+
+
+def everything(model: Any, data: Any, camera: int, aspect: float) -> np.ndarray:
+    """All geometries: bool [n]."""
+    return np.ones(model.ngeom, bool)
+
+
+def inside(model: Any, data: Any, camera: int, aspect: float) -> np.ndarray:
+    """Geometries whose bounding sphere reaches into the view of a perspective camera: bool [n].
+
+    aspect: width of the image by its height. Unbounded planes have no sphere and are inside.
+    """
+    centre = (data.geom_xpos - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+    up = np.deg2rad(model.cam_fovy[camera]) / 2
+    right = np.arctan(np.tan(up) * aspect)
+    ahead = -centre[:, 2]
+    beyond = [
+        np.abs(centre[:, axis]) * np.cos(angle) - ahead * np.sin(angle)
+        for axis, angle in ((0, right), (1, up))
+    ]
+    radius = np.where(model.geom_rbound > 0, model.geom_rbound, np.inf)
+    return np.maximum(np.maximum(*beyond), -ahead) <= radius
 
 
 def camera_matrix(model: Any, data: Any, camera: str, height: int, width: int) -> np.ndarray:
