@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +38,15 @@ def side_by_side(losses: Losses, rows: range, trained: Sequence[nn.Parameter], p
         return told, torch.autograd.grad(total / (2 * parts), trained, allow_unused=True)
 
     middle, threads = len(rows) // 2, max(torch.get_num_threads() // 2, 1)
-    with ThreadPoolExecutor(2, "half", torch.set_num_threads, (threads,)) as pool:
-        found = list(pool.map(learned, (rows[:middle], rows[middle:])))
+    found = list(_pool(threads).map(learned, (rows[:middle], rows[middle:])))
     for parameter, *gradients in zip(trained, *(own for _, own in found), strict=True):
         for gradient in gradients:
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
     return torch.stack([told for told, _ in found]).mean(0)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Two threads that last: new ones would ask for their memory anew in every step."""
+    return ThreadPoolExecutor(2, "half", torch.set_num_threads, (threads,))

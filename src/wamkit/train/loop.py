@@ -33,6 +33,7 @@ from wamkit.train.beside import Beside, nothing
 from wamkit.train.checkpoint import Progress, State
 from wamkit.train.compiled import compiled
 from wamkit.train.halves import Learn, at_once, side_by_side
+from wamkit.train.heap import keep_freed_memory
 from wamkit.train.held_out import FILE as HELD_OUT
 from wamkit.train.held_out import NOTHING, HeldOut
 from wamkit.train.held_out import sentence as held_out_sentence
@@ -187,6 +188,8 @@ def train(
     step and sample ids; checkpoints stay good), a full disk; KeyboardInterrupt after Ctrl-C or SIGTERM, once
     a checkpoint is saved (a second Ctrl-C does not wait).
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     cast(nn.Module, policy).to(device)
     state = initial_state(policy, config)
     forward = forward_of(state.module, config)
