@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -
 PINS := constraints.txt pyproject.toml packages/wamkit-client/pyproject.toml
 CLIENT := packages/wamkit-client
 
-.PHONY: help demo libero test test-lerobot test-openpi test-xpolicylab bench lint install install-dev system apt clean
+.PHONY: help demo libero test test-scale test-lerobot test-openpi test-xpolicylab bench lint install install-dev system apt clean
 .NOTPARALLEL:
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make demo DEMO=smoke   the same stages with seconds of training;  DEMO=fast_wam, DEMO=lawam: the other systems"
 	@echo "make libero        install LIBERO and LIBERO-PRO beside it, with meshes and textures (0.7 GB)"
 	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"
+	@echo "make test-scale    the tests that take more than a minute, or many processes"
 	@echo "make lint          ruff, mypy"
 	@echo "make bench         speed and memory; writes benchmarks/results (about 25 minutes, 20 GB of memory)"
 	@echo "make test-openpi   our server asked by the real openpi client (90 MB)"
@@ -40,6 +41,9 @@ demo: install system
 # replaced: its file would begin again, and the suite may then wait for ever.
 test: install-dev system
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
+
+test-scale: install-dev system
+	$(BIN)/python -m pytest -m scale $(TESTS)
 
 test-lerobot: install-dev
 	$(BIN)/python -m tests.data.lerobot_oracle.build

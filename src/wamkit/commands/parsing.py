@@ -29,6 +29,7 @@ from wamkit.commands.comparing import Compare
 from wamkit.commands.converting import Convert
 from wamkit.commands.data import Data
 from wamkit.commands.demo import Demo
+from wamkit.commands.exporting import Export
 from wamkit.commands.golden import Golden
 from wamkit.commands.inspecting import Inspect
 from wamkit.commands.listing import Recipes, Suites
@@ -52,6 +53,7 @@ Command = (
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[Serve, subcommand("serve")]
     | Annotated[Golden, subcommand("golden")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Bench, subcommand("bench")]
     | Annotated[Report, subcommand("report")]
     | Annotated[Compare, subcommand("compare")]

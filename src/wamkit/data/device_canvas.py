@@ -9,7 +9,9 @@ fixed-point weights, whose sums are exact in float64. A processor multiplies too
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import pairwise
 
@@ -50,7 +52,7 @@ class DeviceCanvas:
         """See above."""
         expect_cameras(self.spec, views)
         first = views[self.spec.views[0]]
-        fit = self.fits["cpu" if first.device.type == "cpu" else ""]
+        fit = self.fits[_processor.get() if first.is_cpu else ""]
         canvas = torch.empty(len(first), *self.size, 3, device=first.device)
         for view, (top, left, height, width) in self.boxes.items():
             pixels = views[view][:, 0]
@@ -59,6 +61,19 @@ class DeviceCanvas:
                 pixels = fit(pixels, self.spec, height, width)
             canvas[:, top : top + height, left : left + width] = pixels
         return canvas.mul_(2.0 / 255.0).sub_(1.0).permute(0, 3, 1, 2)
+
+
+_processor: ContextVar[str] = ContextVar("processor", default="cpu")
+
+
+@contextmanager
+def by_matrices() -> Iterator[None]:
+    """Within it images are resized by matrices on a processor too, for programs that have no other way."""
+    before = _processor.set("")
+    try:
+        yield
+    finally:
+        _processor.reset(before)
 
 
 def carried(views: Mapping[str, UInt8[Tensor, "..."]], device: torch.device) -> dict[str, Tensor]:

@@ -92,11 +92,14 @@ class PolicyConfig:
     It is saved in `run.json`. inference_overrides: paths below `policy.` that may differ between training and acting.
     about_losses: what a reader of a comparison should know about its losses, in a sentence; "" for nothing.
     continues: whether a chunk can continue the previous one (`Query.previous`), for the executor "guided".
+    exported: passes of policy and encoder that are done for a program that is exported (infer/exported.py): none that
+    keeps something from query to query.
     """
 
     inference_overrides: ClassVar[tuple[str, ...]] = ()
     about_losses: ClassVar[str] = ""
     continues: ClassVar[bool] = False
+    exported: ClassVar[tuple[str, ...]] = ()
     kind: str
 
     @property

@@ -126,6 +126,7 @@ class FastWAMConfig(PolicyConfig):
     given_noise: float = 0.5
     idm_share: float = 0.5
     kind: Literal["fast_wam"] = "fast_wam"
+    exported: ClassVar[tuple[str, ...]] = ("fused_blocks", "still_codec", "device_images")
     about_losses: ClassVar[str] = (
         "action and video: flow matching, the squared error of a predicted velocity (never zero)"
     )

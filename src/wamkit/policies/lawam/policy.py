@@ -131,6 +131,13 @@ class LaWAMConfig(PolicyConfig):
     kind: Literal["lawam"] = "lawam"
     continues: ClassVar[bool] = True
     inference_overrides: ClassVar[tuple[str, ...]] = ("sample_steps", "guidance", "chunking")
+    exported: ClassVar[tuple[str, ...]] = (
+        "device_images",
+        "fused_features",
+        "fused_prior",
+        "fused_world",
+        "fused_expert",
+    )
     about_losses: ClassVar[str] = (
         "action: flow matching of the chunk; subgoal: squared error of the predicted features; distill: squared error "
         "of the latent action against the teacher's"

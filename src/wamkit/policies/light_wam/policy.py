@@ -135,6 +135,7 @@ class LightWAMConfig(PolicyConfig):
     video_predicts: Predicts = "velocity"
     time_precision: TimePrecision = "float32"
     kind: Literal["light_wam"] = "light_wam"
+    exported: ClassVar[tuple[str, ...]] = ("merged_lora", "folded_expert", "still_codec", "device_images")
     about_losses: ClassVar[str] = (
         "action: squared error of the regressed chunk; video: flow matching of the future latents"
     )
