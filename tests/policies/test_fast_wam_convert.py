@@ -231,10 +231,14 @@ def test_a_legacy_file_is_a_video_model(tmp_path):
 # run directories, through the command line
 
 RECIPE = recipe("metaworld3_fast_wam")
-SIZES = {"size": replace(RECIPE.policy.size, width=24, ffn=20, heads=1, layers=2, time_dim=8)}
+SIZES = {
+    "size": replace(RECIPE.policy.size, width=24, ffn=20, heads=1, layers=2, time_dim=8, present_skip=False)
+}
 SMALL = replace(
     RECIPE,
-    policy=replace(RECIPE.policy, **SIZES, action_width=16, action_ffn=12, variant="joint"),
+    policy=replace(
+        RECIPE.policy, **SIZES, action_width=16, action_ffn=12, variant="joint", video_predicts="velocity"
+    ),
     train=replace(RECIPE.train, steps=20_000),
 )
 ROBOT = "metaworld_sawyer"
@@ -270,6 +274,7 @@ def released(tmp_path) -> Path:
 
 def convert(folder: Path, source: str, *more: str, model: str = "fast-wam", run: str = SMALL.recipe) -> int:
     flags = ["--recipe", run, "--stats", str(folder / "stats.json"), "--robot", ROBOT]
+    flags += ["--policy.video-predicts", "velocity", "--policy.size.present-skip", "False"]
     return main(["convert", model, str(folder / source), str(folder / "run"), *flags, *more])
 
 
@@ -461,3 +466,22 @@ def test_light_wam_goes_the_same_way(tmp_path, monkeypatch):
     for section in light_convert.SECTIONS:
         assert back[section].keys() == official[section].keys()
         assert all(equal(back[section][name], x) for name, x in official[section].items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"video_predicts": "clean"}, "policy.video_predicts is clean: released code knows velocity"),
+        (
+            {"size": replace(TINY.size, present_skip=True)},
+            "policy.size.present_skip is True: released code knows False",
+        ),
+    ],
+)
+def test_what_released_code_does_not_know_is_neither_written_nor_read(
+    changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(BadInput, match=named):
+        FORMAT.write(tiny_policy(replace(TINY, **changes)), step=1)
+    with pytest.raises(BadInput, match=f"a.pt: {named}"):
+        FORMAT.structure(FORMAT.write(tiny_policy(TINY), step=1), replace(TINY, **changes), "a.pt")

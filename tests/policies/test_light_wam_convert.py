@@ -195,3 +195,22 @@ def test_a_recipe_without_lora_cannot_take_a_released_file():
 def test_names_of_neither_side_are_refused():
     with pytest.raises(BadInput, match=r"'mot.blocks.0.weight' is no part"):
         ENVELOPE.ours({"mot": {"blocks.0.weight": torch.ones(1)}, "state_fusion_action_expert": {}}, "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"video_predicts": "clean"}, "policy.video_predicts is clean: released code knows velocity"),
+        (
+            {"size": replace(TINY.size, present_skip=True)},
+            "policy.size.present_skip is True: released code knows False",
+        ),
+    ],
+)
+def test_what_released_code_does_not_know_is_neither_written_nor_read(
+    changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(BadInput, match=named):
+        FORMAT.write(make(replace(TINY, **changes), 1), step=1)
+    with pytest.raises(BadInput, match=f"a.pt: {named}"):
+        FORMAT.structure(FORMAT.write(make(TINY, 1), step=1), replace(TINY, **changes), "a.pt")

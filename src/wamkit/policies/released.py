@@ -102,6 +102,7 @@ class Released(Generic[C]):
     they do not go together. dims: by field of the DataSpec, our name of a tensor and its axis that shows it.
     save: writes a checkpoint dict. statistics: reads the file that was released with it, for a robot of that name.
     fits: raises BadInput where a config that was read has a network that its encoder does not go with; the file's name.
+    expressible: raises BadInput where a config has a setting that released code does not know and no file says.
     frozen, copy, earlier: what else than a run's weights a file holds.
     untold: in words, what the policy has from the recipe because no file contains it, although it changes what it does.
     read_config: the config file of a released run, and a function recipe name -> Run, -> its Run.
@@ -114,6 +115,7 @@ class Released(Generic[C]):
     save: Callable[[Path, dict[str, Any]], None] = write_torch
     statistics: Callable[[Path, DataSpec, str], Statistics] = official_statistics
     fits: Callable[[C, str], None] = lambda config, source: None
+    expressible: Callable[[C], None] = lambda config: None
     frozen: Frozen = Frozen()
     copy: Copy[C] = Copy()
     earlier: tuple[Earlier[C], ...] = ()
@@ -128,6 +130,7 @@ class Released(Generic[C]):
         shapes = {name: tuple(tensor.shape) for name, tensor in self.envelope.ours(official, source).items()}
         try:
             config = self.config(shapes, recipe)
+            self.expressible(config)
             return Structure(config, {field: shapes[name][axis] for field, (name, axis) in self.dims.items()})
         except BadInput as error:
             raise BadInput(f"{source}: {error}") from error
@@ -157,7 +160,11 @@ class Released(Generic[C]):
         return int(official["step"])
 
     def write(self, policy: Convertible, step: int) -> dict[str, Any]:
-        """The checkpoint dict of a policy, as the released code reads it; tensors are not copied or cast."""
+        """The checkpoint dict of a policy, as the released code reads it; tensors are not copied or cast.
+
+        Raises BadInput for a setting that the released code does not know.
+        """
+        self.expressible(policy.config)
         tensors = dict(policy.state_dict())
         about = {"step": step, "torch_dtype": str(next(iter(tensors.values())).dtype)}
         official = self.envelope.official({**tensors, **self.copy.read(policy.config)})

@@ -19,7 +19,7 @@ from wamkit_client.types import BadInput
 from wamkit.data.canvas import canvas_size, expect_canvas, tile
 from wamkit.data.device_canvas import DeviceCanvas, carried
 from wamkit.data.normalize import Normalizer
-from wamkit.flow import noise_rows
+from wamkit.flow import Predicts, noise_rows
 from wamkit.policies.base import EncoderFacts, FrozenEncoder, unchanged
 from wamkit.spans import Span
 from wamkit.tree import Tree
@@ -267,6 +267,10 @@ class VideoConfig(Protocol):
     def size(self) -> WanSize:
         """Of the video model."""
 
+    @property
+    def video_predicts(self) -> Predicts:
+        """Of a noised future."""
+
 
 def expect_channels(config: VideoConfig, source: str) -> None:
     """BadInput where a video model read from the file `source` takes other latents than the codec gives."""
@@ -276,6 +280,21 @@ def expect_channels(config: VideoConfig, source: str) -> None:
             f"{source}: its video model takes {config.size.channels} latent channels, the recipe's codec gives "
             f"{given}; choose the recipe it was trained with"
         )
+
+
+def expect_released_options(config: VideoConfig) -> None:
+    """BadInput where the video model has an option that released code does not know and no released file says."""
+    known: Mapping[str, tuple[object, object]] = {
+        "policy.video_predicts": (config.video_predicts, "velocity"),
+        "policy.size.present_skip": (config.size.present_skip, False),
+    }
+    for name, (given, only) in known.items():
+        if given != only:
+            raise BadInput(
+                f"{name} is {given}: released code knows {only} alone, and the official layout has no place for "
+                f"another. Only a run directory holds such a policy; a released file is read with "
+                f"--{name.replace('_', '-')} {only}"
+            )
 
 
 def encoder_facts(

@@ -19,7 +19,7 @@ from wamkit.io.renaming import Renaming
 from wamkit.io.tensors import Envelope, read_tensors
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.released import Released, Shapes
-from wamkit.policies.wan_encoder import expect_channels
+from wamkit.policies.wan_encoder import expect_channels, expect_released_options
 from wamkit.wan.checkpoint import size_of
 
 SECTIONS = ("mot", "proprio_encoder")
@@ -108,5 +108,6 @@ FORMAT = Released(
     read_structure,
     dims={"action_dim": ("action.head.weight", 0), "proprio_dim": ("proprio_encoder.weight", 1)},
     fits=expect_channels,
+    expressible=expect_released_options,
     untold=untold,
 )
