@@ -144,7 +144,7 @@ def test_a_cache_of_another_window(copy, capsys):
 def test_a_run_directory_of_another_run(copy, capsys):
     before = (copy / "run" / "weights.safetensors").read_bytes()
     error = refused(capsys, ["train", "metaworld3", *where(copy), *SMALL, "--train.learning-rate", "1e-3"])
-    assert "train.learning_rate: 0.00085 -> 0.001" in error
+    assert "train.learning_rate: 0.0009 -> 0.001" in error
     assert (copy / "run" / "weights.safetensors").read_bytes() == before
 
 

@@ -97,7 +97,7 @@ def test_the_times_of_another_rate_are_named(capsys):
 
 
 def test_a_wrong_value_in_a_saved_run_is_named():
-    text = to_json(recipe("metaworld3")).replace('"learning_rate": 0.00085', '"learning_rate": -1.0')
+    text = to_json(recipe("metaworld3")).replace('"learning_rate": 0.0009', '"learning_rate": -1.0')
     with pytest.raises(
         BadInput, match=r"run\.json: .*train\.learning_rate: expected a finite number above 0, got -1"
     ):

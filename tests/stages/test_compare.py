@@ -197,7 +197,7 @@ def test_two_processes_share_the_rows(finished, tmp_path):
 def test_another_comparison_in_the_same_folder(finished, capsys):
     before = contents(finished / "out")
     error = refused(capsys, [*words(finished, *RECIPES), "--train.learning-rate", "1e-3"])
-    assert "rows.json" in error and "metaworld3_seed0: train.learning_rate: 0.00085 -> 0.001" in error
+    assert "rows.json" in error and "metaworld3_seed0: train.learning_rate: 0.0009 -> 0.001" in error
     assert "episodes: 2 -> 3" in refused(capsys, [*words(finished, *RECIPES), "--episodes", "3"])
     assert "metaworld3_fast_wam_seed0 is not asked for" in refused(capsys, words(finished, "metaworld3"))
     other = replace_dataset(finished)
@@ -281,7 +281,7 @@ LIGHT, PLAIN, FAST, NO_VIDEO = (
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (replace(FAST, train=replace(FAST.train, steps=3)), "train.steps is 3, expected 2100"),
+        (replace(FAST, train=replace(FAST.train, steps=3)), "train.steps is 3, expected 1700"),
         (replace(FAST, train=replace(FAST.train, batch_size=3)), "train.batch_size is 3, expected 16"),
         (
             replace(FAST, data=replace(FAST.data, chunk_seconds=0.1)),

@@ -1,7 +1,7 @@
 """Small Light-WAMs and Fast-WAMs trained from nothing but demonstrations of scripted experts in Meta-World.
 
 Claim: at least 90 % over the three demo tasks on initial states that were never demonstrated.
-Time: six to seven minutes of training on two idle CPU cores. Command: `wamkit demo`. Results: docs/results.md.
+Time: 460 core-seconds of training, on two cores. Command: `wamkit demo`. Results: docs/results.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ACTIONS = ActionSpace(names=("dx", "dy", "dz", "gripper"), kinds=("delta", "delt
 WHOLE = BlockCodecConfig(keeps="whole")
 POLICY = tiny_light_wam(DATA)
 FAST_WAM = tiny_fast_wam()
-TRAIN = tiny_training(steps=2100, batch_size=16, learning_rate=8.5e-4, warmup_steps=100)
+TRAIN = tiny_training(steps=1700, batch_size=16, learning_rate=9e-4, warmup_steps=100)
 
 
 def metaworld3() -> Run:
