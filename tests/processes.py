@@ -21,8 +21,8 @@ from pathlib import Path
 from tests.moments import has_stopped, signal_at
 from tests.until import SECONDS, until
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
     ["torch._dynamo", "wamkit.commands.parsing", "wamkit.stages.demo", "wamkit.report.run_page"]
 )
 
@@ -51,7 +51,7 @@ class Running:
         for path in (self._out, self._err):
             path.touch()
         given = (words, folder, dict(os.environ), self._out, self._err, at, number)
-        self._process = _context.Process(target=_run, args=given)
+        self._process = context.Process(target=_run, args=given)
         self._process.start()
 
     def until_stopped(self) -> None:

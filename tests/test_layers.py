@@ -18,6 +18,7 @@ CLIENT = ROOT / "packages" / "wamkit-client" / "src" / "wamkit_client"
 
 # From the top down. `__init__` is the package's own front door, `load_policy`.
 ROWS = (
+    {"__main__"},
     {"cli", "__init__"},
     {"commands"},
     {"bench"},  # what everything below costs

@@ -20,6 +20,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         # Threads that spin while they wait slow simulators and loaders beside them (three times, measured).
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # one of many processes, each of which would warn
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         _open_streams()
         from wamkit.commands.parsing import parse

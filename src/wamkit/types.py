@@ -323,6 +323,10 @@ class Trainable(Protocol):
     def separable(self, batch: Batch) -> bool:
         """Whether its losses are means over samples that know nothing of each other: a batch may be halved."""
 
+    def targets(self, batch: Batch) -> Mapping[str, Tensor]:
+        """How many numbers of a batch those losses are means over that are not means over samples: what several
+        processes weigh theirs by."""
+
     @property
     def parts(self) -> PartTable:
         """See above."""

@@ -19,7 +19,7 @@ from wamkit_client.types import BadInput
 from tests.train.tiny import TinyClips, TinyEncoder, TinyPolicy, fresh
 from wamkit.data.clips import ClipSample
 from wamkit.data.loader import batches
-from wamkit.data.order import Order
+from wamkit.data.order import Order, Share
 from wamkit.data.samples import Encoded, Fresh, Mixture, read_all
 from wamkit.tree import Tree
 
@@ -74,7 +74,7 @@ def test_ranks_share_the_batch_of_one_process(samples: int, share: int, step: in
     def ids(rank: int, world: int) -> tuple[str, ...]:
         size = share * max(world, 1)
         with closing(
-            batches(fresh(samples), ROBOTS, size, 3, step, prefetch=0, rank=rank, world=world)
+            batches(fresh(samples), ROBOTS, size, 3, step, prefetch=0, share=Share(rank, world))
         ) as stream:
             return next(stream).ids
 

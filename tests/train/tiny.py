@@ -114,6 +114,9 @@ class TinyPolicy(nn.Module):
     def separable(self, batch: Batch) -> bool:
         return False  # it counts its calls
 
+    def targets(self, batch: Batch) -> dict[str, Tensor]:
+        return {"action": batch.valid[..., 0].sum()}
+
     def embodiment(self, names: Sequence[str]) -> Tensor:
         return torch.tensor([("arm", "hand").index(name) for name in names])
 

@@ -13,11 +13,13 @@ from wamkit.commands.datasets import Datasets
 from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import CACHE, output_folder
 from wamkit.commands.overrides import ListedRecipe, Overrides, changed
+from wamkit.commands.ranks import ranks_of_torchrun
 from wamkit.io.progress import command, console, say
 from wamkit.recipes import recipe
 
 if TYPE_CHECKING:
     from wamkit.config import Run
+    from wamkit.train.ranks import Ranks
 
 Weights = Annotated[
     tuple[float, ...],
@@ -57,6 +59,7 @@ class Train:
     """Train a policy; run the same command again to resume.
 
     Examples: wamkit train metaworld3 --dataset demo/dataset --cache demo/cache --out demo/run --train.steps 1000
+              torchrun --nproc-per-node 8 -m wamkit train metaworld3 --dataset demo/dataset --out demo/run
               wamkit train metaworld3 --dataset old --dataset new --weights 1 3 --out run --train.workers 2
               wamkit train metaworld3 --dataset new --init demo/run --out runs/finetuned --train.learning-rate 1e-4
     """
@@ -85,17 +88,24 @@ class Train:
 
     def __call__(self, overrides: Overrides) -> int:
         use_device(self.device)
-        run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
-        self._check_init()
-        if self.plan:
-            return self._plan(run)
-        if self.memory:
-            raise BadInput("--memory: is for --plan; training takes what it needs. Omit it, or give --plan")
-        output_folder(self.out)
-        from wamkit.stages.run import best_device, train
+        with ranks_of_torchrun() as ranks:
+            with ranks.together():
+                run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
+                self._check_init()
+                if self.plan:
+                    return self._plan(run)
+                if self.memory:
+                    raise BadInput(
+                        "--memory: is for --plan; training takes what it needs. Omit it, or give --plan"
+                    )
+                _expect_ranks(run, ranks)
+                output_folder(self.out)
+            from wamkit.stages.run import best_device, train
+            from wamkit.train.parallel import parallel
 
-        more = self.init, self.init_normalizer, self.tracker
-        train(run, self.dataset, self.cache, self.out, best_device(), self.stats, *more)
+            more = self.stats, self.init, self.init_normalizer, self.tracker
+            own = parallel(run.train.parallel, ranks)
+            train(run, self.dataset, self.cache, self.out, best_device(), *more, own)
         from wamkit.data.joined import dataset_flags
 
         report = ("report", self.out, *dataset_flags(self.dataset))
@@ -126,6 +136,16 @@ class Train:
         for table in plan_tables(run, self.dataset, self.stats, place):
             console.print(table)
         return 0
+
+
+def _expect_ranks(run: Run, ranks: Ranks) -> None:
+    """BadInput where a run asks for another number of ranks."""
+    asked, count = run.train.ranks, ranks.share.count
+    if asked not in (1, count):
+        raise BadInput(
+            f"train.ranks: {asked}, and {count} processes were started; it is for --plan: omit it, or start "
+            f"torchrun --nproc-per-node {asked} -m wamkit train ..."
+        )
 
 
 def _weighted(run: Run, datasets: tuple[Path, ...], weights: tuple[float, ...]) -> Run:

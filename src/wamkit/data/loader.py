@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from wamkit_client.types import BadInput
 
-from wamkit.data.order import Order, augmentation_seed
+from wamkit.data.order import WHOLE_BATCH, Order, Share, augmentation_seed
 from wamkit.data.samples import Reader, Samples
 from wamkit.data.shared import Table
 from wamkit.tree import tree_leaves, tree_of
@@ -35,7 +35,7 @@ class _Steps(Dataset[Any]):
     order: Order
     reader: Reader
     batch_size: int
-    rows: range
+    rows: tuple[int, ...]
 
     def __getitem__(self, step: int) -> Any:
         places = [step * self.batch_size + row for row in self.rows]
@@ -66,20 +66,19 @@ def batches(
     device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
     prefetch: int = 2,
     workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
+    share: Share = WHOLE_BATCH,
+    parts: int = 1,
 ) -> Generator[Batch, None, None]:
     """The batches of steps `start_step`, `start_step + 1`, ... on `device`, without end.
 
-    embodiment: the policy's numbers of robots. batch_size: of the global batch, of which rank r of `world` takes the
-    r-th equal part. prefetch: batches that a thread reads ahead. workers: processes that read and prepare; 0: that
+    embodiment: the policy's numbers of robots. batch_size: of the global batch, which goes through the policy in
+    `parts` equal parts. share: what this process reads of it.
+    prefetch: batches that a thread reads ahead. workers: processes that read and prepare; 0: that
     thread does. An error while reading is raised where its batch is due. Close the iterator (`contextlib.closing`) to
     stop thread and workers.
     """
-    share = batch_size // world
-    rows = range(rank * share, (rank + 1) * share)
     loader = DataLoader(
-        _Steps(replace(samples.order, seed=seed), samples.reader, batch_size, rows),
+        _Steps(replace(samples.order, seed=seed), samples.reader, batch_size, share.rows(batch_size, parts)),
         batch_size=None,  # an item is a batch already
         sampler=count(start_step),
         num_workers=workers,

@@ -57,6 +57,27 @@ class Order:
         return sum(self.sizes[:source]) + number
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of `count` processes reads of every batch: of each of its parts, the `rank`-th of `count` equal pieces.
+
+    So the parts of a batch are the same samples, whatever the number of processes.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def rows(self, batch_size: int, parts: int) -> tuple[int, ...]:
+        """Rows of a global batch of `batch_size`, a multiple of parts * count, in the order in which they are read."""
+        size = batch_size // parts
+        piece = size // self.count
+        starts = range(self.rank * piece, batch_size, size)
+        return tuple(row for start in starts for row in range(start, start + piece))
+
+
+WHOLE_BATCH = Share()
+
+
 @cache
 def _permutations(count: int, *seed: int) -> Callable[[int], np.ndarray]:
     """The permutations of one stream by epoch.

@@ -6,7 +6,7 @@ An exception inside a callback of a library may be printed and dropped; an event
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import Event
 
@@ -20,9 +20,9 @@ def stopped(kept: str) -> KeyboardInterrupt:
     return KeyboardInterrupt(f"{kept}; {AGAIN}")
 
 
-def stop_request(kept: str) -> AbstractContextManager[Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second signal interrupts at once. kept: see `stopped`."""
-    return signals.stop_request(str(stopped(kept)))
+def stop_request(kept: str, more: Sequence[signal.Signals] = ()) -> AbstractContextManager[Event]:
+    """An event that Ctrl-C, SIGTERM or one of `more` sets; a second signal interrupts at once. kept: see `stopped`."""
+    return signals.stop_request(str(stopped(kept)), more)
 
 
 @contextmanager

@@ -235,6 +235,10 @@ class TrainedModule(nn.Module):
         """Whether its losses are means over samples (types.Trainable): it is not known to be so."""
         return False
 
+    def targets(self, batch: Batch) -> Mapping[str, Tensor]:
+        """See types.Trainable: none of its losses is known to be another mean."""
+        return {}
+
     @property
     def parts(self) -> PartTable:
         """The rows of its parameter table."""

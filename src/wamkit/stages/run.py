@@ -37,6 +37,7 @@ from wamkit.data.statistics import Stats
 from wamkit.io.files import replace_text
 from wamkit.io.progress import say
 from wamkit.io.provenance import record
+from wamkit.stages.alike import expect_shared, facts_of_rank
 from wamkit.stages.collect import is_collected
 from wamkit.stages.during import during
 from wamkit.stages.findings import warn_of_kinds
@@ -44,8 +45,10 @@ from wamkit.stages.held_out import held_out
 from wamkit.stages.plan import parts
 from wamkit.stages.start import NormalizerOf, start_of
 from wamkit.subset import EVERY
+from wamkit.train.beside import nothing
 from wamkit.train.held_out import HeldOut
 from wamkit.train.loop import train as fit
+from wamkit.train.parallel import SINGLE, Parallel
 from wamkit.train.trackers import TrackerName, tracker_of
 from wamkit.types import UNCHANGED, Augmentation, DataSpec, Encoder, Trainable
 
@@ -285,42 +288,54 @@ def train(
     init: Path = NO_FILE,
     init_normalizer: NormalizerOf = "kept",
     tracker: TrackerName = "tensorboard",
+    parallel: Parallel = SINGLE,
 ) -> None:
     """Latent cache, or the datasets themselves (cache_path NO_FILE), -> run directory.
 
     Raises BadInput where a dataset, the cache or the directory belongs to another run.
     released: a file with the statistics of a released run, which then stand in for those of the dataset.
     init: a run directory whose weights training begins with. init_normalizer: what becomes of its normalizer.
+    parallel: what this process does of the work, where there are several.
     """
-    start = start_of(init, init_normalizer, run, run_dir)
-    run = as_read(with_statistics(run, released), cache_path)
-    track = tracker_of(tracker, json.loads(to_json(run)))
-    beside = during(run, run_dir, device)
-    sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
-    warn_of_kinds(sources)
-    normalizer = start.normalizer(run, sources, lambda: fit_normalizer(run, sources, released))
-    encoder = build_encoder(run)
-    if cache_path != NO_FILE:
-        _expect_cacheable(run, encoder)
-    samples = training_samples(run, sources, encoder, cache_path)
-    home = device if cache_path == NO_FILE else torch.device("cpu")
-    encoder.to(home)
-    if cache_path == NO_FILE:
-        store_text(sources, encoder)
-    if augments(run, encoder):
-        say(f"run {run.recipe} augments its images: they are encoded anew in every step")
-    policy = build_policy(run, normalizer)
-    start.initialize(policy, run)
-    begins = not (run_dir / PROVENANCE_FILE).exists()  # where a run began, not where it was looked at again
-    facts = provenance_of(run, policy, sources, device) | dict(start.facts) if begins else {}
-    if begins:
-        facts |= known_colours(sources)
-    if released != NO_FILE:
-        facts["statistics"] = read_statistics(released, run.data).origin
-    save_run(run, run_dir)
-    save_normalizer(normalizer, run_dir)
-    if begins:  # at once: what a run was begun with is known from here on
-        replace_text(run_dir / PROVENANCE_FILE, json.dumps(facts, indent=1, allow_nan=False))
+    ranks = parallel.ranks
+    with ranks.together():
+        start = start_of(init, init_normalizer, run, run_dir)
+        run = as_read(with_statistics(run, released), cache_path)
+        track = tracker_of(tracker, json.loads(to_json(run)))
+        beside = during(run, run_dir, device) if ranks.writes else nothing
+        sources = open_clips(run, datasets)  # a dataset that does not fit is refused here, by name
+        warn_of_kinds(sources)
+        normalizer = start.normalizer(run, sources, lambda: fit_normalizer(run, sources, released))
+        encoder = build_encoder(run)
+        if cache_path != NO_FILE:
+            _expect_cacheable(run, encoder)
+        samples = training_samples(run, sources, encoder, cache_path)
+        home = device if cache_path == NO_FILE else torch.device("cpu")
+        encoder.to(home)
+        if cache_path == NO_FILE:
+            store_text(sources, encoder)
+        if augments(run, encoder):
+            say(f"run {run.recipe} augments its images: they are encoded anew in every step")
+        policy = build_policy(run, normalizer)
+        start.initialize(policy, run)
+        begins = not (
+            run_dir / PROVENANCE_FILE
+        ).exists()  # where a run began, not where it was looked at again
+        facts = provenance_of(run, policy, sources, device) | dict(start.facts) if begins else {}
+        if begins:
+            facts |= known_colours(sources)
+        if released != NO_FILE:
+            facts["statistics"] = read_statistics(released, run.data).origin
+    coded = [fingerprint(encoder, clips) for clips in sources]
+    ranks.expect_alike(lambda: facts_of_rank(run, coded, normalizer, policy, run_dir, device))
+    with ranks.together():
+        if ranks.writes:
+            save_run(run, run_dir)
+            save_normalizer(normalizer, run_dir)
+            if begins:  # at once: what a run was begun with is known from here on
+                replace_text(run_dir / PROVENANCE_FILE, json.dumps(facts, indent=1, allow_nan=False))
+    with ranks.together():
+        expect_shared(run_dir)
 
     def unseen() -> HeldOut:
         encoder.to(device)
@@ -328,7 +343,7 @@ def train(
         encoder.to(home)
         return read
 
-    fit(policy, samples, run.train, run_dir, device, unseen, track, beside)
+    fit(policy, samples, run.train, run_dir, device, unseen, track, beside, parallel)
 
 
 def provenance_of(

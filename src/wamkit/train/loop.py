@@ -1,4 +1,4 @@
-"""The training loop: batches in, losses down, a run directory out. Plain torch, one process.
+"""The training loop: batches in, losses down, a run directory out. Plain torch, one process or several (parallel.py).
 
 A step is a function of (weights, optimizer state, seed, step number) and nothing else, so a resumed run
 repeats the uninterrupted one bit for bit. Does not know the policy (`policy(batch, draws)` returns losses
@@ -8,8 +8,9 @@ by name) nor whether batches come from a cache.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -46,8 +47,10 @@ from wamkit.train.optim import (
     optimizer_groups,
     trained_parameters,
 )
-from wamkit.train.rows import Row, rows_until
-from wamkit.train.trackers import OpenTracker, TensorBoard
+from wamkit.train.parallel import SINGLE, Kind, Parallel
+from wamkit.train.ranks import Ranks, expect_divisible
+from wamkit.train.rows import Row, Rows, Table, rows_until
+from wamkit.train.trackers import Nowhere, OpenTracker, TensorBoard
 from wamkit.types import Batch, Trainable
 
 
@@ -67,6 +70,8 @@ class TrainConfig:
     clip_norm: gradients of a larger total norm are scaled down to it; "none": they are not.
     average_decay: of the exponential moving average that becomes `weights.safetensors`; 0: the last weights.
     precision: "fp32", or "bf16": autocast; weights, optimizer and losses stay float32.
+    parallel: how several processes share the work, where torchrun starts them (parallel.py).
+    ranks: how many of these `--plan` is for; training asks torchrun.
     compile: torch.compile the layers, each kind once (train/compiled.py; worth its minutes on a GPU).
     checkpoint_blocks: video model blocks that keep only what enters them, so many together, and are computed again
         in the backward pass: less memory, a third more work, the same numbers; 0: none.
@@ -95,6 +100,8 @@ class TrainConfig:
     clip_norm: float | Literal["none"] = 1.0
     average_decay: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    parallel: Kind = "ddp"
+    ranks: int = 1
     compile: bool = False
     checkpoint_blocks: int = 0
     log_every: int = 20
@@ -134,7 +141,16 @@ class TrainConfig:
 
 BOUNDS = {
     **dict.fromkeys(
-        ("steps", "batch_size", "accumulation", "log_every", "save_every", "keep_last", "evaluate_episodes"),
+        (
+            "steps",
+            "batch_size",
+            "accumulation",
+            "ranks",
+            "log_every",
+            "save_every",
+            "keep_last",
+            "evaluate_episodes",
+        ),
         AT_LEAST_1,
     ),
     **dict.fromkeys(
@@ -159,12 +175,13 @@ BOUNDS = {
     ),
 }
 
+FIRST_BATCH_SECONDS = 900.0
 KEPT = "the newest checkpoint is kept"
 
 # A run may be resumed with other values of these; all else would make it another run.
 FREE_TO_CHANGE = (
     *("log_every", "save_every", "keep_last", "held_out_every", "evaluate_every", "evaluate_episodes"),
-    *("prefetch", "workers", "checkpoint_blocks"),
+    *("prefetch", "workers", "checkpoint_blocks", "parallel", "ranks"),
 )
 
 
@@ -177,40 +194,49 @@ def train(
     held_out: Callable[[], HeldOut] = lambda: NOTHING,
     tracker: OpenTracker = TensorBoard,
     beside: Beside = nothing,
+    parallel: Parallel = SINGLE,
 ) -> None:
     """Train `policy` (an nn.Module, moved to `device` and changed in place) and write `run_dir`.
 
     held_out: reads what is measured every config.held_out_every steps and at the end; training does not depend on it.
     beside: work in processes of its own that is told of every step; it has ended when this returns.
+    parallel: what this process does of the work; all ranks give the same.
     Goes on from the newest checkpoint in `run_dir`; a finished run returns at once. Afterwards
     `weights.safetensors` holds the moving average, `policy` the last weights.
     Raises BadInput on a damaged run directory, one of another config, a loss that is not finite (with the
-    step and sample ids; checkpoints stay good), a full disk; KeyboardInterrupt after Ctrl-C or SIGTERM, once
-    a checkpoint is saved (a second Ctrl-C does not wait).
+    step and sample ids; checkpoints stay good), a full disk; KeyboardInterrupt after Ctrl-C, SIGTERM or SIGUSR1
+    (pre-emption), once a checkpoint is saved (a second Ctrl-C does not wait).
     """
     if device.type == "cpu":
         keep_freed_memory()
     cast(nn.Module, policy).to(device)
-    state = initial_state(policy, config)
-    forward = forward_of(state.module, config)
-    with only_writer(run_dir, "trains"), _full_disk_explained(run_dir, state):
-        begin = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
+    ranks = parallel.ranks
+    state = initial_state(policy, config, parallel)
+    forward = parallel.forward(state.module, forward_of(state.module, config))
+    with (
+        only_writer(run_dir, "trains") if ranks.writes else nullcontext(),
+        _full_disk_explained(run_dir, state),
+    ):
+        with ranks.together():
+            expect_divisible(ranks, config.batch_size, config.accumulation)
+            begin = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
         first = begin.progress.step
         if first == config.steps:
             with beside():
-                return checkpoint.write_weights(run_dir, state)
+                return parallel.write_weights(run_dir, state)
         unseen = held_out()
-        window, watch, note, told = Window(begin.progress.window), Stopwatch(), "", ""
+        window, watch, note, told = Window(begin.progress.window, ranks), Stopwatch(), "", ""
+        saving = parallel.saving(run_dir, state, config.keep_last)
         with (
-            closing(_stream(policy, samples, config, first, device)) as stream,
+            closing(_stream(policy, samples, config, first, device, ranks)) as stream,
             beside() as after_step,
-            Metrics(run_dir, begin.training, begin.held_out, tracker(run_dir, first)) as metrics,
-            stop_request(KEPT) as stop,
+            _metrics(run_dir, begin, tracker, ranks) as metrics,
+            stop_request(KEPT, (signal.SIGUSR1,)) as stop,
             bar("train", config.steps, "steps", first, {"steps": 1, "samples": config.batch_size}) as advance,
         ):
             for step in range(first, config.steps):
                 batch = watch.next(stream)
-                scalars = optimize(forward, batch, step, state, config)
+                scalars = optimize(forward, batch, step, state, config, parallel)
                 done = step + 1
                 last = done == config.steps
                 window.add(done, batch.ids, scalars)
@@ -225,26 +251,33 @@ def train(
                     metrics.add_held_out(measured)
                     told = f"; {held_out_sentence(measured)}"
                 advance(1, note + told)
-                stopping = stop.is_set() and not last
+                stopping = ranks.stops(stop.is_set()) and not last
                 if done % config.save_every == 0 or last or stopping:
                     # Metrics go to disk before the checkpoint that counts their rows. After a kill in between, the file
                     # has rows past the newest checkpoint; resuming drops these and writes them again.
                     window.settle()
                     metrics.sync()
                     progress = metrics.counted(replace(begin.progress, step=done, window=window.values))
-                    checkpoint.write(run_dir, progress, state, config.keep_last)
+                    saving.save(progress)
                 after_step(done, state)
                 if stopping:
+                    saving.settle()
                     raise stopped(
                         f"stopped after step {done} of {config.steps}; a checkpoint is saved in {run_dir}"
                     )
-        checkpoint.write_weights(run_dir, state)
+        saving.settle()
+        parallel.write_weights(run_dir, state)
+
+
+def _metrics(run_dir: Path, begin: Begin, tracker: OpenTracker, ranks: Ranks) -> Metrics:
+    shown = tracker(run_dir, begin.progress.step) if ranks.writes else Nowhere()
+    return Metrics(run_dir, begin.training, begin.held_out, shown, Table if ranks.writes else Rows)
 
 
 def _stream(
-    policy: Trainable, samples: Samples, config: TrainConfig, step: int, device: torch.device
+    policy: Trainable, samples: Samples, config: TrainConfig, step: int, device: torch.device, ranks: Ranks
 ) -> Generator[Batch, None, None]:
-    return batches(
+    reading = batches(
         samples,
         policy.embodiment,
         config.batch_size,
@@ -253,15 +286,23 @@ def _stream(
         device=device,
         prefetch=config.prefetch,
         workers=config.workers,
+        share=ranks.share,
+        parts=config.accumulation,
     )
+    with closing(reading) as stream:
+        first = next(stream)
+        ranks.expect_all("read its first batch; its loader is dead or slow", FIRST_BATCH_SECONDS)
+        yield first
+        yield from stream
 
 
-def initial_state(policy: Trainable, config: TrainConfig) -> State:
+def initial_state(policy: Trainable, config: TrainConfig, parallel: Parallel = SINGLE) -> State:
     """Where training begins, with `policy` (an nn.Module) as it is and in training mode."""
     module = cast(nn.Module, policy).train()
     if config.precision == "bf16":
         store_frozen_linears(module, torch.bfloat16)
     recompute(module, config.checkpoint_blocks)
+    parallel.share(module)
     groups = optimizer_groups(
         module, policy.parameter_groups(), config.weight_decay, config.decayed, config.undecayed_names
     )
@@ -280,32 +321,37 @@ def optimize(
     step: int,
     state: State,
     config: TrainConfig,
+    parallel: Parallel = SINGLE,
 ) -> dict[str, Tensor]:
-    """Optimizer step `step` (from 0), with `forward` the policy or its compiled twin.
+    """Optimizer step `step` (from 0), with `forward` the policy, its compiled twin, or what `parallel` makes of it.
 
+    batch: the rows of this rank.
     Returns scalars on the device: "loss", "loss/<name>" and "grad_norm" (before clipping).
     """
     device, weights = batch.actions.device, state.policy.loss_weights
+    share = parallel.ranks.share
+    total = len(batch.ids) * share.count
+    places = share.rows(total, config.accumulation)  # of this rank's rows in the global batch
     for group in state.optimizer.param_groups:
         group["lr"] = group["lr_scale"] * config.rates.rate(step)
     state.optimizer.zero_grad()
 
     def losses(rows: range) -> tuple[Tensor, Tensor]:
         part = batch.map(lambda x: x[rows.start : rows.stop], batch.ids[rows.start : rows.stop])
-        draws = Draws.of_step(config.seed, step, device, rows.start, len(rows), len(batch.ids))
+        draws = Draws.of_step(config.seed, step, device, places[rows.start], len(rows), total)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             found = forward(part, draws)
         if found.keys() != weights.keys():
             raise ValueError(f"losses: expected {sorted(weights)} (loss_weights), got {sorted(found)}")
-        total = torch.stack([weight * found[name] for name, weight in weights.items()]).sum()
-        return total, torch.stack([total, *(found[name] for name in weights)]).detach()
+        found = parallel.losses(state.policy, part, found)
+        loss = torch.stack([weight * found[name] for name, weight in weights.items()]).sum()
+        return loss, torch.stack([loss, *(found[name] for name in weights)]).detach()
 
-    learn, size = how_to_learn(state.policy, batch, config), config.part_size
-    trained = list(trained_parameters(state.module).values())
-    seen = [
-        learn(losses, range(first, first + size), trained, config.accumulation)
-        for first in range(0, len(batch.ids), size)
-    ]
+    learn, size = parallel.learn(how_to_learn(state.policy, batch, config)), config.part_size // share.count
+    trained, seen = list(trained_parameters(state.module).values()), []
+    for first in range(0, len(batch.ids), size):
+        with parallel.part(forward, last=first + size >= len(batch.ids)):
+            seen.append(learn(losses, range(first, first + size), trained, config.accumulation))
     norm = clip_gradients(state.module, config.clip_norm)
     state.optimizer.step()
     state.average.update(step)

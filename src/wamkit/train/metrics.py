@@ -19,13 +19,13 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from wamkit_client.types import BadInput
 
 from wamkit.io.progress import warn
 from wamkit.train.checkpoint import Progress
 from wamkit.train.held_out import FILE as HELD_OUT
 from wamkit.train.overfitting import news
-from wamkit.train.rows import Row, Table, read_table
+from wamkit.train.ranks import ALONE, Agreed, Ranks
+from wamkit.train.rows import Row, Rows, Table, read_table
 from wamkit.train.trackers import Tracker
 
 FILE = "metrics.jsonl"
@@ -38,9 +38,13 @@ def read_rows(run_dir: Path) -> list[Row]:
 
 
 class Window:
-    """The scalars of the steps since the last row; on their device until a row or a checkpoint is due."""
+    """The scalars of the steps since the last row; on their device until a row or a checkpoint is due.
 
-    def __init__(self, values: Mapping[str, list[float]]) -> None:
+    ranks: who trains; their means are told.
+    """
+
+    def __init__(self, values: Mapping[str, list[float]], ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self.values = {name: list(column) for name, column in values.items()}
         self._unseen: list[tuple[int, tuple[str, ...], dict[str, Tensor]]] = []
 
@@ -49,19 +53,18 @@ class Window:
         self._unseen.append((step, ids, scalars))
 
     def settle(self) -> None:
-        """Read what was added, waiting once for the device. BadInput with step and samples if not finite."""
+        """Read what was added, waiting once for the device. Agreed with step and samples if not finite."""
         if not self._unseen:
             return
-        flat = torch.stack(
-            [value.float() for _, _, scalars in self._unseen for value in scalars.values()]
-        ).tolist()
-        numbers = iter(flat)
+        own = torch.stack([value.float() for _, _, scalars in self._unseen for value in scalars.values()])
+        numbers = iter(self._ranks.mean(own).tolist())
         for step, ids, scalars in self._unseen:
             found = {name: next(numbers) for name in scalars}
             if not all(map(math.isfinite, found.values())):
                 scalars_text = ", ".join(f"{name} {value}" for name, value in found.items())
-                raise BadInput(
-                    f"step {step}: not finite: {scalars_text}; samples of this batch: {', '.join(ids)}. "
+                seen = [name for own in self._ranks.gathered(ids) for name in own]
+                raise Agreed(
+                    f"step {step}: not finite: {scalars_text}; samples of this batch: {', '.join(seen)}. "
                     "Earlier checkpoints are good. Look at these samples (wamkit data check), lower "
                     "train.learning_rate or use train.precision fp32, then run again."
                 )
@@ -109,14 +112,19 @@ class Stopwatch:
 class Metrics:
     """Writes rows after those that a run has, those up to a checkpoint, and shows them in a tracker.
 
-    training, held_out: the rows of metrics.jsonl and held_out.jsonl.
+    training, held_out: the rows of metrics.jsonl and held_out.jsonl. table: what becomes of them.
     """
 
     def __init__(
-        self, run_dir: Path, training: Sequence[Row], held_out: Sequence[Row], tracker: Tracker
+        self,
+        run_dir: Path,
+        training: Sequence[Row],
+        held_out: Sequence[Row],
+        tracker: Tracker,
+        table: type[Rows] = Table,
     ) -> None:
-        self.training = Table(run_dir / FILE, training)
-        self.held_out = Table(run_dir / HELD_OUT, held_out)
+        self.training = table(run_dir / FILE, training)
+        self.held_out = table(run_dir / HELD_OUT, held_out)
         self._tracker = tracker
 
     def __enter__(self) -> Metrics:

@@ -48,11 +48,25 @@ def rows_until(path: Path, step: int, expected: int) -> list[Row]:
     return rows
 
 
-class Table:
-    """A file that is written after `rows`, so that after a resume every row is there once; no file without a row."""
+class Rows:
+    """Rows that are kept and not written. path: of the file that another process writes."""
 
     def __init__(self, path: Path, rows: Sequence[Row]) -> None:
         self.path, self.rows = path, list(rows)
+
+    def add(self, row: Row) -> None:
+        """Append one row."""
+        self.rows.append(row)
+
+    def sync(self) -> None:
+        """Everything written is on the disk."""
+
+
+class Table(Rows):
+    """A file that is written after `rows`, so that after a resume every row is there once; no file without a row."""
+
+    def __init__(self, path: Path, rows: Sequence[Row]) -> None:
+        super().__init__(path, rows)
         if rows or path.exists():
             replace_file(path, "".join(map(_line, rows)).encode())
 

@@ -33,6 +33,16 @@ OpenTracker = Callable[[Path, int], Tracker]
 """The tracker of a run directory, whose rows up to that step are there already."""
 
 
+class Nowhere:
+    """Shows nothing."""
+
+    def write(self, group: str, row: Row) -> None:
+        """See Tracker."""
+
+    def close(self) -> None:
+        """See Tracker."""
+
+
 class TensorBoard:
     """Files in the run directory; rows after `step` that an earlier process left are not shown any more."""
 

@@ -52,7 +52,7 @@ from wamkit.policies.lawam.prior import (
 )
 from wamkit.policies.lawam.prompt import HashedPromptConfig, PromptConfig, QwenPromptConfig
 from wamkit.policies.lawam.query_pool import HEADS, QueryPool
-from wamkit.policies.lawam.robot_linear import RobotRows
+from wamkit.policies.lawam.robot_linear import HUMAN, RobotRows
 from wamkit.policies.lawam.stage1 import FrozenWorld, Stage1, frozen_world
 from wamkit.policies.lawam.world_model import LatentWorldModel
 from wamkit.taking import SHARED, Take
@@ -252,6 +252,11 @@ class LaWAM(PolicyModule):
         """The action loss is a mean over all targets, of which samples must have equally many."""
         alike = batch.valid.all() & (batch.embodiment == batch.embodiment[0]).all()
         return self.config.subgoal != "shuffled" and bool(alike)
+
+    def targets(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The action loss is a mean over all targets."""
+        acts = self.robots(batch.embodiment) != HUMAN
+        return {"action": (batch.valid & acts[:, None, None]).sum()}
 
     @property
     def parts(self) -> PartTable:

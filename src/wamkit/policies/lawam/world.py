@@ -154,6 +154,11 @@ class LaWAMWorld(TrainedModule):
         """The state loss is a mean over all dimensions, of which samples must have equally many."""
         return bool((batch.embodiment == batch.embodiment[0]).all())
 
+    def targets(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The state loss is a mean over the state's dimensions of all robots."""
+        valid = self.tables.get_buffer("state_valid")[batch.embodiment]
+        return {"state": valid.sum()} if self.data.proprio_dim else {}
+
     @property
     def parts(self) -> PartTable:
         """The rows of its parameter table."""
