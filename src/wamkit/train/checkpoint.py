@@ -135,11 +135,11 @@ def write(run_dir: Path, progress: Progress, state: State, keep_last: int) -> Pa
     """Write the checkpoint of `progress.step`, then delete all but the newest `keep_last`; its folder."""
     files = {
         WEIGHTS: trained_tensors(state.module),
-        OPTIMIZER: _flat(state.module, state.optimizer),
+        OPTIMIZER: flat(state.module, state.optimizer),
         AVERAGE: state.average.tensors,
     }
-    folder = run_dir / FOLDER / f"step_{progress.step:06d}"
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    folder = folder_of(run_dir, progress.step)
+    temporary = temporary_of(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -149,12 +149,27 @@ def write(run_dir: Path, progress: Progress, state: State, keep_last: int) -> Pa
     except BaseException:
         shutil.rmtree(temporary)
         raise
+    put_in_place(temporary, folder, run_dir, keep_last)
+    return folder
+
+
+def folder_of(run_dir: Path, step: int) -> Path:
+    """Of the checkpoint of a step."""
+    return run_dir / FOLDER / f"step_{step:06d}"
+
+
+def temporary_of(folder: Path) -> Path:
+    """Where a checkpoint is until it is whole."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def put_in_place(temporary: Path, folder: Path, run_dir: Path, keep_last: int) -> None:
+    """A whole checkpoint becomes the newest; of the older ones all but the newest are deleted."""
     shutil.rmtree(folder, ignore_errors=True)  # the run was stopped here once, and damaged since
     os.rename(temporary, folder)
     sync(folder.parent)
     for old in checkpoints(run_dir)[:-keep_last]:
         shutil.rmtree(old)
-    return folder
 
 
 def read_progress(folder: Path) -> Progress:
@@ -173,25 +188,31 @@ def read_progress(folder: Path) -> Progress:
 
 def restore(folder: Path, state: State) -> None:
     """Put the checkpoint's tensors in place. BadInput where a file has changed, or does not fit the policy."""
-    for name, expected in _contents(folder).sha256.items():
-        if sha256(folder / name) != expected:
-            raise BadInput(
-                f"{folder / name}: its bytes have changed since it was written (sha256 differs); {_remedy(folder)}"
-            )
+    expect_unchanged(folder)
     weights = read_tensors(folder / WEIGHTS)
     _fit(folder / WEIGHTS, weights, trained_tensors(state.module))
     state.module.load_state_dict(weights, strict=False)
     averages = read_tensors(folder / AVERAGE)
     _fit(folder / AVERAGE, averages, state.average.tensors)
     state.average.load(averages)
-    _unflatten(state.module, state.optimizer, read_tensors(folder / OPTIMIZER))
+    unflatten(state.module, state.optimizer, read_tensors(folder / OPTIMIZER))
+
+
+def expect_unchanged(folder: Path) -> None:
+    """BadInput where a file of a checkpoint has changed."""
+    for name, expected in _contents(folder).sha256.items():
+        if sha256(folder / name) != expected:
+            raise BadInput(
+                f"{folder / name}: its bytes have changed since it was written (sha256 differs); {_remedy(folder)}"
+            )
 
 
 def _contents(folder: Path) -> Contents:
     return read_record(folder / STATE, Contents, _remedy(folder))
 
 
-def _flat(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def flat(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer has kept, as "<parameter>.<entry>"."""
     names = {id(parameter): name for name, parameter in trained_parameters(module).items()}
     return {
         f"{names[id(parameter)]}.{entry}": value
@@ -200,7 +221,8 @@ def _flat(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tens
     }
 
 
-def _unflatten(module: nn.Module, optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+def unflatten(module: nn.Module, optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    """Give it to an optimizer."""
     names = {id(parameter): name for name, parameter in trained_parameters(module).items()}
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     numbers = {names[id(parameter)]: number for number, parameter in enumerate(ordered)}
@@ -214,6 +236,12 @@ def _unflatten(module: nn.Module, optimizer: torch.optim.Optimizer, flat: Mappin
 
 
 def _fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    shapes = ({name: x.shape for name, x in tensors.items()} for tensors in (found, expected))
+    expect_fit(path, *shapes)
+
+
+def expect_fit(path: Path, found: Mapping[str, torch.Size], expected: Mapping[str, torch.Size]) -> None:
+    """BadInput where a file has not the tensors of these shapes."""
     wrong = [
         f"{name}: expected {_shape(expected, name)}, got {_shape(found, name)}"
         for name in sorted(expected.keys() | found.keys())
@@ -226,8 +254,8 @@ def _fit(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
         )
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
-    return str(list(tensors[name].shape)) if name in tensors else "(absent)"
+def _shape(shapes: Mapping[str, torch.Size], name: str) -> str:
+    return str(list(shapes[name])) if name in shapes else "(absent)"
 
 
 def _remedy(folder: Path) -> str:

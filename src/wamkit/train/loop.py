@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,7 @@ from wamkit.train.optim import (
 from wamkit.train.parallel import SINGLE, Kind, Parallel
 from wamkit.train.ranks import Ranks, expect_divisible
 from wamkit.train.rows import Row, Rows, Table, rows_until
+from wamkit.train.sharded import restore
 from wamkit.train.trackers import Nowhere, OpenTracker, TensorBoard
 from wamkit.types import Batch, Trainable
 
@@ -201,32 +202,22 @@ def train(
     held_out: reads what is measured every config.held_out_every steps and at the end; training does not depend on it.
     beside: work in processes of its own that is told of every step; it has ended when this returns.
     parallel: what this process does of the work; all ranks give the same.
-    Goes on from the newest checkpoint in `run_dir`; a finished run returns at once. Afterwards
-    `weights.safetensors` holds the moving average, `policy` the last weights.
-    Raises BadInput on a damaged run directory, one of another config, a loss that is not finite (with the
-    step and sample ids; checkpoints stay good), a full disk; KeyboardInterrupt after Ctrl-C, SIGTERM or SIGUSR1
-    (pre-emption), once a checkpoint is saved (a second Ctrl-C does not wait).
+    Goes on from the newest checkpoint in `run_dir`; a finished run returns at once. Afterwards `weights.safetensors`
+    holds the moving average, `policy` the last weights.
+    Raises BadInput on a damaged run directory, one of another config, a loss that is not finite (with step and samples;
+    checkpoints stay good), a full disk; KeyboardInterrupt after Ctrl-C, SIGTERM or SIGUSR1 (pre-emption), once a
+    checkpoint is saved (a second signal does not wait).
     """
-    if device.type == "cpu":
-        keep_freed_memory()
-    cast(nn.Module, policy).to(device)
-    ranks = parallel.ranks
-    state = initial_state(policy, config, parallel)
+    ranks, state = parallel.ranks, initial_state(_placed(policy, device), config, parallel)
     forward = parallel.forward(state.module, forward_of(state.module, config))
-    with (
-        only_writer(run_dir, "trains") if ranks.writes else nullcontext(),
-        _full_disk_explained(run_dir, state),
-    ):
-        with ranks.together():
-            expect_divisible(ranks, config.batch_size, config.accumulation)
-            begin = _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
+    with _training_in(run_dir, state, ranks):
+        begin = _begin(run_dir, state, config, samples, ranks)
         first = begin.progress.step
         if first == config.steps:
             with beside():
                 return parallel.write_weights(run_dir, state)
-        unseen = held_out()
+        unseen, saving = held_out(), parallel.saving(run_dir, state, config.keep_last)
         window, watch, note, told = Window(begin.progress.window, ranks), Stopwatch(), "", ""
-        saving = parallel.saving(run_dir, state, config.keep_last)
         with (
             closing(_stream(policy, samples, config, first, device, ranks)) as stream,
             beside() as after_step,
@@ -234,22 +225,20 @@ def train(
             stop_request(KEPT, (signal.SIGUSR1,)) as stop,
             bar("train", config.steps, "steps", first, {"steps": 1, "samples": config.batch_size}) as advance,
         ):
-            for step in range(first, config.steps):
+            for done in range(first + 1, config.steps + 1):
                 batch = watch.next(stream)
-                scalars = optimize(forward, batch, step, state, config, parallel)
-                done = step + 1
+                scalars = optimize(forward, batch, done - 1, state, config, parallel)
                 last = done == config.steps
                 window.add(done, batch.ids, scalars)
                 if done % config.log_every == 0 or last:
                     rate = state.optimizer.param_groups[0]["lr"]
-                    row = {"step": done} | window.close() | {"lr": rate} | watch.lap()
-                    metrics.add(row)
+                    metrics.add(row := {"step": done} | window.close() | {"lr": rate} | watch.lap())
                     note = sentence(row)
                 if unseen.due(done, config.steps, config.held_out_every):
                     with watch.stopped(), state.average.in_place():
-                        measured = unseen.measure(policy, done, device, config.precision)
-                    metrics.add_held_out(measured)
-                    told = f"; {held_out_sentence(measured)}"
+                        row = unseen.measure(policy, done, device, config.precision)
+                    metrics.add_held_out(row)
+                    told = f"; {held_out_sentence(row)}"
                 advance(1, note + told)
                 stopping = ranks.stops(stop.is_set()) and not last
                 if done % config.save_every == 0 or last or stopping:
@@ -257,16 +246,23 @@ def train(
                     # has rows past the newest checkpoint; resuming drops these and writes them again.
                     window.settle()
                     metrics.sync()
-                    progress = metrics.counted(replace(begin.progress, step=done, window=window.values))
-                    saving.save(progress)
+                    now = replace(begin.progress, step=done, window=window.values)
+                    saving.save(metrics.counted(now))
                 after_step(done, state)
                 if stopping:
                     saving.settle()
                     raise stopped(
                         f"stopped after step {done} of {config.steps}; a checkpoint is saved in {run_dir}"
                     )
-        saving.settle()
+            saving.settle()
         parallel.write_weights(run_dir, state)
+
+
+def _placed(policy: Trainable, device: torch.device) -> Trainable:
+    """On the device, whose freed memory is kept where it is a processor's."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    return cast(Any, policy).to(device)  # type: ignore[no-any-return]
 
 
 def _metrics(run_dir: Path, begin: Begin, tracker: OpenTracker, ranks: Ranks) -> Metrics:
@@ -384,6 +380,13 @@ class Begin:
     held_out: list[Row]
 
 
+def _begin(run_dir: Path, state: State, config: TrainConfig, samples: Samples, ranks: Ranks) -> Begin:
+    """Where the run stands, on all ranks. Agreed where one of them cannot go on, or they cannot share a batch."""
+    with ranks.together():
+        expect_divisible(ranks, config.batch_size, config.accumulation)
+        return _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
+
+
 def _resume(run_dir: Path, state: State, start: Progress) -> Begin:
     """Where the run stands; `state` is put there. `start` is its beginning."""
     for path in checkpoint.unexpected(run_dir):
@@ -413,14 +416,16 @@ def _resume(run_dir: Path, state: State, start: Progress) -> Begin:
     training = rows_until(run_dir / FILE, found.step, found.rows)
     held_out = rows_until(run_dir / HELD_OUT, found.step, found.held_out)
     # Weights, optimizer and average are all that is restored: data order and noise follow from seed and step.
-    checkpoint.restore(folder, state)
+    restore(folder, state)
     return Begin(replace(found, config=start.config), training, held_out)
 
 
 @contextmanager
-def _full_disk_explained(run_dir: Path, state: State) -> Iterator[None]:
+def _training_in(run_dir: Path, state: State, ranks: Ranks) -> Iterator[None]:
+    """Nobody else writes there meanwhile, and a full disk is explained."""
     try:
-        yield
+        with only_writer(run_dir, "trains") if ranks.writes else nullcontext():
+            yield
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise

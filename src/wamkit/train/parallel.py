@@ -17,40 +17,14 @@ from torch import Tensor, nn
 
 from wamkit.draws import Draws
 from wamkit.train import checkpoint
-from wamkit.train.checkpoint import Progress, State
+from wamkit.train.checkpoint import State
 from wamkit.train.halves import Learn, at_once
 from wamkit.train.ranks import ALONE, Ranks
+from wamkit.train.sharded import Saving, ShardedSaving
 from wamkit.types import Batch, Trainable
 
 Forward = Callable[[Batch, Draws], dict[str, Tensor]]
 Kind = Literal["ddp"]
-
-
-class Saving:
-    """Writes checkpoints of a run."""
-
-    def __init__(self, run_dir: Path, state: State, keep_last: int) -> None:
-        self.run_dir, self.state, self.keep_last = run_dir, state, keep_last
-
-    def save(self, progress: Progress) -> None:
-        """Write the state as it is; it may be changed afterwards."""
-        checkpoint.write(self.run_dir, progress, self.state, self.keep_last)
-
-    def settle(self) -> None:
-        """Everything is on the disk."""
-
-
-class SavingByOne(Saving):
-    def __init__(self, ranks: Ranks, run_dir: Path, state: State, keep_last: int) -> None:
-        super().__init__(run_dir, state, keep_last)
-        self.ranks = ranks
-
-    def save(self, progress: Progress) -> None:
-        if self.ranks.writes:
-            super().save(progress)
-
-    def settle(self) -> None:
-        self.ranks.gathered(())
 
 
 class Parallel:
@@ -108,9 +82,11 @@ class Replicated(Parallel):
             )
 
     def saving(self, run_dir: Path, state: State, keep_last: int) -> Saving:
-        return SavingByOne(self.ranks, run_dir, state, keep_last)
+        """See Parallel."""
+        return ShardedSaving(self.ranks, run_dir, state, keep_last)
 
     def write_weights(self, run_dir: Path, state: State) -> None:
+        """See Parallel."""
         if self.ranks.writes:
             super().write_weights(run_dir, state)
 
