@@ -262,7 +262,8 @@ def _placed(policy: Trainable, device: torch.device) -> Trainable:
     """On the device, whose freed memory is kept where it is a processor's."""
     if device.type == "cpu":
         keep_freed_memory()
-    return cast(Any, policy).to(device)  # type: ignore[no-any-return]
+    moved: Trainable = cast(Any, policy).to(device)
+    return moved
 
 
 def _metrics(run_dir: Path, begin: Begin, tracker: OpenTracker, ranks: Ranks) -> Metrics:
