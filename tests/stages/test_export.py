@@ -163,9 +163,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
 
 def test_an_operation_that_onnx_lacks_is_named(place: Path) -> None:
     (seen,) = stage._random(engine_of(tiny_policy(RUN.policy)), "robot", ONE)
-    with pytest.raises(
-        BadInput, match=r"operation \S*bessel_j0 of this policy cannot be written as ONNX"
-    ):
+    with pytest.raises(BadInput, match=r"operation \S*bessel_j0 of this policy cannot be written as ONNX"):
         to_onnx(sums(seen, torch.special.bessel_j0), place / "bessel.onnx", {})
 
 

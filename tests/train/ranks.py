@@ -14,19 +14,19 @@ from torch import distributed
 
 from tests.processes import context
 from tests.until import SECONDS
-from wamkit.train.parallel import Replicated
+from wamkit.train.parallel import Kind, parallel
 from wamkit.train.ranks import group
 
 Work = Callable[..., Any]
 """Of a rank: it is given a Parallel and what follows it."""
 
 
-def on_ranks(count: int, work: Work, *given: Any) -> list[Any]:
+def on_ranks(count: int, work: Work, *given: Any, kind: Kind = "ddp") -> list[Any]:
     """What the work of every rank returns. AssertionError with the traceback of the first that raises."""
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes = [context.Pipe(duplex=False) for _ in range(count)]
     processes = [
-        context.Process(target=_rank, args=(sender, store.port, rank, count, work, given))
+        context.Process(target=_rank, args=(sender, store.port, rank, count, kind, work, given))
         for rank, (_, sender) in enumerate(pipes)
     ]
     for process in processes:
@@ -47,12 +47,14 @@ def _received(receiver: Connection) -> tuple[str, Any]:
     return error, value
 
 
-def _rank(sender: Connection, port: int, rank: int, count: int, work: Work, given: tuple[Any, ...]) -> None:
+def _rank(
+    sender: Connection, port: int, rank: int, count: int, kind: Kind, work: Work, given: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
     store = distributed.TCPStore("127.0.0.1", port, timeout=timedelta(seconds=SECONDS))
     try:
-        with group(store, rank, count, "gloo") as ranks:
-            _send(sender, "", work(Replicated(ranks), *given))
+        with group(store, rank, count, "gloo", of_machine=min(count, 2)) as ranks:
+            _send(sender, "", work(parallel(kind, ranks), *given))
     except BaseException:
         _send(sender, traceback.format_exc(), None)
 

@@ -22,12 +22,14 @@ from wamkit.io.weights import WEIGHTS
 from wamkit.stages.plan import meta_batch
 from wamkit.train.loop import TrainConfig, forward_of, initial_state, optimize, train
 from wamkit.train.metrics import Row, read_rows
-from wamkit.train.parallel import SINGLE, Parallel
+from wamkit.train.parallel import SINGLE, Kind, Parallel
 from wamkit.train.ranks import Agreed
 from wamkit.types import Batch
 
 STEPS = 20
 RTOL = 1e-4
+DECIDES = "fast_wam, Optional-IDM"
+"""It computes the future of some samples, drawn by chance."""
 TIMES = ("steps_per_second", "data_share")
 Losses = dict[str, list[list[float]]]
 
@@ -63,20 +65,34 @@ def _losses(parallel: Parallel, name: str, steps: int) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("count", "steps"),
+    ("kind", "count", "steps"),
     [
-        (2, 3),
-        pytest.param(2, STEPS, marks=pytest.mark.scale),
-        pytest.param(4, STEPS, marks=pytest.mark.scale),
+        ("ddp", 2, 3),
+        ("fsdp", 2, 2),
+        pytest.param("ddp", 2, STEPS, marks=pytest.mark.scale),
+        pytest.param("ddp", 4, STEPS, marks=pytest.mark.scale),
+        pytest.param("fsdp", 4, STEPS, marks=pytest.mark.scale),
+        pytest.param("hybrid", 4, STEPS, marks=pytest.mark.scale),
     ],
 )
-def test_any_number_of_ranks_finds_the_same_losses(count: int, steps: int) -> None:
-    names = list(POLICIES)
+def test_any_number_of_ranks_finds_the_same_losses(kind: Kind, count: int, steps: int) -> None:
+    names = [name for name in POLICIES if kind == "ddp" or name != DECIDES]
     expected = losses(SINGLE, names, steps)
-    found, *others = on_ranks(count, losses, names, steps)
+    found, *others = on_ranks(count, losses, names, steps, kind=kind)
     assert all(other == found for other in others)
     for name in names:
         assert torch.allclose(torch.tensor(found[name]), torch.tensor(expected[name]), rtol=RTOL), name
+
+
+def refused(parallel: Parallel) -> str:
+    with pytest.raises(Agreed) as caught:
+        losses(parallel, [DECIDES], 1)
+    return str(caught.value)
+
+
+def test_a_policy_that_decides_what_it_computes_cannot_be_divided() -> None:
+    one, other = on_ranks(2, refused, kind="fsdp")
+    assert one == other and "give --train.parallel ddp" in one
 
 
 def trained(

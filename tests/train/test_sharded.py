@@ -20,7 +20,7 @@ from wamkit.io.weights import WEIGHTS
 from wamkit.train.checkpoint import latest, read_progress
 from wamkit.train.loop import train
 from wamkit.train.metrics import Row, read_rows
-from wamkit.train.parallel import SINGLE, Parallel
+from wamkit.train.parallel import SINGLE, Kind, Parallel
 from wamkit.train.sharded import METADATA
 
 SHORT = replace(CONFIG, steps=12, save_every=3, keep_last=2)
@@ -64,8 +64,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_any_number_of_ranks_goes_on(stopped: Path, whole: Path, tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "count"), [("ddp", 1), ("ddp", 2), ("ddp", 4), ("fsdp", 2), ("hybrid", 4)], ids=str
+)
+def test_any_number_of_ranks_goes_on(
+    stopped: Path, whole: Path, tmp_path: Path, kind: Kind, count: int
+) -> None:
     newest = latest(stopped)
     assert newest is not None and read_progress(newest).step == 8 and (newest / METADATA).exists()
     run_dir = tmp_path / "run"
@@ -73,7 +77,7 @@ def test_any_number_of_ranks_goes_on(stopped: Path, whole: Path, tmp_path: Path,
     if count == 1:
         gone_on(SINGLE, run_dir)
     else:
-        on_ranks(count, gone_on, run_dir)
+        on_ranks(count, gone_on, run_dir, kind=kind)
     for own, expected in zip(rows(run_dir), rows(whole), strict=True):
         assert own == pytest.approx(expected, rel=RTOL)
     for name, expected_weight in weights(whole).items():
@@ -91,10 +95,18 @@ def test_going_on_repeats_the_uninterrupted_run_bit_for_bit(stopped: Path, tmp_p
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_ranks_go_on_from_the_checkpoint_of_one_process(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_ranks_go_on_from_the_checkpoint_of_one_process(whole: Path, tmp_path: Path, kind: Kind) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(Interrupted(6, signal.SIGTERM), fresh(30), SHORT, tmp_path, CPU)
-    on_ranks(2, gone_on, tmp_path)
+    on_ranks(2, gone_on, tmp_path, kind=kind)
+    for own, expected in zip(rows(tmp_path), rows(whole), strict=True):
+        assert own == pytest.approx(expected, rel=RTOL)
+
+
+def test_one_process_goes_on_from_what_was_divided(whole: Path, tmp_path: Path) -> None:
+    on_ranks(2, begun, tmp_path, signal.SIGTERM, kind="fsdp")
+    gone_on(SINGLE, tmp_path)
     for own, expected in zip(rows(tmp_path), rows(whole), strict=True):
         assert own == pytest.approx(expected, rel=RTOL)
 

@@ -31,7 +31,7 @@ def rank_of(rank: int, port: int, folder: Path, what: str) -> None:
     try:
         with (
             Watch(store.clone(), rank, COUNT, tell, patience=3).over(),
-            group(store, rank, COUNT, "gloo") as ranks,
+            group(store, rank, COUNT, "gloo", 1) as ranks,
         ):
             for number in range(1000):
                 if rank == 1 and number == 20:

@@ -46,7 +46,7 @@ def ranks_of_torchrun() -> Iterator[Ranks]:
         if torch.cuda.is_available():
             _use_gpu(int(os.environ["LOCAL_RANK"]))
             backend = "cpu:gloo,cuda:nccl"
-        with group(store, rank, count, backend) as ranks:
+        with group(store, rank, count, backend, int(os.environ["LOCAL_WORLD_SIZE"])) as ranks:
             yield ranks
 
 

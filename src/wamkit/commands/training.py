@@ -135,6 +135,10 @@ class Train:
         place = asked if self.memory else this_place(best_device())
         for table in plan_tables(run, self.dataset, self.stats, place):
             console.print(table)
+        if run.train.ranks > 1:
+            from wamkit.bench.scaling_table import scaling_table
+
+            console.print(scaling_table(run))
         return 0
 
 

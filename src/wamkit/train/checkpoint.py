@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -86,7 +86,12 @@ def trained_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def write_weights(run_dir: Path, state: State) -> None:
     """The weights of a run: what training changed, with the moving average in place of what it covers."""
-    save_weights(run_dir, trained_tensors(state.module) | state.average.tensors)
+    save_weights(run_dir, weights_of(state))
+
+
+def weights_of(state: State) -> dict[str, Tensor]:
+    """What a run's weights are: those that training changed, with the moving average in place of what it covers."""
+    return trained_tensors(state.module) | state.average.tensors
 
 
 def size(state: State) -> int:
@@ -186,16 +191,25 @@ def read_progress(folder: Path) -> Progress:
     return contents.progress
 
 
-def restore(folder: Path, state: State) -> None:
+Divided = Callable[[Tensor, Tensor], Tensor]
+"""A whole tensor, and one of the same shape: it is divided among ranks as that one is."""
+
+
+def not_divided(whole: Tensor, like: Tensor) -> Tensor:
+    """Every process has all of it."""
+    return whole
+
+
+def restore(folder: Path, state: State, divided: Divided = not_divided) -> None:
     """Put the checkpoint's tensors in place. BadInput where a file has changed, or does not fit the policy."""
     expect_unchanged(folder)
-    weights = read_tensors(folder / WEIGHTS)
-    _fit(folder / WEIGHTS, weights, trained_tensors(state.module))
-    state.module.load_state_dict(weights, strict=False)
+    weights, ours = read_tensors(folder / WEIGHTS), trained_tensors(state.module)
+    _fit(folder / WEIGHTS, weights, ours)
+    state.module.load_state_dict({name: divided(x, ours[name]) for name, x in weights.items()}, strict=False)
     averages = read_tensors(folder / AVERAGE)
     _fit(folder / AVERAGE, averages, state.average.tensors)
-    state.average.load(averages)
-    unflatten(state.module, state.optimizer, read_tensors(folder / OPTIMIZER))
+    state.average.load({name: divided(x, state.average.tensors[name]) for name, x in averages.items()})
+    unflatten(state.module, state.optimizer, read_tensors(folder / OPTIMIZER), divided)
 
 
 def expect_unchanged(folder: Path) -> None:
@@ -221,7 +235,12 @@ def flat(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tenso
     }
 
 
-def unflatten(module: nn.Module, optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+def unflatten(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    flat: Mapping[str, Tensor],
+    divided: Divided = not_divided,
+) -> None:
     """Give it to an optimizer."""
     names = {id(parameter): name for name, parameter in trained_parameters(module).items()}
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -230,8 +249,10 @@ def unflatten(module: nn.Module, optimizer: torch.optim.Optimizer, flat: Mapping
     for key, value in flat.items():
         name, _, entry = key.rpartition(".")
         number = numbers[name]
+        like = ordered[number]
+        own = divided(value, like) if value.shape == like.shape else value
         # A copy of its own: `value` is the file. One at a time, so that no second copy is gathered on the CPU.
-        state.setdefault(number, {})[entry] = value.to(ordered[number].device, copy=True)
+        state.setdefault(number, {})[entry] = own.to(like.device, copy=True)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -211,7 +211,7 @@ def train(
     ranks, state = parallel.ranks, initial_state(_placed(policy, device), config, parallel)
     forward = parallel.forward(state.module, forward_of(state.module, config))
     with _training_in(run_dir, state, ranks):
-        begin = _begin(run_dir, state, config, samples, ranks)
+        begin = _begin(run_dir, state, config, samples, parallel)
         first = begin.progress.step
         if first == config.steps:
             with beside():
@@ -337,7 +337,7 @@ def optimize(
         part = batch.map(lambda x: x[rows.start : rows.stop], batch.ids[rows.start : rows.stop])
         draws = Draws.of_step(config.seed, step, device, places[rows.start], len(rows), total)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            found = forward(part, draws)
+            found = forward(part, parallel.draws(draws))
         if found.keys() != weights.keys():
             raise ValueError(f"losses: expected {sorted(weights)} (loss_weights), got {sorted(found)}")
         found = parallel.losses(state.policy, part, found)
@@ -356,7 +356,7 @@ def optimize(
     return {
         "loss": loss,
         **{f"loss/{name}": value for name, value in zip(weights, named, strict=True)},
-        "grad_norm": norm,
+        "grad_norm": parallel.whole(norm),
     }
 
 
@@ -381,14 +381,14 @@ class Begin:
     held_out: list[Row]
 
 
-def _begin(run_dir: Path, state: State, config: TrainConfig, samples: Samples, ranks: Ranks) -> Begin:
+def _begin(run_dir: Path, state: State, config: TrainConfig, samples: Samples, parallel: Parallel) -> Begin:
     """Where the run stands, on all ranks. Agreed where one of them cannot go on, or they cannot share a batch."""
-    with ranks.together():
-        expect_divisible(ranks, config.batch_size, config.accumulation)
-        return _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)))
+    with parallel.ranks.together():
+        expect_divisible(parallel.ranks, config.batch_size, config.accumulation)
+        return _resume(run_dir, state, Progress(0, 0, {}, asdict(config), len(samples)), parallel)
 
 
-def _resume(run_dir: Path, state: State, start: Progress) -> Begin:
+def _resume(run_dir: Path, state: State, start: Progress, parallel: Parallel) -> Begin:
     """Where the run stands; `state` is put there. `start` is its beginning."""
     for path in checkpoint.unexpected(run_dir):
         warn(f"{path}: not a checkpoint (these are folders called step_NUMBER); it is left as it is")
@@ -417,7 +417,7 @@ def _resume(run_dir: Path, state: State, start: Progress) -> Begin:
     training = rows_until(run_dir / FILE, found.step, found.rows)
     held_out = rows_until(run_dir / HELD_OUT, found.step, found.held_out)
     # Weights, optimizer and average are all that is restored: data order and noise follow from seed and step.
-    restore(folder, state)
+    restore(folder, state, parallel.divided)
     return Begin(replace(found, config=start.config), training, held_out)
 
 

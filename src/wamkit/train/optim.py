@@ -142,9 +142,12 @@ class MovingAverage:
         finally:
             self._swap()
 
+    @torch.no_grad()
     def _swap(self) -> None:
         for name, weight in self._weights.items():
-            weight.data, self.tensors[name] = self.tensors[name], weight.data
+            held = weight.detach().clone()
+            weight.copy_(self.tensors[name])
+            self.tensors[name].copy_(held)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:

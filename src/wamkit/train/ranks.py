@@ -31,9 +31,10 @@ class Agreed(BadInput):
 
 
 class Ranks:
-    """One process alone, and what every rank of several has. share: of every batch."""
+    """One process alone, and what every rank of several has. share: of every batch. of_machine: ranks of a machine."""
 
     share: Share = WHOLE_BATCH
+    of_machine: int = 1
 
     @property
     def writes(self) -> bool:
@@ -71,8 +72,8 @@ class Ranks:
 class Together(Ranks):
     """One of several, in torch's default process group, whose CPU tensors go over gloo. store: of all."""
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
+    def __init__(self, store: Any, of_machine: int) -> None:
+        self._store, self.of_machine = store, of_machine
         from torch import distributed  # as heavy as it is, where it is used
 
         self._distributed = distributed
@@ -143,14 +144,14 @@ ALONE = Ranks()
 
 
 @contextmanager
-def group(store: Any, rank: int, count: int, backend: str) -> Iterator[Together]:
+def group(store: Any, rank: int, count: int, backend: str, of_machine: int) -> Iterator[Together]:
     """One of `count` processes that find each other by a store of torch.distributed. backend: "gloo", or with a GPU
     "cpu:gloo,cuda:nccl"."""
     from torch import distributed
 
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
-        yield Together(store)
+        yield Together(store, of_machine)
     finally:
         distributed.destroy_process_group()
 

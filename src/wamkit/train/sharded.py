@@ -19,7 +19,7 @@ from torch import Tensor
 from wamkit.io.files import sha256
 from wamkit.io.records import write_record
 from wamkit.train import checkpoint
-from wamkit.train.checkpoint import STATE, Contents, Progress, State, trained_tensors
+from wamkit.train.checkpoint import STATE, Contents, Divided, Progress, State, not_divided, trained_tensors
 from wamkit.train.optim import trained_parameters
 from wamkit.train.ranks import Ranks
 
@@ -107,11 +107,11 @@ def named_tensors(state: State) -> dict[str, Tensor]:
     return {kind + name: tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
 
 
-def restore(folder: Path, state: State) -> None:
+def restore(folder: Path, state: State, divided: Divided = not_divided) -> None:
     """Put the tensors of a checkpoint in place, however many ranks wrote it. BadInput where a file has changed, or does
     not fit the policy."""
     if not (folder / METADATA).exists():
-        return checkpoint.restore(folder, state)
+        return checkpoint.restore(folder, state, divided)
     from torch.distributed.checkpoint import FileSystemReader, load
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
