@@ -25,9 +25,10 @@ def main(args: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         _open_streams()
         from wamkit.commands.parsing import parse
+        from wamkit.commands.references import found
 
         try:
-            command, overrides = parse(sys.argv[1:] if args is None else args)
+            command, overrides = parse(found(sys.argv[1:] if args is None else args))
             return command(overrides)
         finally:
             sys.stdout.flush()

@@ -31,6 +31,7 @@ from wamkit.commands.data import Data
 from wamkit.commands.demo import Demo
 from wamkit.commands.exporting import Export
 from wamkit.commands.golden import Golden
+from wamkit.commands.hubbing import Hub
 from wamkit.commands.inspecting import Inspect
 from wamkit.commands.listing import Recipes, Suites
 from wamkit.commands.measuring import Eval
@@ -62,6 +63,7 @@ Command = (
     | Annotated[Recipes, subcommand("recipes")]
     | Annotated[Suites, subcommand("suites")]
     | Annotated[Convert, subcommand("convert")]
+    | Annotated[Hub, subcommand("hub")]
 )
 
 

@@ -20,6 +20,7 @@ from wamkit.data.canvas import canvas_size, expect_canvas, tile
 from wamkit.data.device_canvas import DeviceCanvas, carried
 from wamkit.data.normalize import Normalizer
 from wamkit.flow import Predicts, noise_rows
+from wamkit.io.hub import local
 from wamkit.policies.base import EncoderFacts, FrozenEncoder, unchanged
 from wamkit.spans import Span
 from wamkit.tree import Tree
@@ -312,7 +313,7 @@ def encoder_facts(
         no_codec = str(error)
     prompts = prompts_of(text, instructions)
     no_base = f"{base}, the video model that the run is built on, is not on this machine (docs/weights.md)"
-    missing = no_codec or (no_base if base and not Path(base).exists() else "") or why_no_text(text, prompts)
+    missing = no_codec or (no_base if base and not local(base).exists() else "") or why_no_text(text, prompts)
     return EncoderFacts(prompts, tuple(codecs), no_codec, why_no_tokens(text), missing)
 
 

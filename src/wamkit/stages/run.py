@@ -35,6 +35,7 @@ from wamkit.data.official_statistics import pooled_window_stats, read_statistics
 from wamkit.data.samples import Fresh, Mixture, Samples
 from wamkit.data.statistics import Stats
 from wamkit.io.files import replace_text
+from wamkit.io.hub import is_reference, reference_of
 from wamkit.io.progress import say
 from wamkit.io.provenance import record
 from wamkit.stages.alike import expect_shared, facts_of_rank
@@ -357,7 +358,7 @@ def provenance_of(
     ]
     about = {
         "fingerprint": fingerprint_of(datasets),
-        "folders": [part.root.name for dataset in datasets for part in dataset.parts],
+        "folders": [_folder(part.root) for dataset in datasets for part in dataset.parts],
         "robot": ", ".join(dataset.robot_type for dataset in datasets),
         "episodes": sum(len(dataset.episodes) for dataset in datasets),
         "steps": sum(dataset.total_steps for dataset in datasets),
@@ -367,6 +368,12 @@ def provenance_of(
     parameters = {part.name: part.parameters for part in parts(run, policy)}
     states = [state for dataset in datasets for state in initial_states(dataset)]
     return record(device_name(device), parameters, about, states)
+
+
+def _folder(root: Path) -> str:
+    """What provenance calls a dataset: the hub's name and commit, else the name of its folder."""
+    told = reference_of(root)
+    return told if is_reference(told) else root.name
 
 
 def known_colours(sources: Sequence[Clips]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from wamkit.config import (
 from wamkit.data.clips import Clips
 from wamkit.data.normalize import Normalizer
 from wamkit.io.files import sha256
+from wamkit.io.hub import local, reference_of
 from wamkit.io.progress import say
 from wamkit.io.tensors import load_strict, not_finite
 from wamkit.io.weights import WEIGHTS, run_weights
@@ -89,7 +90,7 @@ class FromRun:
     @property
     def facts(self) -> Mapping[str, Any]:
         """Under "init"."""
-        about = {"run": str(self.directory), "recipe": self.recipe, "weights": self.weights}
+        about = {"run": reference_of(self.directory), "recipe": self.recipe, "weights": self.weights}
         return {"init": about | {"normalizer": self.keeps}}
 
     def normalizer(self, run: Run, sources: Sequence[Clips], fitted: Callable[[], Normalizer]) -> Normalizer:
@@ -97,7 +98,7 @@ class FromRun:
         if self.keeps == "refitted":
             return fitted()
         # A run that has begun has a copy, and the other one may be gone.
-        place = self.run_dir if (self.run_dir / NORMALIZER_FILE).exists() else self.directory
+        place = self.run_dir if (self.run_dir / NORMALIZER_FILE).exists() else local(self.directory)
         kept = Normalizer.from_json(read(place, NORMALIZER_FILE), str(place / NORMALIZER_FILE))
         for clips in sources:
             _expect_known(kept, self.directory, run, clips)
@@ -111,13 +112,14 @@ class FromRun:
         policy.load_frozen()
         if latest(self.run_dir) is not None:
             return  # the checkpoint's weights follow
-        if not (self.directory / WEIGHTS).is_file() or sha256(self.directory / WEIGHTS) != self.weights:
+        directory = local(self.directory)
+        if not (directory / WEIGHTS).is_file() or sha256(directory / WEIGHTS) != self.weights:
             raise BadInput(
                 f"{self.run_dir}: was begun with --init {self.directory}, whose weights are missing or others by now; "
                 "give --init with the place of that run, or begin in another --out"
             )
-        _fill(policy, run, self.directory)
-        differences = _differences(self.directory, run)
+        _fill(policy, run, directory)
+        differences = _differences(directory, run)
         told = f"; other than there: {differences}" if differences else ""
         say(f"begins with the weights of {self.directory} (recipe {self.recipe}){told}")
 

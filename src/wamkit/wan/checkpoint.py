@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 from wamkit_client.types import BadInput
 
+from wamkit.io.hub import local
 from wamkit.io.renaming import Renaming
 from wamkit.io.tensors import load_strict, numbers, read_tensors
 from wamkit.wan.dit import WanDiT, WanSize
@@ -51,7 +52,7 @@ def load_wan(dit: WanDiT, path: str | Path) -> None:
     path: a weight file, or a folder with one (also in shards, also diffusers' `transformer/` inside).
     Raises BadInput when it is missing, truncated, or of another model or size.
     """
-    path = Path(path)
+    path = local(path)
     inside = path / "transformer"
     file = inside if inside.is_dir() else path
     if not file.exists():

@@ -13,6 +13,7 @@ from typing import Any
 
 from wamkit_client.types import BadInput
 
+from wamkit.io.hub import local
 from wamkit.wan.encoders import (
     HashedTextConfig,
     StoredTextConfig,
@@ -87,7 +88,8 @@ def _is_stored(config: TextConfig, instruction: str) -> bool:
 
 def _tokenizer_folder(config: UMT5Config) -> Path:
     """The tokenizer is small and may be there without the encoder."""
-    official, diffusers = Path(config.path) / TOKENIZER_FOLDER, Path(config.path) / "tokenizer"
+    folder = local(config.path)
+    official, diffusers = folder / TOKENIZER_FOLDER, folder / "tokenizer"
     return official if official.is_dir() else diffusers
 
 

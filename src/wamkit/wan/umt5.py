@@ -23,6 +23,7 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.io.files import replace_file
+from wamkit.io.hub import local
 from wamkit.io.progress import bar
 from wamkit.io.tensors import digest, load_strict, read_tensors
 
@@ -61,8 +62,12 @@ class UMT5Text:
     """
 
     def __init__(self, folder: str | Path, stored: StoredText) -> None:
-        self.folder = Path(folder)
-        self.stored = stored
+        self._named, self.stored = folder, stored
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where it lies on this machine."""
+        return local(self._named)
 
     @cached_property
     def model(self) -> Any:

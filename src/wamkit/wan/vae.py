@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
+from wamkit.io.hub import local
 from wamkit.io.tensors import digest, load_strict, read_tensors
 from wamkit.nn.tables import Tables
 from wamkit.wan.still import StillVAE
@@ -183,7 +184,7 @@ class WanVAE(nn.Module):
         path: `Wan2.1_VAE.pth` or `Wan2.2_VAE.pth` (official names, also as safetensors), the folder that holds it, or
         a diffusers folder (`vae/` or its parent). Raises BadInput when missing, truncated, or of another kind or size.
         """
-        file = _find(Path(path), size.generation)
+        file = _find(local(path), size.generation)
         tensors = {name.removeprefix("model."): tensor for name, tensor in read_tensors(file).items()}
         if "encoder.conv1.weight" in tensors:
             tensors = to_diffusers(tensors, size)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from wamkit.io.hub import local
 from wamkit.io.tensors import load_strict
 from wamkit.io.weights import run_weights
 
@@ -37,4 +37,4 @@ class FromRun:
         """Raises BadInput naming what is missing or does not fit."""
         policy.load_frozen()
         frozen = [re.escape(name) for name, p in policy.named_parameters() if not p.requires_grad]
-        load_strict(policy, run_weights(Path(self.path)), self.path, fresh=frozen)
+        load_strict(policy, run_weights(local(self.path)), self.path, fresh=frozen)

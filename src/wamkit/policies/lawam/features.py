@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, Bound, check
+from wamkit.io.hub import local
 from wamkit.io.records import read_record
 from wamkit.io.tensors import digest, load_strict, read_tensors
 from wamkit.nn.tables import Tables
@@ -99,7 +100,7 @@ class DINOv3Config:
 
     def load(self) -> DINOv3Features:
         """With the folder's weights, on the CPU. BadInput where it is missing, damaged or of another size."""
-        folder = Path(self.path)
+        folder = local(self.path)
         if not (folder / "config.json").is_file():
             raise BadInput(
                 f"{folder}: no DINOv3; expected config.json and its safetensors file. Download them with `hf download "

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, Bound, check
+from wamkit.io.hub import local
 from wamkit.io.tensors import load_strict, numbers, read_tensors
 from wamkit.nn.tables import Tables
 from wamkit.policies.lawam.features import block_scaled
@@ -331,7 +332,7 @@ class FromQwen:
 
     def expect_folder(self) -> None:
         """BadInput where it is missing."""
-        folder = Path(self.path)
+        folder = local(self.path)
         if not (folder / "config.json").is_file():
             raise BadInput(
                 f"{folder}: no Qwen3-VL; expected config.json and its safetensors files. Download them with "
@@ -356,7 +357,7 @@ class FromQwen:
     def _tensors(self, prior: Prior) -> dict[str, Tensor]:
         """Under our names, without later text layers and the head."""
         self.expect_folder()
-        folder = Path(self.path)
+        folder = local(self.path)
         _expect_size(folder, prior.visual.size)
         return ours(read_tensors(folder), prior.visual.size.layers)
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.bounds import AT_LEAST_1, Bound, check
+from wamkit.io.hub import local
 from wamkit.io.records import read_record
 from wamkit.policies.lawam.patches import grid, patches
 from wamkit.tree import Tree
@@ -148,7 +148,7 @@ class QwenPrompt:
 
     def __init__(self, config: QwenPromptConfig, layout: Layout, data: DataSpec) -> None:
         self.config, self.layout, self.data = config, layout, data
-        self.folder = Path(config.path)
+        self.folder = local(config.path)
         if not self.folder.is_dir():
             raise BadInput(
                 f"{self.folder}: no such folder; expected Qwen3-VL's tokenizer and processor. Download them with "

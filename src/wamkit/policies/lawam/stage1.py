@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.io.files import sha256
+from wamkit.io.hub import local
 from wamkit.io.records import read_record
 from wamkit.io.tensors import load_strict
 from wamkit.io.weights import WEIGHTS, run_weights
@@ -48,7 +49,7 @@ class Stage1:
     @property
     def fingerprint(self) -> str:
         """Names its weights."""
-        path = self.directory / WEIGHTS
+        path = local(self.directory) / WEIGHTS
         if not path.is_file():
             raise BadInput(f"{path}: missing; policy.world names the finished run of stage 1 (docs/train.md)")
         return f"{sha256(path)[:16]}:{self.latent}"
@@ -56,7 +57,8 @@ class Stage1:
     def fill(self, modules: Mapping[str, nn.Module]) -> None:
         """As `fill_parts`. BadInput where the directory is no stage 1, or has other features or another structure."""
         remedy = "name a run directory that `wamkit train` wrote for a policy of kind lawam_world"
-        run = read_record(self.directory / RUN_FILE, Stage1Run, remedy)
+        directory = local(self.directory)
+        run = read_record(directory / RUN_FILE, Stage1Run, remedy)
         size = run.data.view_height, run.data.view_width
         pairs = {
             "features": (_structure(run.policy.features), _structure(self.features)),
@@ -69,7 +71,7 @@ class Stage1:
                     f"{self.directory}: {name}: expected {expected}, got {found}; give this policy those of its stage "
                     "1, or name another run directory of stage 1"
                 )
-        fill_parts(self.directory, modules)
+        fill_parts(directory, modules)
 
 
 def fill_parts(directory: Path, modules: Mapping[str, nn.Module]) -> None:

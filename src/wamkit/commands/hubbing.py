@@ -1,0 +1,135 @@
+"""wamkit hub: weights and datasets from the hub, and run directories to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg, subcommand
+from wamkit_client.types import BadInput
+
+from wamkit.commands.outputs import output_folder
+from wamkit.commands.overrides import Overrides, refuse
+from wamkit.io.progress import say
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the recipes look for. repository: of the hub. folder: where recipes look for it; "": nowhere, so that it is
+    named. only: the files that are read, as patterns; (): all. about: what it is for."""
+
+    repository: str
+    folder: str
+    about: str
+    only: tuple[str, ...] = ()
+
+
+UMT5 = ("models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/*")
+KNOWN = {
+    "wan2.1": Known(
+        "Wan-AI/Wan2.1-T2V-1.3B", "weights/Wan2.1-T2V-1.3B", "Light-WAM: video model, VAE, UMT5",
+        ("diffusion_pytorch_model*", "config.json", "Wan2.1_VAE.pth", *UMT5),
+    ),
+    "wan2.2": Known(
+        "Wan-AI/Wan2.2-TI2V-5B", "weights/Wan2.2-TI2V-5B", "Fast-WAM: video model, VAE, UMT5",
+        ("diffusion_pytorch_model*", "config.json", "Wan2.2_VAE.pth", *UMT5),
+    ),
+    "umt5": Known("Wan-AI/Wan2.1-T2V-1.3B", "weights/Wan2.1-T2V-1.3B", "the text encoder alone", UMT5),
+    "dinov3": Known("facebook/dinov3-vitb16-pretrain-lvd1689m", "weights/dinov3-vitb16", "LaWAM: features (gated)"),
+    "qwen3-vl": Known("Qwen/Qwen3-VL-2B-Instruct", "weights/Qwen3-VL-2B-Instruct", "LaWAM: prior"),
+    "light-wam": Known("l1ziang/lightwam-checkpoints", "released/light_wam", "released Light-WAM"),
+    "fast-wam": Known("yuantianyuan01/FastWAM", "released/fast_wam", "released Fast-WAM"),
+    "lawam-libero": Known("jialei02/lawam_libero_sft_release", "released/lawam_libero", "released LaWAM, LIBERO"),
+    "lawam-robotwin": Known("jialei02/lawam_robotwin_sft_release", "released/lawam_robotwin", "LaWAM, RoboTwin"),
+    "lawam-pretrain": Known("jialei02/lawam_pretrain", "released/lawam_pretrain", "released LaWAM, pretrained"),
+    "lawam-world": Known("jialei02/lawam_lam", "released/lawam_world", "released world model of LaWAM"),
+}  # fmt: skip
+NAMES = ", ".join(KNOWN)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Download weights, a dataset or a run directory of the hub, and compare every file with the hub's hashes.
+
+    Examples: wamkit hub pull wan2.1
+              wamkit hub pull lerobot/metaworld_mt50 --out metaworld_mt50
+              wamkit hub pull hf://datasets/lerobot/metaworld_mt50 --revision v3.0
+
+    A download goes on where it was interrupted. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they do for
+    `hf`.
+    """
+
+    name: Positional[
+        Annotated[str, arg(metavar="NAME", help=f"OWNER/NAME, hf://OWNER/NAME, or one of {NAMES}.")]
+    ]
+    revision: str = ""
+    """A commit, tag or branch; by default the main branch."""
+    out: Path = Path()
+    """A folder; by default where recipes look for it, and the hub's cache for what recipes do not know."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        refuse(overrides)
+        from wamkit.io.hub import PREFIX, fetched, is_reference, located, parsed
+
+        known = KNOWN.get(self.name)
+        name = known.repository if known else self.name
+        reference = parsed(name if is_reference(name) else f"{PREFIX}{name}")
+        if self.revision:
+            if reference.revision:
+                raise BadInput(f"--revision {self.revision}: {self.name} names one already; omit one of them")
+            reference = replace(reference, revision=self.revision)
+        out = Path(known.folder) if known and self.out == Path() else self.out
+        if out != Path():
+            output_folder(out.parent)
+        pinned = located(reference)
+        asked = replace(reference, kind=pinned.kind)
+        place = fetched(asked, out, every=True, only=known.only if known else ())
+        say(f"{place}: {pinned}, complete and as the hub says")
+        return 0
+
+
+@dataclass(frozen=True)
+class Push:
+    """Publish a run directory: weights, values, statistics, results, and a model card made of them.
+
+    Example: wamkit hub push demo/run OWNER/NAME --private
+
+    States of datasets, videos but for the imagined future, and paths of this machine are not published. A run with
+    low-rank additions publishes these, not the model that it is built on. `hf auth login` comes first.
+    """
+
+    run: Positional[Annotated[Path, arg(metavar="RUN")]]
+    name: Positional[Annotated[str, arg(metavar="OWNER/NAME")]]
+    private: bool = False
+    """Where the repository is made now: let only yourself see it."""
+    license: str = "apache-2.0"
+    """Of the weights, as the hub spells it."""
+    message: str = "A run of wamkit"
+    """Of the commit."""
+
+    def __call__(self, overrides: Overrides) -> int:
+        refuse(overrides)
+        from wamkit.io.hub import PREFIX, parsed
+        from wamkit.stages.sharing import push, upload_of
+
+        reference = parsed(f"{PREFIX}{self.name}")
+        if reference.kind or reference.revision or reference.inside:
+            raise BadInput(f"{self.name}: expected OWNER/NAME")
+        upload = upload_of(self.run, self.name, self.license)
+        url = push(upload, self.name, self.private, self.message)
+        say(f"{', '.join(sorted(upload.files))} and {upload.weights.name}: {url}")
+        return 0
+
+
+Command = Annotated[Pull, subcommand("pull")] | Annotated[Push, subcommand("push")]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Weights, datasets and run directories from and to the hub."""
+
+    command: Command
+
+    def __call__(self, overrides: Overrides) -> int:
+        return self.command(overrides)
