@@ -35,7 +35,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each command of the story printed, by its name, in a folder with nothing but the example of the arm."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "examples").mkdir()
-    for name in ("arm", "own_robot.py"):
+    for name in ("arm", "own_robot.py", "onnx_robot.py"):
         (folder / "examples" / name).symlink_to(ROOT / "examples" / name)
     printed = {}
     for words in story(ROOT / "docs/train.md"):

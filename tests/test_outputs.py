@@ -44,6 +44,8 @@ COMMANDS = [
     "convert latents no OUT --recipe libero_spatial --dataset no",
     "convert hdf5 no OUT",
     "convert libero-hdf5 no OUT --suite libero_object",
+    f"export {PRETRAINED} OUT/policy.onnx --instructions go",
+    "hub pull lab/model --out OUT",
 ]
 each_command = pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words.split()[:2]))
 

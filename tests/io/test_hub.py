@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 from wamkit_client.types import BadInput
 
+from tests import tiny_dataset
 from tests.hub_server import COMMIT, Hub, Repository, serving
 from wamkit.cli import main
 from wamkit.commands.hubbing import KNOWN
+from wamkit.commands.overrides import changed
 from wamkit.commands.references import found
+from wamkit.eval.evaluate import EvalConfig
 from wamkit.io.hub import is_reference, local, parsed, pinned, reference_of
 from wamkit.policies.fast_wam.policy import FromVideoModel
 from wamkit.policies.lawam.features import DINOv3Config
 from wamkit.policies.lawam.prompt import QwenPromptConfig
 from wamkit.policies.light_wam.policy import LoRATuning
+from wamkit.recipes import recipe
+from wamkit.stages.run import NO_FILE, train
 from wamkit.wan.encoders import UMT5Config
 
 WEIGHTS = bytes(range(256)) * 40
@@ -167,6 +175,46 @@ def test_words_of_a_command_line(hub: Hub) -> None:
     with pytest.raises(BadInput, match="nothing is written"):
         found(["train", "x", "--out", "hf://lab/model"])
     assert found(["train", "--help", "hf://no/such"])[-1] == "hf://no/such"
+
+
+def test_a_run_keeps_the_commit(hub: Hub) -> None:
+    """Whether a command line or a recipe names the hub."""
+    run = recipe("libero_spatial")
+    named = replace(run, policy=replace(run.policy, tuning=LoRATuning(base="hf://lab/model")))
+    told = f"hf://lab/model@{COMMIT}"
+    assert changed(named, {}).policy.tuning.base == told
+    assert changed(run, {"policy.tuning.base": "hf://lab/model"}).policy.tuning.base == told
+    hub.asked.clear()
+    assert pinned(told) == told and not hub.asked
+
+
+def test_a_dataset_and_a_start_are_recorded_by_commit(hub: Hub, tmp_path: Path) -> None:
+    """Trained on a dataset of the hub, from a run of the hub: provenance names commits, no folder of this machine."""
+    tiny_dataset.write(tmp_path / "dataset", [12, 12])
+    run = replace(
+        tiny_dataset.RUN,
+        eval=EvalConfig(replan_steps=4),
+        train=replace(tiny_dataset.RUN.train, steps=1, warmup_steps=0),
+    )
+    train(run, [tmp_path / "dataset"], NO_FILE, tmp_path / "first", torch.device("cpu"))
+    for name, kind, folder in (("lab/moves", "dataset", "dataset"), ("lab/first", "model", "first")):
+        files = {
+            str(f.relative_to(tmp_path / folder)): f.read_bytes()
+            for f in (tmp_path / folder).rglob("*")
+            if f.is_file()
+        }
+        hub.repositories[name] = Repository(files, kind)
+    train(
+        run,
+        [local("hf://lab/moves")],
+        NO_FILE,
+        tmp_path / "second",
+        torch.device("cpu"),
+        init=local("hf://lab/first"),
+    )
+    told = (tmp_path / "second/provenance.json").read_text()
+    assert json.loads(told)["dataset"]["folders"] == [f"hf://datasets/lab/moves@{COMMIT}"]
+    assert json.loads(told)["init"]["run"] == f"hf://lab/first@{COMMIT}" and str(tmp_path) not in told
 
 
 def test_the_environment_says_where_the_hub_is(hub: Hub, tmp_path: Path) -> None:

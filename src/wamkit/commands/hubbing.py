@@ -81,7 +81,7 @@ class Pull:
             reference = replace(reference, revision=self.revision)
         out = Path(known.folder) if known and self.out == Path() else self.out
         if out != Path():
-            output_folder(out.parent)
+            output_folder(out)
         pinned = located(reference)
         asked = replace(reference, kind=pinned.kind)
         place = fetched(asked, out, every=True, only=known.only if known else ())

@@ -24,6 +24,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.commands.columns import COLUMNS, in_sources, pair_words, with_columns
 from wamkit.io.differences import flatten, replaced
+from wamkit.io.hub import is_reference, pinned
 from wamkit.recipes import earlier, recipe
 
 if TYPE_CHECKING:
@@ -103,11 +104,19 @@ def changed(run: Run, overrides: Overrides) -> Run:
     for path in overrides:
         _expect_path(path, known, f"recipe {run.recipe} has")
     changes = with_columns(run.data, overrides)
-    asked: Run = replaced(run, changes | in_sources(run, changes))
+    asked: Run = _pinned(replaced(run, changes | in_sources(run, changes)))
     if asked.suite != run.suite:
         expect_suite(asked.suite)
     check_together(run, asked)
     return asked
+
+
+def _pinned(run: Run) -> Run:
+    """With the commit of everything of the hub that its values name, so that a saved run means the same for ever."""
+    values = flatten(asdict(run)).items()
+    named = {path: pinned(value) for path, value in values if isinstance(value, str) and is_reference(value)}
+    found: Run = replaced(run, named)
+    return found
 
 
 def expect_suite(name: str) -> None:

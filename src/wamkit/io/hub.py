@@ -78,8 +78,10 @@ def local(path: str | Path) -> Path:
 
 
 def pinned(path: str | Path) -> str:
-    """A reference with the commit that it means now; anything else as it is."""
-    return str(located(parsed(path))) if is_reference(path) else str(path)
+    """A reference with the commit that it means now; anything else, and what names a commit, as it is."""
+    if not is_reference(path) or COMMIT.fullmatch(parsed(path).revision):
+        return str(path)
+    return str(located(parsed(path)))
 
 
 def reference_of(path: Path) -> str:
