@@ -14,9 +14,10 @@ from types import FrameType
 import hypothesis
 import jaxtyping
 
-import tests.shapes  # noqa: F401 - the hook below finds it by name
+import tests.shapes  # the hook below finds it by name
 
 # Before the first import of wamkit: every annotated function then checks the shapes it is given and returns.
+jaxtyping.jaxtyped = tests.shapes.jaxtyped
 jaxtyping.install_import_hook("wamkit", "tests.shapes.check")
 
 import numpy as np  # noqa: E402
