@@ -135,10 +135,11 @@ class Libero(Env):
         self._open = GRIPPERS[config.gripper]
         self.max_steps = PHYSICS_STEPS - config.settle_steps
         self._states = installation.initial_states(task.group, task.name)
-        self.simulator = libero_install.control_env()(
-            bddl_file_name=str(bddl), use_camera_obs=False, horizon=PHYSICS_STEPS
+        control_env = libero_install.control_env()
+        self._scenes = Scenes(
+            lambda: control_env(bddl_file_name=str(bddl), use_camera_obs=False, horizon=PHYSICS_STEPS)
         )
-        self._scenes = Scenes(self.simulator)
+        self.simulator = self._scenes.simulator
         self._moment = Moment(self.simulator.env)
         self._sensed: Dict[str, np.ndarray] = {}
         self._expert = Expert(self.simulator)
@@ -237,6 +238,7 @@ class Libero(Env):
         return np.asarray(proprio, dtype=np.float64)[:3] + np.cumsum(moves, axis=0)
 
     def close(self) -> None:
+        self._scenes.close()
         self.simulator.close()
 
 
