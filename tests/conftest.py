@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import FrameType
@@ -31,7 +32,8 @@ from wamkit.commands.devices import VISIBLE  # noqa: E402
 choose_platform()  # before whichever test is the first to import mujoco
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start,
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # which compile the sources once
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # which compile the sources once,
+sys.dont_write_bytecode = False  # as the tests and the checked sources are
 for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"):  # whoever tests may have a terminal of any kind
     os.environ.pop(name, None)
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -39,8 +41,8 @@ hypothesis.settings.load_profile("repeatable")
 
 # Half a minute each and more, the longest first. Begun last, one of them would keep a worker of `make test` busy alone.
 LONGEST = (
-    *("client/test_libero.py", "test_docs.py", "test_plug_in.py", "bench/test_commands.py"),
-    *("convert/test_libero_hdf5.py", "test_init.py", "stages/test_lawam_stages.py", "io/test_interrupt.py"),
+    *("test_docs.py", "client/test_libero.py", "test_plug_in.py", "bench/test_commands.py"),
+    *("test_init.py", "convert/test_libero_hdf5.py", "stages/test_lawam_stages.py", "io/test_interrupt.py"),
     *("stages/test_report.py", "stages/test_compare.py", "infer/test_properties.py", "test_precision.py"),
     *(
         "eval/test_evaluate.py",

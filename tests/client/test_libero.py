@@ -219,9 +219,7 @@ def test_points_of_the_world_are_where_the_pictures_show_them(
 
 
 @needs_libero
-def test_a_seed_is_a_state_whatever_happened_before(
-    soup: Libero, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_seed_is_a_state_whatever_happened_before(soup: Libero, monkeypatch: pytest.MonkeyPatch) -> None:
     first = {seed: (soup.reset(seed), soup.observe().images["image"]) for seed in (1000, 0)}
     for _ in range(5):
         soup.step(np.array([0.3, 0.2, -0.5, 0, 0, 0, 0.0]))
