@@ -66,6 +66,8 @@ def test_commands(block: Block, workspace: Path, monkeypatch: pytest.MonkeyPatch
             run(["wamkit", *words], workspace)
         elif program == "make":
             check_make(words)
+        elif program in ("torchrun", "sbatch"):
+            check_ranks(program, words)
         elif program == "python" and block.title and words[0] == "-m":
             assert find_spec(words[1])
         elif program == "python" and block.title:
@@ -96,6 +98,14 @@ def recipes_of(command: object) -> tuple[str, ...]:
         case Train(recipe=name) | Encode(recipe=name):
             return (name,)
     raise AssertionError(f"{command} takes no recipe values")
+
+
+def check_ranks(program: str, words: list[str]) -> None:
+    """The words of `wamkit train` on several machines: behind torchrun's own, or behind a script that has these."""
+    if program == "sbatch":
+        assert (ROOT / words[0]).is_file()
+        return check_wamkit(["train", *words[1:]])
+    check_wamkit(words[words.index("wamkit") + 1 :])
 
 
 def check_make(words: list[str]) -> None:

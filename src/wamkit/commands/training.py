@@ -143,12 +143,17 @@ class Train:
 
 
 def _expect_ranks(run: Run, ranks: Ranks) -> None:
-    """BadInput where a run asks for another number of ranks."""
+    """BadInput where a run asks for another number of ranks, or for what these cannot do."""
     asked, count = run.train.ranks, ranks.share.count
     if asked not in (1, count):
         raise BadInput(
             f"train.ranks: {asked}, and {count} processes were started; it is for --plan: omit it, or start "
             f"torchrun --nproc-per-node {asked} -m wamkit train ..."
+        )
+    if count > 1 and run.train.parallel != "ddp" and run.train.evaluate_every:
+        raise BadInput(
+            f"train.evaluate_every: with train.parallel {run.train.parallel} no process has all weights; "
+            "give --train.parallel ddp, or --train.evaluate-every 0 and evaluate afterwards"
         )
 
 
