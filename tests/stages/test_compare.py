@@ -67,9 +67,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, seen: dict[str, list[tupl
     record(folder / "dataset")
     real = loop.optimize
 
-    def spy(forward, batch, step, state, config):
+    def spy(forward, batch, step, state, *how):
         seen.setdefault(type(state.policy).__name__, []).append(batch.ids)
-        return real(forward, batch, step, state, config)
+        return real(forward, batch, step, state, *how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "optimize", spy)

@@ -33,12 +33,6 @@ FUTURE = re.compile(r'<section id="future".*?</section>', re.DOTALL)
 MP4 = re.compile(r"data:video/mp4;base64,([A-Za-z0-9+/=]+)")
 BASES = {"Wan2.1-T2V-1.3B": "Wan-AI/Wan2.1-T2V-1.3B", "Wan2.2-TI2V-5B": "Wan-AI/Wan2.2-TI2V-5B"}
 """Released models that runs are built on, by the name of their folder."""
-TITLES = {
-    "light_wam": "Light-WAM",
-    "fast_wam": "Fast-WAM",
-    "lawam": "LaWAM",
-    "lawam_world": "LaWAM, world model",
-}
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ def card(
             *_metadata(run, results, name, license),
             f"# {name.partition('/')[2]}",
             "",
-            f"{TITLES.get(run.policy.kind, run.policy.kind)}, recipe `{run.recipe}`, trained with wamkit.",
+            f"Policy `{run.policy.kind}` of recipe `{run.recipe}`, trained with wamkit.",
             "",
             *([f"The future that it imagines beside what happened: [{FILM}]({FILM})", ""] if film else []),
             *_results(results, name),
