@@ -22,7 +22,7 @@ CLIENT := packages/wamkit-client
 .NOTPARALLEL:
 
 help:
-	@echo "make demo          install, then demonstrations -> trained policy -> success rates -> page (about 12 minutes)"
+	@echo "make demo          install, then demonstrations -> trained policy -> success rates -> page (about 8 minutes)"
 	@echo "make demo DEMO=smoke   the same stages with seconds of training;  DEMO=fast_wam, DEMO=lawam: the other systems"
 	@echo "make libero        install LIBERO and LIBERO-PRO beside it, with meshes and textures (0.7 GB)"
 	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"

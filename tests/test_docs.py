@@ -17,6 +17,7 @@ import pytest
 
 from tests.pages import PAGES, ROOT, Block, blocks, run
 from tests.story import in_short, story
+from wamkit.commands.analysing import Analyse, AnalyseRobustness
 from wamkit.commands.comparing import Compare
 from wamkit.commands.measuring import Eval
 from wamkit.commands.overrides import changed
@@ -89,7 +90,7 @@ def check_wamkit(words: list[str]) -> None:
 def recipes_of(command: object) -> tuple[str, ...]:
     """Whose values a command's overrides change."""
     match command:
-        case Serve():
+        case Serve() | Analyse(command=AnalyseRobustness()):
             return ("metaworld3",)
         case Compare(recipes=names):
             return names
