@@ -25,13 +25,14 @@ from wamkit.io.differences import flatten
 from wamkit.io.hub import explained, is_reference, reference_of
 from wamkit.io.progress import say
 from wamkit.io.weights import WEIGHTS, WEIGHTS_RECORD, run_weights
+from wamkit.recipes.hub import KNOWN
 
 CARD, FILM, METRICS, PAGE = "README.md", "imagined.mp4", "metrics.jsonl", "report.html"
 STATES = ("initial_states", "vector", "query_call", "query_ms", "query_batch", "recording")
 """Of records and results: states of demonstrations and episodes, and what refers to files that are not published."""
 FUTURE = re.compile(r'<section id="future".*?</section>', re.DOTALL)
 MP4 = re.compile(r"data:video/mp4;base64,([A-Za-z0-9+/=]+)")
-BASES = {"Wan2.1-T2V-1.3B": "Wan-AI/Wan2.1-T2V-1.3B", "Wan2.2-TI2V-5B": "Wan-AI/Wan2.2-TI2V-5B"}
+BASES = {Path(known.folder).name: known.repository for known in (KNOWN["wan2.1"], KNOWN["wan2.2"])}
 """Released models that runs are built on, by the name of their folder."""
 
 

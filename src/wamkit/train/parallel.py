@@ -85,12 +85,11 @@ class Replicated(Parallel):
         self.ranks = ranks
 
     def forward(self, module: nn.Module, call: Forward) -> Forward:
-        """See Parallel. All ranks have the same weights already (agreement.py); frozen ones are not looked at."""
+        """See Parallel. All ranks have the same weights already (stages/alike.py); frozen ones are not looked at."""
         whole = call if isinstance(call, nn.Module) else module
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # its new name broadcasts buffers, those of frozen parts too
+            # `broadcast_buffers` has a new name, by which buffers of frozen parts would be sent too.
+            warnings.simplefilter("ignore", FutureWarning)
             return nn.parallel.DistributedDataParallel(
                 whole,
                 broadcast_buffers=False,
