@@ -472,6 +472,7 @@ def test_light_wam_goes_the_same_way(tmp_path, monkeypatch):
     ("changes", "named"),
     [
         ({"video_predicts": "clean"}, "policy.video_predicts is clean: released code knows velocity"),
+        ({"action_predicts": "clean"}, "policy.action_predicts is clean: released code knows velocity"),
         (
             {"size": replace(TINY.size, present_skip=True)},
             "policy.size.present_skip is True: released code knows False",

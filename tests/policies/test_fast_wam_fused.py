@@ -246,9 +246,7 @@ def official() -> Counted:
     with Operations() as query:
         official_sampler.sample(networks, present, context, noise, steps)
     with Operations() as chunk:
-        official_sampler.act(
-            networks.action, cache, context, noise.action, networks.times("action").grid(steps)
-        )
+        official_sampler.act(networks.action, cache, context, noise.action, networks.times("action"), steps)
     return Counted(query, chunk)
 
 

@@ -1,5 +1,5 @@
-"""Options that small Fast-WAMs imagine better with, what the video model predicts and its skip: every short cut gives
-what the long way gives, and a future's copy is embedded as the future is."""
+"""Options of small Fast-WAMs, what either network predicts and the skip: every short cut gives what the long way gives,
+and a future's copy is embedded as the future is."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ from wamkit.policies.fast_wam.policy import FastWAM
 from wamkit.policies.fast_wam.sampling import Noise, Sample, imagine, sample
 
 SKIPPING = replace(tiny_config().size, present_skip=True)
-OPTIONS = {"clean": {"video_predicts": "clean"}, "skip": {"size": SKIPPING}}
+OPTIONS = {
+    "clean": {"video_predicts": "clean"},
+    "clean_actions": {"action_predicts": "clean"},
+    "skip": {"size": SKIPPING},
+}
 TOGETHER = {name: value for options in OPTIONS.values() for name, value in options.items()}
+PUBLISHED = {
+    "video_predicts": "velocity",
+    "action_predicts": "velocity",
+    "size": replace(SKIPPING, present_skip=False),
+}
 IMAGINING = ("joint", "idm", "optional_idm")
 CO_TRAINED = ("fast", *IMAGINING)
 
@@ -51,8 +60,7 @@ def test_short_cuts_imagine_and_act_as_the_whole_sequence_does(variant: str, opt
         plain = sample(policy, present, context, noise, 3)
     assert_close(plain, sample_by_looking(policy, present, context, noise, 3))
     assert_close(FusedSampler(policy, 3).sample(present, context, noise), plain)
-    other = replace(policy.config, video_predicts="velocity", size=replace(SKIPPING, present_skip=False))
-    without = tiny_policy(other)
+    without = tiny_policy(replace(policy.config, **PUBLISHED))
     without.load_state_dict(policy.state_dict(), strict=False)
     with torch.no_grad():
         before = sample(without, present, context, noise, 3)
@@ -69,7 +77,7 @@ def test_every_pass_acts_as_the_plain_policy(variant: str) -> None:
 
 
 def test_a_chunk_that_looks_at_no_future_is_that_of_a_policy_without() -> None:
-    plain, other = policy_of("fast"), policy_of("fast", **TOGETHER)
+    plain, other = policy_of("fast"), policy_of("fast", **{**TOGETHER, "action_predicts": "velocity"})
     other.load_state_dict(plain.state_dict(), strict=False)
     chunks = [policy.act(query_of(policy, 2, seeded(range(2)))) for policy in (plain, other)]
     assert torch.equal(*chunks)
@@ -81,6 +89,8 @@ def test_all_of_it_is_trained(variant: str) -> None:
     batch = batch_of(policy)
     noised = policy.add_noise(batch, draws())
     assert torch.equal(noised["future"].target, batch.inputs["future"])
+    unit = policy.normalizer.to_unit("action", batch.actions, batch.embodiment)
+    assert torch.equal(noised["action"].target, unit)
     losses = policy(batch, draws())
     losses["video"].backward()
     assert policy.dit.skip.linear.weight.grad.abs().max() > 0
@@ -108,3 +118,15 @@ def test_one_step_from_noise_is_what_the_network_says() -> None:
     torch.testing.assert_close(future, torch.ones_like(future), atol=1e-5, rtol=0)
     query = replace(query_of(policy, 2), generators=seeded(range(2)))
     assert policy.foresee(query, encoder_of(policy)).later.isfinite().all()
+
+
+@pytest.mark.parametrize("passes", [(), tuple(NEEDS)])
+def test_one_step_of_clean_actions_is_what_the_network_says(passes: tuple[str, ...]) -> None:
+    """Nothing of the noise is left, with every pass."""
+    policy = policy_of("fast", action_predicts="clean", sample_steps=1)
+    torch.nn.init.zeros_(policy.action.head.weight)
+    torch.nn.init.constant_(policy.action.head.bias, 0.25)
+    query = replace(query_of(policy, 2, seeded(range(2))), instructions=("push", "pull"))
+    found = policy.actor(passes)(query)
+    said = policy.normalizer.to_physical("action", torch.full_like(found, 0.25), query.embodiment)
+    torch.testing.assert_close(found, said, atol=1e-5, rtol=0)

@@ -285,17 +285,18 @@ def expect_channels(config: VideoConfig, source: str) -> None:
 
 def expect_released_options(config: VideoConfig) -> None:
     """BadInput where the video model has an option that released code does not know and no released file says."""
-    known: Mapping[str, tuple[object, object]] = {
-        "policy.video_predicts": (config.video_predicts, "velocity"),
-        "policy.size.present_skip": (config.size.present_skip, False),
-    }
-    for name, (given, only) in known.items():
-        if given != only:
-            raise BadInput(
-                f"{name} is {given}: released code knows {only} alone, and the official layout has no place for "
-                f"another. Only a run directory holds such a policy; a released file is read with "
-                f"--{name.replace('_', '-')} {only}"
-            )
+    expect_alone("policy.video_predicts", config.video_predicts, "velocity")
+    expect_alone("policy.size.present_skip", config.size.present_skip, False)
+
+
+def expect_alone(name: str, given: object, only: object) -> None:
+    """BadInput where a value is not the one that released code knows, and no released file says which it is."""
+    if given != only:
+        raise BadInput(
+            f"{name} is {given}: released code knows {only} alone, and the official layout has no place for "
+            f"another. Only a run directory holds such a policy; a released file is read with "
+            f"--{name.replace('_', '-')} {only}"
+        )
 
 
 def encoder_facts(

@@ -16,7 +16,7 @@ from torch import Tensor
 from wamkit_client.types import BadInput
 
 from wamkit.bench.reference.wan import complex_table, conditions, embed, one_by_one, run
-from wamkit.flow import Grid
+from wamkit.flow import FlowTimes
 from wamkit.nn.attention import KV
 from wamkit.policies.fast_wam.action_dit import ActionDiT
 from wamkit.policies.fast_wam.policy import FastWAM
@@ -52,7 +52,7 @@ def sample(policy: Networks, present: Tensor, context: Tensor, noise: Noise, ste
     with Span("blocks"):
         memory = prefill(policy.dit, present, context)
     with Span("expert"):
-        chunk = act(policy.action, memory, context, noise.action, policy.times("action").grid(steps))
+        chunk = act(policy.action, memory, context, noise.action, policy.times("action"), steps)
     return Sample(chunk, noise.video)
 
 
@@ -70,16 +70,18 @@ def prefill(network: WanDiT, present: Tensor, context: Tensor) -> list[KV]:
 
 
 @torch.inference_mode()
-def act(network: ActionDiT, memory: list[KV], context: Tensor, noise: Tensor, grid: Grid) -> Tensor:
+def act(
+    network: ActionDiT, memory: list[KV], context: Tensor, noise: Tensor, flow: FlowTimes, steps: int
+) -> Tensor:
     """The chunk, from keys and values of the present."""
     dtype, keys = network.head.weight.dtype, memory[0].k.shape[2] + noise.shape[1]
     rotation = complex_table(network.rotary(noise.shape[1]))
     x = noise.to(dtype)
-    grid = grid.to(x.device)
+    grid = flow.grid(steps).to(x.device)
     for t, stride in zip(grid.times[:-1], grid.strides, strict=True):
-        tokens = network.action_encoder(x)
-        given = conditions(network, t[None].to(dtype), context, rotation, keys)
+        tokens, now = network.action_encoder(x), t[None].to(dtype)
+        given = conditions(network, now, context, rotation, keys)
         for block, known in zip(cast(Iterable[Block], network.blocks), memory, strict=True):
             tokens, _ = run(block, tokens, given, before=(known,))
-        x = x + network.head(tokens) * stride.to(dtype)
+        x = x + flow.velocity(network.head(tokens), x, now) * stride.to(dtype)
     return x.float()

@@ -19,7 +19,7 @@ from wamkit.io.renaming import Renaming
 from wamkit.io.tensors import Envelope, read_tensors
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.released import Released, Shapes
-from wamkit.policies.wan_encoder import expect_channels, expect_released_options
+from wamkit.policies.wan_encoder import expect_alone, expect_channels, expect_released_options
 from wamkit.wan.checkpoint import size_of
 
 SECTIONS = ("mot", "proprio_encoder")
@@ -102,12 +102,18 @@ def untold(config: FastWAMConfig) -> str:
     return f"shift of flow times: {', '.join(shifts)}"
 
 
+def expect_expressible(config: FastWAMConfig) -> None:
+    """BadInput where a network has an option that released code does not know and no released file says."""
+    expect_released_options(config)
+    expect_alone("policy.action_predicts", config.action_predicts, "velocity")
+
+
 FORMAT = Released(
     ENVELOPE,
     read_official,
     read_structure,
     dims={"action_dim": ("action.head.weight", 0), "proprio_dim": ("proprio_encoder.weight", 1)},
     fits=expect_channels,
-    expressible=expect_released_options,
+    expressible=expect_expressible,
     untold=untold,
 )

@@ -58,8 +58,11 @@ class FusedSampler:
         self.rotaries = take.part(dit.rotary), take.part(action.rotary)
         video, chunk = (policy.times(network).grid(steps) for network in ("video", "action"))
         self.video_strides, self.action_strides = video.strides.tolist(), chunk.strides.tolist()
-        self.skip, self.times = take.part(dit.skip), policy.times("video")
-        self.video_times = video.times.to(self.action_head.weight.device)
+        self.skip, device = take.part(dit.skip), self.action_head.weight.device
+        self.flow = {network: policy.times(network) for network in ("video", "action")}
+        self.video_times, self.action_times = (
+            each.times.to(device)[:, None].unbind() for each in (video, chunk)
+        )
         self.video = FusedNetwork(dit, video.times, take)
         self.action = FusedNetwork(action, chunk.times, take)
         rows = head.modulation + self.video.time[:, None]  # r 2 d
@@ -129,7 +132,7 @@ class FusedSampler:
         shift, scale = self.head_rows[step]
         patches = self.video_head(F.layer_norm(tokens, shift.shape, scale, shift, self.size.eps))
         predicted = fold(patches, (x.shape[2], *grid(x)))
-        velocity = self.times.velocity(predicted, x, self.video_times[step : step + 1])
+        velocity = self.flow["video"].velocity(predicted, x, self.video_times[step])
         return torch.add(x, velocity, alpha=self.video_strides[step])
 
     @in_span("expert")
@@ -139,8 +142,14 @@ class FusedSampler:
         """One step of the chunk."""
         tokens = self.action_encoder(x.to(self.dtype))
         yield from self.action.blockwise(tokens, "action", step, state)
-        velocity = steer(x, self.action_head(tokens).float(), step)
-        return torch.add(x, velocity, alpha=self.action_strides[step])
+        velocity = self.velocity(tokens, x, self.action_times[step])
+        return torch.add(x, steer(x, velocity, step), alpha=self.action_strides[step])
+
+    def velocity(
+        self, tokens: Float[Tensor, "b k d"], x: Float[Tensor, "b k a"], t: Float[Tensor, " 1"]
+    ) -> Float[Tensor, "b k a"]:
+        """Of the chunk x at time t, by the action model's last tokens."""
+        return self.flow["action"].velocity(self.action_head(tokens).float(), x, t)
 
     def chunk(
         self, seen: Walk[None], x: Float[Tensor, "b k a"], state: QueryState, steer: Steering

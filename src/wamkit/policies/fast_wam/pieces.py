@@ -65,8 +65,9 @@ class Pieces:
             kept = self._look({"present": present, "text": text["video"], "action": noise.action})["kept"]
         x = noise.action
         with Span("expert"):
-            for step, (rows, stride) in enumerate(zip(self.rows, self.strides, strict=True)):
-                given = {"x": x, "rows": rows, "stride": stride, "kept": kept, "text": text["action"]}
+            each = zip(self.rows, self.sampler.action_times[:-1], self.strides, strict=True)
+            for step, (rows, t, stride) in enumerate(each):
+                given = {"x": x, "rows": rows, "t": t, "stride": stride, "kept": kept, "text": text["action"]}
                 x = self._step(given | pull_tree(steer, step))["x"]
         return Sample(x, noise.video)
 
@@ -84,8 +85,8 @@ class Pieces:
         return {"kept": torch.stack([buffer[:, 1:] for buffer in buffers])}
 
     def step(self, given: Tree) -> Tree:
-        """x [b k a], rows [blocks 8 d] and stride [] of the step, kept of `look`, and the text as the actions' blocks
-        see it; what it is steered by, if it is -> x one step on."""
+        """x [b k a], rows [blocks 8 d], t [1] and stride [] of the step, kept of `look`, and the text as the actions'
+        blocks see it; what it is steered by, if it is -> x one step on."""
         sampler, x, kept = self.sampler, given["x"], given["kept"]
         slot = self._slot(kept.shape[3], x.shape[1])
         layers = []
@@ -95,8 +96,8 @@ class Pieces:
             buffer[:, 1:, : slot.start] = before
             layers.append(Layer(block, rows.unbind(), slot.of(buffer), text))
         tokens = run_blocks(sampler.action_encoder(x.to(sampler.dtype)), layers)
-        velocity = steering_of(given)(x, sampler.action_head(tokens).float(), 0)
-        return {"x": x + given["stride"] * velocity}
+        velocity = sampler.velocity(tokens, x, given["t"])
+        return {"x": x + given["stride"] * steering_of(given)(x, velocity, 0)}
 
     def _slot(self, start: int, steps: int) -> Slot:
         if (start, steps) not in self._slots:

@@ -96,9 +96,9 @@ class FastWAMConfig(PolicyConfig):
     action_width, action_ffn: of the action model; depth, heads and head channels are the video model's.
     variant: a row of policies/fast_wam/variants.py; mode: which of its ways of acting, "" for its first or only one.
     video_weight, action_weight: of the losses. sample_steps: Euler steps when acting.
-    video_shift, action_shift, time_precision: of flow times, training and sampling. video_predicts: what the video
-    model says of a noised future (wamkit.flow.PREDICTIONS). noise: where sampling begins, as `Observation.noise_seed`
-    says, or the same for every query as in the published evaluations (sampling.py).
+    video_shift, action_shift, time_precision: of flow times, training and sampling. video_predicts, action_predicts:
+    what either network says of what is noised (wamkit.flow.PREDICTIONS). noise: where sampling begins, as
+    `Observation.noise_seed` says, or the same for every query as in the published evaluations (sampling.py).
     chunking: how a chunk continues the previous one.
     given_noise: probability that a training sample of IDM is conditioned on a noised future, so that it forgives
     imagined ones; idm_share: that a sample of Optional-IDM is one of IDM.
@@ -120,6 +120,7 @@ class FastWAMConfig(PolicyConfig):
     video_shift: Shift = Shift()
     action_shift: Shift = Shift()
     video_predicts: Predicts = "velocity"
+    action_predicts: Predicts = "velocity"
     time_precision: TimePrecision = "float32"
     noise: NoiseProtocol = "per_query"
     chunking: RealTimeChunking = RealTimeChunking()
@@ -201,7 +202,7 @@ class FastWAMConfig(PolicyConfig):
     @property
     def action_times(self) -> FlowTimes:
         """Flow times of the action model."""
-        return self.action_shift.times(self.time_precision)
+        return self.action_shift.times(self.time_precision, self.action_predicts)
 
     @property
     def action_size(self) -> TransformerSize:
