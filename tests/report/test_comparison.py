@@ -15,7 +15,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.report.comparison import cost, differences, header, success, training, write_comparison_page
 from wamkit.report.plots import BLUE, ORANGE, VARIABLES, Curve, curves
-from wamkit.report.results import COMPARED, RATE, Compared, EarlierStage
+from wamkit.report.results import COMPARED, RATE, Compared, EarlierStage, Elsewhere
 
 TASKS = {"push": "push it", "pull": "pull it"}
 KINDS = {"light": "light_wam", "light<2>": "light_wam", "fast": "fast_wam"}
@@ -215,6 +215,29 @@ def test_what_a_policy_starts_from_is_counted_too(comparison: Compared, tmp_path
     assert "400 steps of 16 samples" in text and "the whole training takes 4 min 10 s" in text
     assert "fast is shown the same moments otherwise than light: canvas" in text
     write_comparison_page(tmp_path / "comparison.html", shown)
+
+
+def test_equal_time_names_the_steps_of_each(comparison: Compared) -> None:
+    fast = replace(comparison.arms[2], steps=60)
+    shown = replace(comparison, arms=[*comparison.arms[:2], fast])
+    said = header(shown)
+    assert said.title == "toys: which of 3 policies learns most from the same data in equal time?"
+    assert "30 demonstrations: light, light<2> 100 steps; fast 60 steps of 8 samples" in said.subline
+    assert table_rows(cost(shown).body)[2].endswith("1 min 30 s")
+
+
+def test_further_suites_count_among_the_tests(comparison: Compared) -> None:
+    """Fails where a p-value is read as if the tests of the other suite had not been made."""
+    rates = {arm.name: arm.seeds["1"] for arm in comparison.arms}
+    other = Elsewhere(comparison.suite | {"name": "toys+fog"}, rates, comparison.pairs)
+    shown = replace(comparison, also=[other])
+    section = " ".join(differences(shown).body.split())
+    assert "<h3>toys</h3>" in section and "<h3>toys+fog</h3>" in section
+    assert len(table_rows(section)) == 4 and "4 tests are made" in section and "0.05 / 4 = 0.013" in section
+    assert "2 of 4 paired tests find a difference (p below 0.05 / 4)" in header(shown).subline
+    assert [row.split(" ", 1)[1] for row in table_rows(success(shown).body)[-3:]] == [
+        f"{arm.total.successes} / 20 8 / 10" for arm in comparison.arms
+    ]
 
 
 def test_losses_of_different_kinds_have_panels_of_their_own(comparison: Compared, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from wamkit.stages.rows import Comparison, check, samples_of
 from wamkit.train import loop
 
 RECIPES = ("metaworld3", "metaworld3_fast_wam")
+FURTHER = "metaworld3_further"
 SMALL = (
     "--train.steps",
     "2",
@@ -50,7 +51,8 @@ def words(folder: Path, *recipes: str, seeds: tuple[str, ...] = ("0",)) -> list[
 @pytest.fixture(scope="module", autouse=True)
 def no_simulator() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(suites.SUITES, "metaworld3", waiting_suite("metaworld3"))
+        for name in ("metaworld3", FURTHER):
+            patch.setitem(suites.SUITES, name, waiting_suite(name))
         yield
 
 
@@ -115,7 +117,7 @@ def test_finished_rows_are_left_alone(finished, monkeypatch, capsys):
     for module, name in (
         (stages, "encode"),
         (stages, "train"),
-        (comparing, "evaluate"),
+        (comparing, "loaded"),
         (comparing, "measure"),
     ):
         monkeypatch.setattr(module, name, None)
@@ -124,6 +126,26 @@ def test_finished_rows_are_left_alone(finished, monkeypatch, capsys):
     assert contents(finished) == before
     said = capsys.readouterr().out
     assert "2/2 metaworld3_fast_wam_seed0: 2 of 4 solved" in said and "comparison.html" in said
+
+
+def test_a_further_suite_is_measured_without_training_again(finished, tmp_path, monkeypatch, capsys):
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    before = contents(folder / "out")
+    for name in ("encode", "train"):
+        monkeypatch.setattr(stages, name, None)
+    monkeypatch.setattr(comparing, "_train", lambda *_: None)
+    assert main([*words(folder, *RECIPES), "--also", FURTHER]) == 0
+    assert f"2/2 metaworld3_fast_wam_seed0: 2 of 4 solved in {FURTHER}" in capsys.readouterr().out
+    after = contents(folder / "out")
+    changed = {name for name in after if after[name] != before.get(name)}
+    pages = {"comparison.json", "comparison.html"}
+    assert pages < changed and all(f"eval/{FURTHER}/" in name for name in changed - pages)
+    comparison = json.loads(after["comparison.json"])
+    [other] = comparison["also"]
+    assert other["suite"]["name"] == FURTHER and f"--also {FURTHER}" in comparison["command"]
+    assert {name: rate["successes"] for name, rate in other["arms"].items()} == dict.fromkeys(RECIPES, 2)
+    assert [(pair["first"], pair["second"], pair["trials"]) for pair in other["pairs"]] == [(*RECIPES, 4)]
+    assert f"<h3>{FURTHER}</h3>" in after["comparison.html"].decode()
 
 
 def test_a_row_of_another_process_is_left_to_it(finished, tmp_path, monkeypatch, capsys):
@@ -259,6 +281,10 @@ def test_words_that_make_no_comparison(tmp_path, capsys):
     assert "--seeds" in refused(capsys, [*words(tmp_path, "metaworld3"), "--train.seed", "3"])
     error = refused(capsys, words(tmp_path, "metaworld3", "metaworld_mt10"))
     assert "metaworld_mt10 cannot be compared with metaworld3: suite is metaworld_mt10, expected" in error
+    error = refused(capsys, [*words(tmp_path, "metaworld3"), "--also", "metaworld3+fog"])
+    assert "asked for 'fog'" in error
+    error = refused(capsys, [*words(tmp_path, "metaworld3"), "--also", FURTHER, "metaworld3"])
+    assert f"every suite once; got metaworld3, {FURTHER}, metaworld3" in error
     assert list(tmp_path.iterdir()) == []
 
 
@@ -297,6 +323,14 @@ LIGHT, PLAIN, FAST, NO_VIDEO = (
 def test_recipes_that_do_not_fit_each_other(other, message):
     with pytest.raises(BadInput, match=f"metaworld3_fast_wam cannot be compared with metaworld3: {message}"):
         check(asked(LIGHT, other))
+
+
+def test_equal_time_leaves_the_number_of_steps_to_the_recipes():
+    other = replace(FAST, train=replace(FAST.train, steps=3))
+    check(replace(asked(LIGHT, other), equal="time"))
+    smaller = replace(other, train=replace(other.train, batch_size=3))
+    with pytest.raises(BadInput, match=r"metaworld3: train\.batch_size is 3, expected 16\. "):
+        check(replace(asked(LIGHT, smaller), equal="time"))
 
 
 def test_policies_with_other_encoders_have_caches_of_their_own(finished, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -17,7 +18,7 @@ from wamkit.recipes import recipe
 
 @dataclass(frozen=True)
 class Compare:
-    """Train and measure recipes on one dataset, with equal steps and data order, and write one page.
+    """Train and measure recipes on one dataset, in equal steps or time and one data order, and write one page.
 
     Run the same command again to resume; several processes with the same command share the work.
 
@@ -36,6 +37,11 @@ class Compare:
     """Training seeds; every recipe is trained once with each."""
     episodes: int = 0
     """Per task; 0: as many as the protocol of the suite says."""
+    also: tuple[str, ...] = ()
+    """Further suites that every policy is measured on, such as metaworld3+camera_2."""
+    equal: Literal["steps", "time"] = "steps"
+    """What trainings have in common. steps: recipes with other numbers of steps are refused. time: recipes have as many
+    steps as take equally long, by your measure; the page says how long they take."""
     device: Device = ""
 
     def __call__(self, overrides: Overrides) -> int:
@@ -50,7 +56,8 @@ class Compare:
 
         output_folder(self.out)
         output_folder(self.cache, becomes=CACHE)
-        asked = Comparison(runs, self.seeds, self.dataset, self.cache, self.out, self.episodes)
+        protocol = self.episodes, self.also, self.equal
+        asked = Comparison(runs, self.seeds, self.dataset, self.cache, self.out, *protocol)
         comparison = compare(asked, self._command(overrides))
         if comparison:
             console.print(comparison_table(comparison))
@@ -62,4 +69,5 @@ class Compare:
 
         folders = (*dataset_flags(self.dataset), "--cache", self.cache, "--out", self.out)
         numbers = ("--seeds", *map(str, self.seeds), "--episodes", str(self.episodes))
-        return command("wamkit", "compare", *self.recipes, *folders, *numbers, *words(overrides))
+        asked = (*(("--also", *self.also) if self.also else ()), "--equal", self.equal)
+        return command("wamkit", "compare", *self.recipes, *folders, *numbers, *asked, *words(overrides))

@@ -26,9 +26,11 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Differences:
-    """edge: the bars reach from minus to plus this difference of rates. level: of one of several tests."""
+    """suites: tests by suite. count: of tests. edge: the bars reach from minus to plus this difference of rates.
+    level: of all tests together."""
 
-    pairs: list[Pair]
+    suites: Mapping[str, list[Pair]]
+    count: int
     edge: float
     level: float = LEVEL
 
@@ -76,13 +78,29 @@ def header(compared: Compared) -> Header:
         headline = f"From {percent(min(rates))} to {percent(max(rates))} of the episodes solved"
     subline = (
         f"Each trained with {'seed' if len(seeds) == 1 else 'seeds'} {_listed(seeds)} on "
-        f"{compared.dataset['episodes']} demonstrations: {compared.steps} steps of {compared.batch_size} samples, and "
+        f"{compared.dataset['episodes']} demonstrations: {_steps(compared)} of {compared.batch_size} samples, and "
         f"the same samples at every step for every policy. Measured on {len(suite['tasks'])} tasks with "
-        f"{suite['episodes']} episodes per seed. {origin(compared.demonstrated)} {_verdict(compared.pairs)}"
+        f"{suite['episodes']} episodes per seed. {origin(compared.demonstrated)} {_verdict(compared.tests)}"
     )
     policies = f"which of {len(compared.arms)} policies"
-    question = f"{suite['name']}: {policies} learns most from the same data in the same steps?"
+    spent = "the same steps" if len(_numbers(compared)) == 1 else "equal time"
+    question = f"{suite['name']}: {policies} learns most from the same data in {spent}?"
     return Header(question, headline, subline)
+
+
+def _numbers(compared: Compared) -> dict[int, list[str]]:
+    """The arms by their number of steps."""
+    found: dict[int, list[str]] = {}
+    for arm in compared.arms:
+        found.setdefault(compared.steps_of(arm), []).append(arm.name)
+    return found
+
+
+def _steps(compared: Compared) -> str:
+    found = _numbers(compared)
+    if len(found) == 1:
+        return f"{compared.steps} steps"
+    return "; ".join(f"{', '.join(names)} {steps} steps" for steps, names in found.items())
 
 
 def _verdict(pairs: Sequence[Pair]) -> str:
@@ -98,13 +116,18 @@ def success(compared: Compared) -> Section:
 
 
 def differences(compared: Compared) -> Section:
-    """A paired test per row."""
-    if not compared.pairs:
+    """A paired test per row, suite by suite."""
+    tests = compared.tests
+    if not tests:
         return Section(
             "differences", "Differences", "paragraphs", ["There is one policy, and nothing to compare."]
         )
-    edge = max(0.01, *(abs(bound) for pair in compared.pairs for bound in pair.interval))
-    return Section("differences", "Differences", "comparison_differences", Differences(compared.pairs, edge))
+    edge = max(0.01, *(abs(bound) for pair in tests for bound in pair.interval))
+    suites = {compared.suite["name"]: compared.pairs}
+    suites |= {other.suite["name"]: other.pairs for other in compared.also}
+    return Section(
+        "differences", "Differences", "comparison_differences", Differences(suites, len(tests), edge)
+    )
 
 
 def cost(compared: Compared) -> Section:
@@ -150,7 +173,7 @@ def _facts(compared: Compared) -> Facts:
         groups={
             "training": {
                 "seeds": compared.seeds,
-                "steps": compared.steps,
+                "steps": _steps(compared).removesuffix(" steps"),
                 "batch size": compared.batch_size,
                 "samples of an epoch": compared.samples.count or "not recorded",
                 "their order": compared.samples.order[:16] or "that of one latent cache",

@@ -111,7 +111,8 @@ class Arm:
     """A recipe over all its training seeds. parameters: "total", "trained" and "deployed" (loaded for acting; absent in
     older files). seeds: by training seed.
 
-    about_losses: what the numbers of its curves are; "" in older files.
+    about_losses: what the numbers of its curves are; "" in older files. steps: of training; 0 in older files, which
+    have them once for all arms.
     step_bytes: of a training step, counted (stages/plan.py): weights, gradients, optimizer, and what is kept for
     backward; without the encoder. 0 in older files.
     shown: where it is shown or asked for other data than the first arm, by name.
@@ -128,6 +129,7 @@ class Arm:
     query_ms: float
     step_seconds: float
     about_losses: str = ""
+    steps: int = 0
     step_bytes: int = 0
     shown: dict[str, str] = field(default_factory=dict)
     earlier: list[EarlierStage] = field(default_factory=list)
@@ -167,8 +169,20 @@ class ComparedRun:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """What the arms of a comparison solve in a further suite, over all training seeds. arms: by name."""
+
+    suite: Tree
+    arms: dict[str, Rate]
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
 class Compared:
-    """comparison.json. cost: the machine and the batch size that costs were measured with."""
+    """comparison.json. steps: of the first arm. cost: the machine and the batch size that costs were measured with.
+
+    also: further suites; absent in older files.
+    """
 
     format: str
     command: str
@@ -186,6 +200,16 @@ class Compared:
     pairs: list[Pair]
     rows: list[ComparedRun]
     samples: Samples = Samples()
+    also: list[Elsewhere] = field(default_factory=list)
+
+    def steps_of(self, arm: Arm) -> int:
+        """Training steps of one of its arms."""
+        return arm.steps or self.steps
+
+    @property
+    def tests(self) -> list[Pair]:
+        """All paired tests."""
+        return [*self.pairs, *(pair for suite in self.also for pair in suite.pairs)]
 
 
 RATE, TASK_RATES, MOTION = TypeAdapter(Rate), TypeAdapter(dict[str, TaskRate]), TypeAdapter(Motion)

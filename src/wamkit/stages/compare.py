@@ -50,12 +50,13 @@ from wamkit.report.results import (
     Compared,
     ComparedRun,
     EarlierStage,
+    Elsewhere,
     Pair,
     Samples,
 )
 from wamkit.stages import run as stages
 from wamkit.stages.cost import Acting, Learning, measure
-from wamkit.stages.evaluation import evaluate, policy_facts
+from wamkit.stages.evaluation import loaded, policy_facts
 from wamkit.stages.pairing import pair, solved
 from wamkit.stages.plan import memory, meta_policy, parts
 from wamkit.stages.rows import Comparison, Row, check, samples_of, settle
@@ -84,14 +85,14 @@ def compare(asked: Comparison, command: str) -> Compared | None:
     asked.out.mkdir(parents=True, exist_ok=True)
     settle(asked, open_datasets(asked.datasets).fingerprint())
     device, rows, jobs = stages.best_device(), asked.rows, asked.jobs
-    needed = {job.name for row in rows if not row.results.exists() for job in (*row.before, row)}
+    needed = {job.name for row in rows if not asked.finished(row) for job in (*row.before, row)}
     for number, job in enumerate(jobs, 1):
         title = f"{number}/{len(jobs)} {job.name}"
         if job not in rows and job.name in needed:
             _before(job, asked, device, title)
         elif job in rows:
             _do(job, asked, device, title)
-    left = [row.name for row in rows if not row.results.exists()]
+    left = [row.name for row in rows if not asked.finished(row)]
     if left:
         say(f"other processes work on {', '.join(left)}; the last one writes the page")
         return None
@@ -118,15 +119,19 @@ def _do(row: Row, asked: Comparison, device: torch.device, title: str) -> None:
         if not mine:
             say(f"{title}: another process works on it")
             return
-        if not row.results.exists():
+        if not asked.finished(row):
             if missing := [job.name for job in row.before if not (job.folder / WEIGHTS).exists()]:
                 say(f"{title}: another process works on {missing[0]}, which it starts from")
                 return
             console.print(f"[bold]{title}[/bold]")
             _train(row, asked, device)
-            evaluate(row.folder, row.started, row.run.suite, asked.episodes, row.results.parent)
-        total = read_results(row.results)["total"]
-        say(f"{title}: {total['successes']} of {total['trials']} solved")
+            measure_on = loaded(row.folder, row.started)
+            for suite in asked.suites:
+                measure_on(suite, row.results(suite.name).parent)
+        for suite in asked.suites:
+            total = read_results(row.results(suite.name))["total"]
+            where = f" in {suite.name}" if asked.also else ""
+            say(f"{title}: {total['successes']} of {total['trials']} solved{where}")
 
 
 def _train(row: Row, asked: Comparison, device: torch.device) -> None:
@@ -140,7 +145,9 @@ def _conclude(asked: Comparison, command: str, samples: Samples, device: torch.d
     """Measure what each policy costs, and write what is known of the finished rows."""
     from wamkit.report.comparison import write_comparison_page  # matplotlib takes a second
 
-    results = {row.name: _results(row, asked.suite, device) for row in asked.rows}
+    results, *others = (
+        {row.name: _results(row, suite, device) for row in asked.rows} for suite in asked.suites
+    )
     costs = _costs(asked, device)
     first = asked.rows[0]
     compared = Compared(
@@ -160,6 +167,10 @@ def _conclude(asked: Comparison, command: str, samples: Samples, device: torch.d
         pairs=pairs(asked, results),
         rows=[_row(row, results[row.name]) for row in asked.rows],
         samples=samples,
+        also=[
+            _elsewhere(asked, suite, measured)
+            for suite, measured in zip(asked.suites[1:], others, strict=True)
+        ],
     )
     replace_file(asked.out / COMPARISON, COMPARED.dump_json(compared, indent=1))
     write_comparison_page(asked.page, compared)
@@ -168,19 +179,20 @@ def _conclude(asked: Comparison, command: str, samples: Samples, device: torch.d
 
 def _results(row: Row, suite: Suite, device: torch.device) -> Tree:
     """BadInput where the row was measured otherwise, by hand or by another version."""
-    results = read_results(row.results)
+    path = row.results(suite.name)
+    results = read_results(path)
     asked = {
         "suite": suite.to_json(),
         "config": asdict(row.run.eval),
         "policy": policy_facts(row.folder, row.as_trained, device) | {"device": results["policy"]["device"]},
     }
-    check_same(row.results, results, json.loads(json.dumps(asked)))
+    check_same(path, results, json.loads(json.dumps(asked)))
     return results
 
 
 def _arm(asked: Comparison, run: Run, results: Mapping[str, Tree], costs: Tree) -> Arm:
     """A recipe over all seeds."""
-    own = {row.run.train.seed: results[row.name] for row in asked.rows if row.run.recipe == run.recipe}
+    own = _own(asked, run, results)
     together = summary(asked.suite, [episode for found in own.values() for episode in found["episodes"]])
     before = asked.row(run, asked.seeds[0]).before
     return Arm(
@@ -192,10 +204,25 @@ def _arm(asked: Comparison, run: Run, results: Mapping[str, Tree], costs: Tree) 
         tasks=TASK_RATES.validate_python(together["tasks"]),
         seeds={str(seed): RATE.validate_python(found["total"]) for seed, found in own.items()},
         about_losses=run.policy.about_losses,
+        steps=run.train.steps,
         shown=_shown(asked.runs[0], run),
         earlier=[_earlier(job.run, costs["earlier"][job.run.recipe]) for job in before],
         **costs["arms"][run.recipe],
     )
+
+
+def _own(asked: Comparison, run: Run, results: Mapping[str, Tree]) -> dict[int, Tree]:
+    """The results of a recipe, by training seed."""
+    return {row.run.train.seed: results[row.name] for row in asked.rows if row.run.recipe == run.recipe}
+
+
+def _elsewhere(asked: Comparison, suite: Suite, results: Mapping[str, Tree]) -> Elsewhere:
+    """What the recipes solve in a further suite, over all seeds."""
+    rates = {}
+    for run in asked.runs:
+        episodes = [episode for found in _own(asked, run, results).values() for episode in found["episodes"]]
+        rates[run.recipe] = RATE.validate_python(summary(suite, episodes)["total"])
+    return Elsewhere(suite.to_json(), rates, pairs(asked, results))
 
 
 def _parameters(run: Run) -> dict[str, int]:

@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wamkit_client.suites import Suite
-from wamkit_client.suites import suite as find_suite
 from wamkit_client.types import BadInput
 
 from wamkit.config import RUN, Run, build_encoder, diff, from_json, load_run, to_json
@@ -26,7 +25,7 @@ from wamkit.io.records import read_record
 from wamkit.recipes import earlier
 from wamkit.report.results import Samples
 from wamkit.stages import run as stages
-from wamkit.stages.evaluation import results_folder
+from wamkit.stages.evaluation import chosen, results_folder
 
 ROWS, CACHES, PAGE = "rows.json", "caches", "comparison.html"
 
@@ -48,9 +47,12 @@ SHARED = (
     ),
     "actions.",
     "normalization.",
-    "train.steps",
     "train.batch_size",
 )
+Equal = Literal["steps", "time"]
+"""How long policies are trained. steps: equally many. time: as many as their recipes say, which are to take equally
+long; the page says how long they took."""
+EQUAL: Mapping[Equal, tuple[str, ...]] = {"steps": ("train.steps",), "time": ()}
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,9 @@ class Row:
         """Its run directory."""
         return self.out / self.name
 
-    @property
-    def results(self) -> Path:
-        """Written at the end of its evaluation."""
-        return results_folder(self.folder, self.run.suite) / RESULTS
+    def results(self, suite: str) -> Path:
+        """Written at the end of its evaluation on a suite."""
+        return results_folder(self.folder, suite) / RESULTS
 
     @property
     def started(self) -> Run:
@@ -98,7 +99,8 @@ class Row:
 class Comparison:
     """runs: one per recipe, in the order of the page; the first of each kind is what others are compared with.
 
-    seeds: of training. cache: the latents of what is trained first. episodes: per task, 0 for the suite's own.
+    seeds: of training. cache: the latents of what is trained first. episodes: per task, 0 for the suite's own. also:
+    further suites, by name, that every row is measured on. equal: what they have in common.
     """
 
     runs: tuple[Run, ...]
@@ -107,6 +109,8 @@ class Comparison:
     cache: Path
     out: Path
     episodes: int = 0
+    also: tuple[str, ...] = ()
+    equal: Equal = "steps"
 
     @property
     def page(self) -> Path:
@@ -116,8 +120,17 @@ class Comparison:
     @property
     def suite(self) -> Suite:
         """The protocol every row is measured with. BadInput for an unknown one."""
-        found = find_suite(self.runs[0].suite).acted_by(self.runs[0].actions.names)
-        return replace(found, episodes=self.episodes) if self.episodes else found
+        return self.suites[0]
+
+    @property
+    def suites(self) -> list[Suite]:
+        """`suite`, and those that rows are measured on besides. BadInput for an unknown one."""
+        first = self.runs[0]
+        return [chosen(first, name, self.episodes, ()) for name in (first.suite, *self.also)]
+
+    def finished(self, row: Row) -> bool:
+        """Whether it is measured on all suites."""
+        return all(row.results(suite.name).exists() for suite in self.suites)
 
     @property
     def rows(self) -> list[Row]:
@@ -171,9 +184,10 @@ def check(asked: Comparison) -> None:
         if len(set(given)) < len(given):
             raise BadInput(f"every {what} once; got {', '.join(map(str, given))}")
     first, *others = asked.runs
-    ours = _shared(first)
+    shared = (*SHARED, *EQUAL[asked.equal])
+    ours = _values(first, shared)
     for run in others:
-        theirs = _shared(run)
+        theirs = _values(run, shared)
         wrong = [
             f"{name} is {theirs.get(name, 'absent')}, expected {ours.get(name, 'absent')}"
             for name in sorted(ours.keys() | theirs.keys())
@@ -184,12 +198,14 @@ def check(asked: Comparison) -> None:
                 f"{run.recipe} cannot be compared with {first.recipe}: {'; '.join(wrong[:5])}. A flag gives a value to "
                 "all of them, such as --train.steps 700 --train.batch-size 48"
             )
-    find_suite(first.suite)  # an unknown one is refused
+    suites = [suite.name for suite in asked.suites]  # an unknown one is refused
+    if len(set(suites)) < len(suites):
+        raise BadInput(f"every suite once; got {', '.join(suites)}: the recipes' own, and --also")
 
 
-def _shared(run: Run) -> Mapping[str, Any]:
+def _values(run: Run, names: tuple[str, ...]) -> Mapping[str, Any]:
     values = flatten(RUN.dump_python(run, mode="json"))
-    return {name: value for name, value in values.items() if name.startswith(SHARED)}
+    return {name: value for name, value in values.items() if name.startswith(names)}
 
 
 def samples_of(asked: Comparison) -> Samples:
