@@ -196,7 +196,8 @@ def check(asked: Comparison) -> None:
         if wrong:
             raise BadInput(
                 f"{run.recipe} cannot be compared with {first.recipe}: {'; '.join(wrong[:5])}. A flag gives a value to "
-                "all of them, such as --train.steps 700 --train.batch-size 48"
+                "all of them, such as --train.steps 700 --train.batch-size 48; recipes of other numbers of steps are "
+                "compared with --equal time"
             )
     suites = [suite.name for suite in asked.suites]  # an unknown one is refused
     if len(set(suites)) < len(suites):
