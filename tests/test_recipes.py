@@ -142,9 +142,12 @@ def test_small_libero_sees_and_acts_in_whole_steps(suite):
     assert (joint.suite, joint.data, joint.policy) == ("libero", run.data, run.policy)
 
 
-def test_mt10_with_a_view_from_above_sees_what_its_suite_shows():
-    run = recipe("metaworld_mt10_topview")
-    shown, usual = suite_of(run.suite), suite_of("metaworld_mt10")
+@pytest.mark.parametrize("tasks", ["mt10", "mt50"])
+def test_policies_with_a_view_from_above_see_what_their_suites_show(tasks):
+    run = recipe(f"metaworld_{tasks}_topview")
+    shown, usual = suite_of(run.suite), suite_of(f"metaworld_{tasks}")
+    longest = max(len(task.instruction.split()) for task in shown.tasks)
+    assert longest < run.policy.text.length
     assert (shown.tasks, shown.max_steps) == (usual.tasks, usual.max_steps)
     assert run.data.views == shown.env.views and canvas_size(run.data) == (64, 192)
     run.policy.validate_together()

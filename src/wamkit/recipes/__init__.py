@@ -73,6 +73,10 @@ SMALL = {
     "metaworld3_lawam_20hz": ("metaworld_20hz", "small LaWAM at 20 Hz, on that world model"),
     "metaworld_mt10": ("metaworld", "small Light-WAM on the ten MT10 tasks, one language-conditioned policy"),
     "metaworld_mt10_topview": ("metaworld", "the same with cameras and a codec that show its small goals"),
+    "metaworld_mt50_topview": (
+        "metaworld",
+        "a wider one of these on the fifty tasks of Meta-World, for a GPU",
+    ),
     "libero_spatial_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Spatial"),
     "libero_object_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Object"),
     "libero_goal_small": ("libero", "small Light-WAM on demonstrations we collect in LIBERO-Goal"),

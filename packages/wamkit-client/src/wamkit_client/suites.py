@@ -133,6 +133,7 @@ def _metaworld() -> Iterator[Suite]:
     shown = MetaWorldConfig(views=views, view_height=96, view_width=96)
     yield Suite("metaworld_mt10_topview", mt10, shown, episodes=50)
     yield Suite("metaworld_mt50", METAWORLD_TASKS)
+    yield Suite("metaworld_mt50_topview", METAWORLD_TASKS, shown)
     for group in dict.fromkeys(task.group for task in METAWORLD_TASKS):
         yield Suite(f"metaworld_{group}", tuple(task for task in METAWORLD_TASKS if task.group == group))
 
