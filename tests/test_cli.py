@@ -110,6 +110,16 @@ def test_a_huge_message_is_cut(capsys):
     assert error.startswith("error: word word")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["train", "metaworld3", "--bogus", "1"], ["train", "metaworld4"], ["train", "--train.steps", "no"]],
+)
+def test_wrong_words_are_told_once_by_the_processes_of_torchrun(words):
+    first, second = (wamkit(words, LOCAL_RANK=rank) for rank in "01")
+    assert first.returncode == second.returncode == 2
+    assert first.stderr and second.stdout == second.stderr == ""
+
+
 def test_a_short_message_is_left_alone():
     assert shortened("a" * 10, 10) == "a" * 10
     assert shortened("abcdefghi", 8) == "abcdef [... 1 more characters ...] hi"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -28,7 +29,9 @@ def main(args: Sequence[str] | None = None) -> int:
         from wamkit.commands.references import found
 
         try:
-            command, overrides = parse(found(sys.argv[1:] if args is None else args))
+            words = found(sys.argv[1:] if args is None else args)
+            with _told_once():
+                command, overrides = parse(words)
             return command(overrides)
         finally:
             sys.stdout.flush()
@@ -36,6 +39,21 @@ def main(args: Sequence[str] | None = None) -> int:
         from wamkit.commands.errors import report
 
         return report(error)
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Of the processes that torchrun starts on a machine, all with the same words, one says what is wrong with them."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        yield
+        return
+    from wamkit_client.types import BadInput
+
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            yield
+        except BadInput as error:
+            raise SystemExit(2) from error
 
 
 def _open_streams() -> None:
