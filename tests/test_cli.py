@@ -110,11 +110,9 @@ def test_a_huge_message_is_cut(capsys):
     assert error.startswith("error: word word")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["train", "metaworld3", "--bogus", "1"], ["train", "metaworld4"], ["train", "--train.steps", "no"]],
-)
-def test_wrong_words_are_told_once_by_the_processes_of_torchrun(words):
+@pytest.mark.parametrize("wrong", ["--bogus", "--train.steps"])
+def test_wrong_words_are_told_once_by_the_processes_of_torchrun(wrong):
+    words = ["train", "metaworld3", wrong, "no"]
     first, second = (wamkit(words, LOCAL_RANK=rank) for rank in "01")
     assert first.returncode == second.returncode == 2
     assert first.stderr and second.stdout == second.stderr == ""
