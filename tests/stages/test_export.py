@@ -17,10 +17,12 @@ from torch import Tensor
 from wamkit_client.types import BadInput, Observation
 
 from tests import tiny_dataset
-from tests.policies import tiny_fast_wam
+from tests.policies import tiny_fast_wam, tiny_lawam
 from tests.policies.tiny_policy import engine_of, tiny_normalizer, tiny_policy
 from wamkit.cli import main
 from wamkit.config import Run, build_policy, save_normalizer, save_run
+from wamkit.data.actions import ActionSpace
+from wamkit.data.normalize import Normalizer
 from wamkit.eval.evaluate import EvalConfig
 from wamkit.infer.exported import Program, record, to_onnx
 from wamkit.io.weights import save_weights
@@ -39,11 +41,11 @@ ONE = stage.Asked("onnx", instructions=("push",), count=1)
 RUN = replace(tiny_dataset.RUN, eval=EvalConfig(replan_steps=4))
 
 
-def written(run: Run, folder: Path) -> Path:
+def written(run: Run, folder: Path, normalizer: Normalizer) -> Path:
     """A run directory with random weights."""
     save_run(run, folder)
-    save_normalizer(tiny_normalizer(), folder)
-    save_weights(folder, dict(build_policy(run, tiny_normalizer()).state_dict()))
+    save_normalizer(normalizer, folder)
+    save_weights(folder, dict(build_policy(run, normalizer).state_dict()))
     return folder
 
 
@@ -52,9 +54,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of 140 steps and the runs of two systems."""
     folder = tmp_path_factory.mktemp("export")
     tiny_dataset.write(folder / "dataset", [70, 70], size=40)
-    written(RUN, folder / "light")
+    written(RUN, folder / "light", tiny_normalizer())
     fast = tiny_fast_wam.tiny_config(text=RUN.policy.text, sample_steps=2)
-    written(replace(RUN, policy=fast), folder / "fast")
+    written(replace(RUN, policy=fast), folder / "fast", tiny_normalizer())
     return folder
 
 
@@ -130,6 +132,19 @@ def test_a_sampler_is_given_its_noise(place: Path, capsys: pytest.CaptureFixture
     }
     chunks = [program(given | {"drawn.noise.action": torch.full((1, 6, 2), x)}) for x in (0.0, 1.0)]
     assert chunks[0].shape == (1, 6, 2) and not torch.equal(*chunks)
+
+
+@pytest.mark.scale
+def test_a_vision_language_prior_and_its_subgoal_are_in_the_file(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LaWAM: prior, world model and expert, with the passes that its config exports."""
+    three = ActionSpace(("x", "y", "grip"), ("delta", "delta", "gripper"))
+    run = replace(RUN, policy=tiny_lawam.CONFIG, data=tiny_lawam.SPEC, actions=three)
+    written(run, place / "lawam", tiny_lawam.normalizer())
+    words = ["export", str(place / "lawam"), str(place / "lawam.onnx"), "--count", "5"]
+    assert main([*words, "--instructions", "push the button"]) == 0
+    assert "5 random observations are answered as by the engine" in " ".join(capsys.readouterr().out.split())
 
 
 def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
