@@ -89,7 +89,7 @@ def test_datasets_are_named_one_by_one_before_and_after_the_recipe(asked, tmp_pa
 def test_some_tasks_of_a_suite_are_demonstrated(asked, tmp_path):
     with pytest.raises(Reached):
         main(["collect", "metaworld3", "--tasks", "2", TASKS[0], "--out", str(tmp_path)])
-    chosen, out, config = asked[0]
+    chosen, out, config, _ = asked[0]
     assert [task.name for task in chosen.tasks] == TASKS
     assert (out, config.episodes) == (tmp_path, 40)
 

@@ -28,7 +28,7 @@ from wamkit.recipes import recipe
 
 ARM = ROOT / "examples" / "arm"
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
-SHOWN_ONLY = ("git", "cd", "sudo", "pip", "hf", "pre-commit")
+SHOWN_ONLY = ("git", "cd", "sudo", "pip", "hf", "pre-commit", "ray")
 
 
 @pytest.fixture(scope="module")

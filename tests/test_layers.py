@@ -31,6 +31,7 @@ ROWS = (
     {"policies"},
     {"wan", "data"},
     {"nn", "flow"},
+    {"cluster"},
     {"io"},
     {"types"},
     {"bounds", "draws", "plugins", "spans", "subset", "taking", "tree"},

@@ -67,3 +67,8 @@ def waiting_suite(name: str, episodes: int = 2) -> Suite:
     """Two tasks under the name of another suite."""
     tasks = tuple(Task(task, f"please {task}", "waiting", 9) for task in ("stay", "rest"))
     return Suite(name, tasks, WaitingConfig(), max_steps=16, episodes=episodes)
+
+
+def make() -> Waiting:
+    """As an environment of a user's own: "tests.client.waiting:make"."""
+    return Waiting(waiting_suite("waiting").tasks[0], WaitingConfig().embodiment)

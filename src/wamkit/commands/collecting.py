@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from wamkit.commands.clusters import RayAddress
 from wamkit.commands.outputs import DATASET, output_folder
 from wamkit.commands.overrides import BEFORE_LISTS, Overrides, refuse
 from wamkit.commands.simulators import LiberoAssets, SimulatorPython, Tasks, use_simulator
@@ -21,6 +22,7 @@ class Collect:
     Examples: wamkit collect metaworld3 --out demo/dataset --episodes 40
               wamkit collect libero_object --tasks 0-4 --out runs/libero_object
               wamkit collect metaworld3 --out demo/unseen --episodes 20 --skip 1000
+              wamkit collect metaworld_mt50 --out mt50 --ray auto --workers 64
     """
 
     suite: Positional[
@@ -36,12 +38,14 @@ class Collect:
     episodes: int = 40
     """Per task."""
     workers: int = 2
+    """Simulators at a time, here or on the cluster."""
     noise: float = 0.0
     """Standard deviation of noise on the executed actions; the recorded actions have none."""
     skip: int = 0
     """Seeds that are passed over, for episodes that another collection does not have."""
     libero_assets: LiberoAssets = Path()
     simulator_python: SimulatorPython = Path()
+    ray: RayAddress = ""
 
     def __call__(self, overrides: Overrides) -> int:
         refuse(overrides)
@@ -49,11 +53,11 @@ class Collect:
         from wamkit_client.suites import suite
 
         from wamkit.stages.collect import CollectConfig, collect
+        from wamkit.stages.simulators import simulators
 
         chosen = suite(self.suite).only(self.tasks) if self.tasks else suite(self.suite)
         output_folder(self.out, becomes=DATASET)
-        collect(
-            chosen, self.out, CollectConfig(self.episodes, self.workers, noise=self.noise, skip=self.skip)
-        )
+        config = CollectConfig(self.episodes, self.workers, noise=self.noise, skip=self.skip)
+        collect(chosen, self.out, config, simulators(self.ray))
         say(f"{self.out}: done. Next: {command('wamkit', 'data', 'check', self.out)}")
         return 0

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from wamkit.commands.clusters import RayAddress, refuse_device
 from wamkit.commands.datasets import Datasets
 from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import CACHE, output_folder
@@ -22,7 +23,8 @@ class Compare:
 
     Run the same command again to resume; several processes with the same command share the work.
 
-    Example: wamkit compare metaworld3 metaworld3_no_video --dataset demo/dataset --cache demo/cache --out comparison
+    Examples: wamkit compare metaworld3 metaworld3_no_video --dataset demo/dataset --cache demo/cache --out comparison
+              wamkit compare metaworld3 metaworld3_lawam --dataset data --cache cache --out both --ray auto
     """
 
     recipes: Positional[tuple[str, ...]]
@@ -43,8 +45,10 @@ class Compare:
     """What trainings have in common. steps: recipes with other numbers of steps are refused. time: recipes have as many
     steps as take equally long, by your measure; the page says how long they take."""
     device: Device = ""
+    ray: RayAddress = ""
 
     def __call__(self, overrides: Overrides) -> int:
+        refuse_device(self.ray, self.device)
         use_device(self.device)
         refuse_seed(overrides, "--seeds")
         for name in self.recipes:
@@ -58,7 +62,7 @@ class Compare:
         output_folder(self.cache, becomes=CACHE)
         protocol = self.episodes, self.also, self.equal
         asked = Comparison(runs, self.seeds, self.dataset, self.cache, self.out, *protocol)
-        comparison = compare(asked, self._command(overrides))
+        comparison = compare(asked, self._command(overrides), self.ray)
         if comparison:
             console.print(comparison_table(comparison))
             say(f"page: {asked.page}")

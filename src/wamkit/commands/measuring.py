@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 from wamkit_client.types import BadInput
 
+from wamkit.commands.clusters import RayAddress, refuse_device
 from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import output_folder
 from wamkit.commands.overrides import BEFORE_LISTS, Overrides, changed
@@ -34,6 +35,7 @@ class Eval:
               wamkit eval demo/run --like demo/run/eval/metaworld3/results.json
               wamkit eval fast_demo/run --policy.sample-steps 5 --out fast_demo/five_steps
               wamkit eval runs/arm --env my_env.py:make --episodes 50
+              wamkit eval runs/libero --suite libero_90 --ray auto --eval.processes 64
               wamkit eval --server ws://robot-pc:8000 --suite metaworld3 --out results/served
     """
 
@@ -61,10 +63,12 @@ class Eval:
     """In place of RUN the URL of a server that has the policy, as `wamkit serve` prints it."""
     served: str = ""
     """The policy's name, where the server has several."""
+    ray: RayAddress = ""
 
     def __call__(self, overrides: Overrides) -> int:
         if self.like != Path() and (self.suite or self.env or self.tasks or self.episodes):
             raise BadInput("--like repeats suite, tasks and episodes of a result; omit the other flags")
+        refuse_device(self.ray, self.device)
         use_device(self.device)
         use_simulator(self.simulator_python, self.libero_assets)
         from wamkit.config import load_run
@@ -80,7 +84,9 @@ class Eval:
         run = changed(load_run(self.run), overrides)
         if self.like != Path():
             again = self._again() if self.out == Path() else self.out
-            return self._repeat(run, again, lambda asked, suite: measured(self.run, asked, suite, again))
+            return self._repeat(
+                run, again, lambda asked, suite: measured(self.run, asked, suite, again, self.ray)
+            )
         name = self._measured_on(run)
         out = results_folder(self.run, name) if self.out == Path() else self.out
         if not (
@@ -94,8 +100,8 @@ class Eval:
         """As the policy of a server, which is asked about nothing but chunks and what results say of it."""
         from wamkit_client.client import NoAnswer, PolicyFailed, RemotePolicy
 
-        if self.robotwin != Path():
-            raise BadInput("--server: the policy is the server's; omit --robotwin")
+        if self.robotwin != Path() or self.ray:
+            raise BadInput("--server: the policy is the server's; omit --robotwin and --ray")
         if self.out == Path():
             raise BadInput("--server: --out is missing, the folder for the results")
         try:
@@ -158,6 +164,8 @@ class Eval:
 
     def _results(self, run: Run, name: str, out: Path) -> dict[str, Any]:
         if name.startswith("robotwin") and not self.env:
+            if self.ray:
+                raise BadInput("--ray: RoboTwin's suites are measured by its own evaluator; omit --ray")
             from wamkit import robotwin  # needs packages that nothing else needs
 
             if self.tasks:
@@ -168,4 +176,4 @@ class Eval:
             raise BadInput(f"--robotwin: suite {name} is none of RoboTwin's; choose one with --suite")
         from wamkit.stages.evaluation import evaluate
 
-        return evaluate(self.run, run, name, self.episodes, out, self.tasks)
+        return evaluate(self.run, run, name, self.episodes, out, self.tasks, self.ray)

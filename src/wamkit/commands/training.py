@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 from wamkit_client.types import BadInput
 
+from wamkit.commands.clusters import RayAddress, refuse_device
 from wamkit.commands.datasets import Datasets
 from wamkit.commands.devices import Device, use_device
 from wamkit.commands.outputs import CACHE, output_folder
@@ -36,6 +37,7 @@ class Encode:
 
     Examples: wamkit encode metaworld3 --dataset demo/dataset --cache demo/cache
               wamkit encode libero_fast_wam --dataset spatial --dataset object --cache cache
+              wamkit encode libero_spatial --dataset /shared/spatial --cache /shared/cache --ray auto
     """
 
     recipe: Positional[ListedRecipe]
@@ -43,11 +45,18 @@ class Encode:
     cache: Path
     weights: Weights = ()
     device: Device = ""
+    ray: RayAddress = ""
 
     def __call__(self, overrides: Overrides) -> int:
+        refuse_device(self.ray, self.device)
         use_device(self.device)
         run = _weighted(changed(recipe(self.recipe), overrides), self.dataset, self.weights)
         output_folder(self.cache, becomes=CACHE)
+        if self.ray:
+            from wamkit.stages import encode_on_cluster  # needs a package that nothing else needs
+
+            encode_on_cluster.encode(self.ray, run, self.dataset, self.cache)
+            return 0
         from wamkit.stages.run import best_device, encode
 
         encode(run, self.dataset, self.cache, best_device())

@@ -11,7 +11,8 @@ import json
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,8 @@ from wamkit.io.tensors import read_tensors
 
 FORMAT = "1"
 FINGERPRINT = "fingerprint.json"
+SHARD, BATCH = 512, 32
+"""Samples of a shard, and of what is encoded together."""
 OPEN_SHARDS = 1024
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between two looks at the shards of other processes; each pause is twice the one before."""
@@ -46,8 +49,8 @@ def fill(
     fingerprint: Mapping[str, str],
     *,
     work: str = "encode",
-    shard_size: int = 512,
-    batch_size: int = 32,
+    shard_size: int = SHARD,
+    batch_size: int = BATCH,
 ) -> None:
     """Fill `folder` with all samples of `source`; finished shards are kept, so an interrupted run goes on.
 
@@ -58,12 +61,20 @@ def fill(
     Raises BadInput where `folder` holds something else or a cache of another fingerprint, or when the disk is
     full (finished shards are kept).
     """
+    with filling(folder, len(source), fingerprint, shard_size) as shards:
+        _fill(source, shards, folder, work, batch_size)
+
+
+@contextmanager
+def filling(
+    folder: Path, samples: int, fingerprint: Mapping[str, str], shard_size: int
+) -> Iterator[list[Shard]]:
+    """The shards of a cache, finished or not. BadInput as of `fill`."""
     folder.mkdir(parents=True, exist_ok=True)
-    samples = len(source)
     own = {"format": FORMAT, "samples": str(samples), "shard_size": str(shard_size)}
     try:
         _settle_fingerprint(folder, own | dict(fingerprint))
-        _fill(source, shards_of(folder, samples, shard_size), folder, work, batch_size)
+        yield list(shards_of(folder, samples, shard_size))
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
@@ -80,7 +91,7 @@ def _fill(source: Samples, shards: Iterable[Shard], folder: Path, work: str, bat
         while left:
             # The listing may be out of date. That costs a failed claim, or a claimed shard that turns out to be written
             # (_write_shard); only the creation of a claim decides, and it succeeds for one process.
-            if job := _take(left, names):
+            if job := take(left, names):
                 pause = SHORTEST_PAUSE
                 if _write_shard(*job, source, names, batch_size, advance):
                     left.remove(job[0])
@@ -93,7 +104,7 @@ def _fill(source: Samples, shards: Iterable[Shard], folder: Path, work: str, bat
             left = [shard for shard in left if not shard.finished(names)]
 
 
-def _take(shards: Iterable[Shard], names: frozenset[str]) -> tuple[Shard, Claim] | None:
+def take(shards: Iterable[Shard], names: frozenset[str]) -> tuple[Shard, Claim] | None:
     """A shard that nobody has, the first of them, or else one whose owner died. None while others have them all."""
     claims = claimed_jobs(names)
     # Free shards first: to know whether an owner died, its claim has to be opened.
@@ -113,11 +124,7 @@ def _write_shard(
         if not shard.manifest.exists():
             shard.clear(names)
             content = Content()
-            end = shard.first + shard.count
-            places = [
-                range(first, min(first + batch_size, end)) for first in range(shard.first, end, batch_size)
-            ]
-            for samples in read_ahead(source, places):
+            for samples in batches(shard, source, batch_size):
                 content.add(samples)
                 claim.refresh()
                 advance(len(samples.ids))
@@ -130,6 +137,13 @@ def _write_shard(
     finally:
         claim.release(done=shard.manifest.exists())
     return written
+
+
+def batches(shard: Shard, source: Samples, batch_size: int) -> Iterator[Encoded]:
+    """The samples of a shard, in order."""
+    end = shard.first + shard.count
+    firsts = range(shard.first, end, batch_size)
+    return read_ahead(source, [range(first, min(first + batch_size, end)) for first in firsts])
 
 
 def _samples(shards: Iterable[Shard]) -> int:

@@ -1,8 +1,8 @@
 """Closed-loop success rates: a policy, a suite, and a results file that says everything the score depends on.
 
-Of a policy it knows only `act`; environments run in processes (wamkit_client/fleet.py). Episodes are the same for any
-number of processes: the initial state follows from task and seed, and the policy is asked about one observation at a
-time (with EvalConfig.batched about several, which changes the last bits).
+Of a policy it knows only `act`; environments run in processes (wamkit_client/fleet.py), here or elsewhere (places.py).
+Episodes are the same for any number of processes: the initial state follows from task and seed, and the policy is asked
+about one observation at a time (with EvalConfig.batched about several, which changes the last bits).
 
 The folder of one evaluation:
 
@@ -52,13 +52,14 @@ from typing import Any, Literal
 
 from wamkit_client.chunk import DECAY, ExecutorName
 from wamkit_client.envs.base import InitialState, Task
-from wamkit_client.envs.vector import describe, env_processes
-from wamkit_client.fleet import EpisodeJob, EpisodeResult, run_episodes
+from wamkit_client.envs.vector import describe
+from wamkit_client.fleet import EpisodeJob, EpisodeResult
 from wamkit_client.rollout import EpisodeConfig
 from wamkit_client.suites import Suite, suite_from_json
 from wamkit_client.types import BadInput, Policy
 
 from wamkit.bounds import AT_LEAST_0, AT_LEAST_1, POSITIVE, check
+from wamkit.eval.places import Place, beside
 from wamkit.eval.scores import Row, summary
 from wamkit.infer.presets import PresetName
 from wamkit.io.differences import ABSENT, differing
@@ -157,8 +158,21 @@ def evaluate(
     facts: Mapping[str, Any],
     demonstrated: Sequence[InitialState] = (),
 ) -> dict[str, Any]:
+    """`evaluate_at` processes of this machine."""
+    return evaluate_at(beside(policy), suite, config, folder, facts, demonstrated)
+
+
+def evaluate_at(
+    place: Place,
+    suite: Suite,
+    config: EvalConfig,
+    folder: Path,
+    facts: Mapping[str, Any],
+    demonstrated: Sequence[InitialState] = (),
+) -> dict[str, Any]:
     """Run what is missing of the suite's episodes and return the results that also stand in `folder`/results.json.
 
+    place: where environments and policy are.
     facts: what identifies the policy (checkpoint hash, recipe, device), as JSON values; kept as results["policy"].
     demonstrated: initial states the policy was trained on.
     Raises BadInput when an episode would begin from a demonstrated state, when the folder holds another evaluation or
@@ -175,7 +189,9 @@ def evaluate(
         started, clock = datetime.now(UTC), time.monotonic()
         rows = {(row["task"], row["seed"]): row for row in begin_partial(folder, request)}
         resumed = len(rows)
-        _run(policy, suite, config, folder, rows, {state.key() for state in demonstrated})
+        _run(
+            place, suite, config, folder, request["simulator"], rows, {state.key() for state in demonstrated}
+        )
         ordered = [rows[task.name, seed] for task, seed in _episodes(suite)]
         facts = request | {
             "started": started.isoformat(timespec="seconds"),
@@ -214,10 +230,11 @@ def _check_seeds(suite: Suite, demonstrated: Sequence[InitialState]) -> None:
 
 
 def _run(
-    policy: Policy,
+    place: Place,
     suite: Suite,
     config: EvalConfig,
     folder: Path,
+    simulator: Mapping[str, Any],
     rows: dict[tuple[str, int], Row],
     demonstrated: set[str],
 ) -> None:
@@ -228,15 +245,14 @@ def _run(
     ]
     (folder / RECORDINGS).mkdir(exist_ok=True)
     total = len(rows) + len(jobs)
-    processes = min(config.processes, len(jobs))
-    seconds = config.answer_seconds
+    opened = suite.env, simulator, min(config.processes, len(jobs)), config.answer_seconds, config.batched
     with (
         stop_request(KEPT) as stop,
         (folder / PARTIAL).open("a") as partial,
-        env_processes(suite.env, processes) as environments,
+        place(*opened) as run,
         bar("evaluate", total, unit="episodes", done=len(rows)) as advance,
     ):
-        for result in run_episodes(policy, environments, jobs, demonstrated, seconds, stop, config.batched):
+        for result in run(jobs, demonstrated, stop):
             row = _row(result, folder)
             if row["status"] == "error" and all(other["status"] != "error" for other in rows.values()):
                 first = row["error"].partition("\n")[0]

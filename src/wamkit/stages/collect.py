@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from wamkit_client.envs.base import Task
-from wamkit_client.envs.vector import EnvCrashed, EnvProcess, describe, env_processes
+from wamkit_client.envs.vector import EnvCrashed, describe
 from wamkit_client.expert import Demonstration, ExpertConfig, columns, demonstrate_on
+from wamkit_client.fleet import NEVER
 from wamkit_client.suites import Suite
 from wamkit_client.types import BadInput
 
@@ -28,7 +28,9 @@ from wamkit.data.lerobot.dataset import Dataset
 from wamkit.data.lerobot.files import CAMERA_PREFIX
 from wamkit.data.lerobot.recorder import KEPT, Episode, Format, Recorder, Request, recording, vector, video
 from wamkit.io.files import AGAIN
+from wamkit.io.jobs import PAUSE, Workers, done
 from wamkit.io.progress import announce
+from wamkit.stages.simulators import Simulators, in_processes
 
 FACTS = "collection.json"
 PATIENCE = 4  # seeds tried per wanted episode before an expert is given up
@@ -36,7 +38,7 @@ PATIENCE = 4  # seeds tried per wanted episode before an expert is given up
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """episodes: demonstrations per task.  workers: processes.
+    """episodes: demonstrations per task.  workers: simulators at a time.
 
     skip: how many seeds are passed over at the beginning, so that a second collection has other episodes.
     steps_after_success, noise: see wamkit_client.expert.ExpertConfig.
@@ -72,9 +74,12 @@ def is_collected(dataset: Dataset) -> bool:
     return "collected" in dataset.episode_columns and all(dataset.episode_column("collected"))
 
 
-def collect(suite: Suite, folder: Path, config: CollectConfig) -> dict[str, Any]:
+def collect(
+    suite: Suite, folder: Path, config: CollectConfig, simulators: Simulators = in_processes
+) -> dict[str, Any]:
     """Collect the suite's tasks into `folder`; returns the facts that also stand in its collection.json.
 
+    simulators: where they are.
     Interrupted work resumes at the first missing episode; a finished dataset of the same request is left alone.
     Raises BadInput when the folder holds another collection or another process records there, when the seeds could
     reach the evaluation's, when an expert keeps failing or the simulator crashes; KeyboardInterrupt after Ctrl-C or
@@ -84,25 +89,27 @@ def collect(suite: Suite, folder: Path, config: CollectConfig) -> dict[str, Any]
     facts = request.finished()
     if facts is not None:
         return facts
-    with env_processes(suite.env, config.workers) as processes:
+    simulator = request.asked["request"]["simulator"]
+    with simulators(suite.env, simulator, config.workers) as workers:
         started = time.monotonic()
-        about = _about(suite, processes[0])
+        about = _about(suite, workers)
         total = config.episodes * len(suite.tasks)
         with recording(request, _format(about, suite), "collect", total, about=about) as recorder:
-            tasks = {task.name: _fill(recorder, task, suite, config, processes) for task in suite.tasks}
+            tasks = {task.name: _fill(recorder, task, suite, config, workers) for task in suite.tasks}
             seconds = round(time.monotonic() - started, 1)
             recorder.facts.update(tasks=tasks, seconds_of_last_run=seconds)
     return recorder.facts
 
 
-def _about(suite: Suite, process: EnvProcess) -> dict[str, Any]:
+def _about(suite: Suite, workers: Workers) -> dict[str, Any]:
     """Rate, views and names of the dimensions, as the environment says."""
-    process.send(columns, suite.tasks[0])
+    task = suite.tasks[0]
     try:
-        about: dict[str, Any] = process.receive()
+        [about] = done(workers, {f"columns of {task.name}": (columns, task)}, NEVER)
     except EnvCrashed as error:
-        raise crashed(suite.tasks[0].name, error) from error
-    return about
+        raise crashed(task.name, error) from error
+    found: dict[str, Any] = about
+    return found
 
 
 def _format(about: dict[str, Any], suite: Suite) -> Format:
@@ -115,13 +122,13 @@ def _format(about: dict[str, Any], suite: Suite) -> Format:
 
 
 def _fill(
-    recorder: Recorder, task: Task, suite: Suite, config: CollectConfig, processes: list[EnvProcess]
+    recorder: Recorder, task: Task, suite: Suite, config: CollectConfig, workers: Workers
 ) -> dict[str, float]:
     """Record the missing demonstrations of a task; how many it has, and how the expert did."""
     recorded = [episode.extra for episode in recorder.staged if episode.extra["task_name"] == task.name]
     seeds = [int(extra["seed"]) for extra in recorded]
     success_steps = [int(extra["success_step"]) for extra in recorded]
-    for demonstration in _successes(recorder, processes, task, suite, config, seeds):
+    for demonstration in _successes(recorder, workers, task, suite, config, seeds):
         recorder.add(_episode(demonstration, task), note=task.name)
         seeds.append(demonstration.initial_state.seed)
         success_steps.append(demonstration.success_step)
@@ -134,7 +141,7 @@ def _fill(
 
 def _successes(
     recorder: Recorder,
-    processes: list[EnvProcess],
+    workers: Workers,
     task: Task,
     suite: Suite,
     config: CollectConfig,
@@ -145,24 +152,22 @@ def _successes(
     wanted = config.episodes - len(seeds)
     first_seed = config.first_seed(suite)
     next_seed = next_yield = max(seeds, default=first_seed - 1) + 1
-    idle = list(processes)
-    busy: dict[Any, tuple[EnvProcess, int]] = {}
+    busy: dict[Hashable, int] = {}  # seeds by the name of their jobs
     waiting: dict[int, Demonstration] = {}
     while wanted > 0:
         recorder.expect_no_stop()
-        while idle and len(busy) + sum(demo.success_step > 0 for demo in waiting.values()) < wanted:
+        while workers.free() and len(busy) + sum(demo.success_step > 0 for demo in waiting.values()) < wanted:
             _check_patience(task, config, next_seed - first_seed, config.episodes - wanted)
-            process = idle.pop()
-            process.send(demonstrate_on, task, next_seed, expert)
-            busy[process.connection] = (process, next_seed)
+            name = f"{task.name}, seed {next_seed}"
+            workers.begin(name, demonstrate_on, task, next_seed, expert)
+            busy[name] = next_seed
             next_seed += 1
-        for connection in wait(list(busy)):
-            process, seed = busy.pop(connection)
+        for ended, outcome in workers.ended(PAUSE):
+            seed = busy.pop(ended)
             try:
-                waiting[seed] = process.receive()
+                waiting[seed] = outcome()
             except EnvCrashed as error:
                 raise crashed(f"{task.name}, seed {seed}", error) from error
-            idle.append(process)
         while next_yield in waiting:
             demonstration = waiting.pop(next_yield)
             next_yield += 1

@@ -69,10 +69,10 @@ COST, COMPARISON = "cost.json", "comparison.json"
 Tree = dict[str, Any]
 
 
-def compare(asked: Comparison, command: str) -> Compared | None:
+def compare(asked: Comparison, command: str, address: str = "") -> Compared | None:
     """Do what is left of the rows and return what the page says, or None while other processes still work on some.
 
-    command: what repeats all of it, for the page.
+    command: what repeats all of it, for the page. address: of a Ray cluster that does the rows; "": this process does.
     Raises BadInput where recipes do not fit each other or the dataset, where `out` holds another comparison, and as
     the stages do.
     """
@@ -84,14 +84,14 @@ def compare(asked: Comparison, command: str) -> Compared | None:
     samples = samples_of(asked)
     asked.out.mkdir(parents=True, exist_ok=True)
     settle(asked, open_datasets(asked.datasets).fingerprint())
-    device, rows, jobs = stages.best_device(), asked.rows, asked.jobs
-    needed = {job.name for row in rows if not asked.finished(row) for job in (*row.before, row)}
-    for number, job in enumerate(jobs, 1):
-        title = f"{number}/{len(jobs)} {job.name}"
-        if job not in rows and job.name in needed:
-            _before(job, asked, device, title)
-        elif job in rows:
-            _do(job, asked, device, title)
+    device, rows = stages.best_device(), asked.rows
+    if address:
+        from wamkit.stages import compare_on_cluster  # needs a package that nothing else needs
+
+        compare_on_cluster.work(address, asked)
+    else:
+        for job in needed(asked):
+            work(job, asked, device)
     left = [row.name for row in rows if not asked.finished(row)]
     if left:
         say(f"other processes work on {', '.join(left)}; the last one writes the page")
@@ -101,6 +101,23 @@ def compare(asked: Comparison, command: str) -> Compared | None:
             return _conclude(asked, command, samples, device)
     say("another process writes the page")
     return None
+
+
+def needed(asked: Comparison) -> list[Row]:
+    """Every row, and the stages before those that are not finished, in order."""
+    rows = asked.rows
+    before = {job.name for row in rows if not asked.finished(row) for job in row.before}
+    return [job for job in asked.jobs if job in rows or job.name in before]
+
+
+def work(job: Row, asked: Comparison, device: torch.device) -> None:
+    """Do what is left of a row, or of a stage before one."""
+    names = [each.name for each in asked.jobs]
+    title = f"{names.index(job.name) + 1}/{len(names)} {job.name}"
+    if job in asked.rows:
+        _do(job, asked, device, title)
+    else:
+        _before(job, asked, device, title)
 
 
 def _before(job: Row, asked: Comparison, device: torch.device, title: str) -> None:

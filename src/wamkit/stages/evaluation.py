@@ -39,14 +39,20 @@ def results_folder(run_dir: Path, suite_name: str) -> Path:
 
 
 def evaluate(
-    run_dir: Path, asked: Run, suite_name: str, episodes: int, out: Path, tasks: tuple[str, ...] = ()
+    run_dir: Path,
+    asked: Run,
+    suite_name: str,
+    episodes: int,
+    out: Path,
+    tasks: tuple[str, ...] = (),
+    address: str = "",
 ) -> dict[str, Any]:
     """Run directory -> results in `out`, on initial states that were not demonstrated.
 
     asked: the directory's run, or one that differs in what a trained policy can be asked for, else BadInput. episodes:
-    per task; 0: as the suite says. tasks: names, numbers and ranges of the suite's; (): all.
+    per task; 0: as the suite says. tasks: names, numbers and ranges of the suite's; (): all. address: as of `measured`.
     """
-    return measured(run_dir, asked, chosen(asked, suite_name, episodes, tasks), out)
+    return measured(run_dir, asked, chosen(asked, suite_name, episodes, tasks), out, address)
 
 
 def chosen(run: Run, suite_name: str, episodes: int, tasks: tuple[str, ...]) -> Suite:
@@ -73,8 +79,12 @@ def repeat(
     return results, differences(before, results)
 
 
-def measured(run_dir: Path, asked: Run, suite: Suite, out: Path) -> dict[str, Any]:
-    """Results of the run directory, acting as `asked` says, on the suite."""
+def measured(run_dir: Path, asked: Run, suite: Suite, out: Path, address: str = "") -> dict[str, Any]:
+    """Results of the run directory, acting as `asked` says, on the suite. address: of a Ray cluster that does it."""
+    if address:
+        from wamkit.stages import evaluation_on_cluster  # needs a package that nothing else needs
+
+        return evaluation_on_cluster.measured(address, run_dir, asked, suite, out)
     return loaded(run_dir, asked)(suite, out)
 
 
@@ -82,7 +92,7 @@ def loaded(run_dir: Path, asked: Run) -> Callable[[Suite, Path], dict[str, Any]]
     """What measures the run directory, acting as `asked` says, on suites, each in a folder: it is loaded once."""
     device = best_device()
     facts = policy_facts(run_dir, asked, device)
-    engine, acting = _loaded(run_dir, asked, device)
+    engine, acting = acting_as(run_dir, asked, device)
     if engine.threads < torch.get_num_threads():
         say(
             f"acting with {engine.threads} of {torch.get_num_threads()} threads, the fastest for a policy this small"
@@ -114,7 +124,7 @@ def expect_fit(run: Run, suite: Suite, expect_known: Callable[[Sequence[str]], A
     suite.env.check_shows(spec.views, spec.proprio_dim)
 
 
-def _loaded(run_dir: Path, asked: Run, device: torch.device) -> tuple[Engine[Any], Policy]:
+def acting_as(run_dir: Path, asked: Run, device: torch.device) -> tuple[Engine[Any], Policy]:
     """The engine, and as what it acts in the environment: itself, watched, or as a robot of a lower rate. BadInput for
     an unknown one."""
     if asked.eval.warn:

@@ -206,13 +206,25 @@ def _unused(clips: Clips) -> dict[str, Stats]:
 
 def encode(run: Run, datasets: Sequence[Path], cache_path: Path, device: torch.device) -> None:
     """Datasets -> latent cache. Raises BadInput where they do not fit the run, or the cache is another's."""
+    sources, encoder = to_encode(run, datasets)
+    samples = encoded_by(sources, encoder, device)
+    for clips, fresh, folder in zip(sources, samples, cache_folders(run, cache_path), strict=True):
+        fill(fresh, folder, fingerprint(encoder, clips))
+
+
+def to_encode(run: Run, datasets: Sequence[Path]) -> tuple[list[Clips], Encoder]:
+    """The sources, and what encodes them. BadInput as of `encode`."""
     sources = open_clips(run, datasets)
     encoder = build_encoder(run)
     _expect_cacheable(run, encoder)
+    return sources, encoder
+
+
+def encoded_by(sources: Sequence[Clips], encoder: Encoder, device: torch.device) -> list[Fresh]:
+    """Samples of each source, encoded on a device."""
     encoder.to(device)
     store_text(sources, encoder)
-    for clips, folder in zip(sources, cache_folders(run, cache_path), strict=True):
-        fill(_fresh(clips, encoder), folder, fingerprint(encoder, clips))
+    return [_fresh(clips, encoder) for clips in sources]
 
 
 def store_text(sources: Sequence[Clips], encoder: Encoder) -> None:

@@ -165,12 +165,13 @@ def describe(config: EnvConfig) -> Tuple[Dict[str, Any], List[str]]:
     if not os.environ.get(PYTHON_VARIABLE, ""):
         return config.facts(), config.warnings()
     with env_processes(config, 1) as (process,):
-        process.send(_describe)
+        process.send(facts_and_warnings)
         facts, warnings = process.receive()
         return facts, warnings
 
 
-def _describe(host: Host) -> Tuple[Dict[str, Any], List[str]]:
+def facts_and_warnings(host: Host) -> Tuple[Dict[str, Any], List[str]]:
+    """`describe`, as a job."""
     return host.config.facts(), host.config.warnings()
 
 
