@@ -102,10 +102,11 @@ def recipes_of(command: object) -> tuple[str, ...]:
 
 
 def check_ranks(program: str, words: list[str]) -> None:
-    """The words of `wamkit train` on several machines: behind torchrun's own, or behind a script that has these."""
+    """The words of wamkit on several machines: behind torchrun's own, or behind a script that has these."""
     if program == "sbatch":
-        assert (ROOT / words[0]).is_file()
-        return check_wamkit(["train", *words[1:]])
+        script = ROOT / words[0]
+        assert script.is_file()
+        return check_wamkit(["train", *words[1:]] if script.stem == "train" else words[1:])
     check_wamkit(words[words.index("wamkit") + 1 :])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from wamkit_client.envs.foreign import PYTHON_VARIABLE
 from wamkit_client.types import BadInput
 
 from tests.client.toy import toy_suite
-from tests.cluster.nodes import SMALL
-from tests.stages.test_collect import CONFIG, SUITE, same
+from tests.cluster.nodes import SMALL, door
+from tests.stages.test_collect import CONFIG, SUITE, columns, same
 from tests.test_bad_input import record
 from wamkit.cli import main
 from wamkit.data import filling
@@ -64,6 +67,24 @@ def test_a_collection_has_the_same_files(nodes: Any, tmp_path: Path) -> None:
     assert same(tmp_path / "ray", tmp_path / "here")
     for name in ("data", "videos"):
         assert files(tmp_path / "ray" / name) == files(tmp_path / "here" / name)
+
+
+def test_a_machine_outside_the_cluster_sees_the_same(nodes: Any, tmp_path: Path) -> None:
+    """Through the door for clients, ray://."""
+    collect(SUITE, tmp_path / "ray", CONFIG, simulators(door(nodes)))
+    collect(SUITE, tmp_path / "here", CONFIG)
+    assert same(tmp_path / "ray", tmp_path / "here")
+
+
+def test_a_simulator_in_another_python(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON_VARIABLE, "")  # what the command sets is taken back
+    words = ["collect", "metaworld:window-open", "--episodes", "1"]
+    assert main([*words, "--out", str(tmp_path / "here")]) == 0
+    words += ["--simulator-python", sys.executable, "--ray", nodes.address]
+    assert main([*words, "--out", str(tmp_path / "ray")]) == 0
+    assert os.environ[PYTHON_VARIABLE] == sys.executable
+    assert files(tmp_path / "ray" / "videos") == files(tmp_path / "here" / "videos")
+    assert columns(tmp_path / "ray") == columns(tmp_path / "here")
 
 
 def test_a_crash_of_the_simulator_is_told_as_here(nodes: Any, tmp_path: Path) -> None:

@@ -82,7 +82,10 @@ class Actors:
         self._idle: list[Any] = []
         self._again: deque[_Job] = deque()
         self._lost: Counter[Hashable] = Counter()
-        self._waited = 0.0
+        self._waited, self._died = (
+            0.0,
+            0,
+        )  # seconds without work; actors in a row that were lost while they were made
         for _ in range(count):
             self._start()
 
@@ -99,7 +102,7 @@ class Actors:
             return []
         first, _ = ray.wait(answers, num_returns=1, timeout=seconds, fetch_local=False)
         ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0, fetch_local=False)
-        self._say_why_nothing_happens(0.0 if first or self._running else seconds)
+        self._say_why_nothing_happens(0.0 if first or self._running or self._idle else seconds)
         found: list[tuple[Hashable, Outcome]] = []
         for answer in ready:
             found += self._prepared(answer) if answer in self._starting else self._done(answer)
@@ -127,9 +130,16 @@ class Actors:
         except RayTaskError as error:
             ray.kill(actor)
             raise error.cause from None
-        except RayError:
+        except RayError as error:
+            self._died += 1
+            if self._died == LOST:
+                raise BadInput(
+                    f"workers were lost {LOST} times in a row before they could begin ({first_line(error)}); look at "
+                    "the memory of the nodes, and at Ray's logs"
+                ) from None
             self._start()
         else:
+            self._died = 0
             self._idle.append(actor)
         return []
 
