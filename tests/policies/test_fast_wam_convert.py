@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -234,13 +235,18 @@ RECIPE = recipe("metaworld3_fast_wam")
 SIZES = {
     "size": replace(RECIPE.policy.size, width=24, ffn=20, heads=1, layers=2, time_dim=8, present_skip=False)
 }
+RELEASED = {"video_predicts": "velocity", "action_predicts": "velocity", "action_shift": Shift()}
 SMALL = replace(
     RECIPE,
-    policy=replace(
-        RECIPE.policy, **SIZES, action_width=16, action_ffn=12, variant="joint", video_predicts="velocity"
-    ),
+    policy=replace(RECIPE.policy, **SIZES, **RELEASED, action_width=16, action_ffn=12, variant="joint"),
     train=replace(RECIPE.train, steps=20_000),
 )
+FLAGS = {
+    "fast-wam": shlex.split(
+        "--policy.action-predicts velocity --policy.action-shift.train 5 --policy.action-shift.sample 5"
+    ),
+    "light-wam": [],
+}
 ROBOT = "metaworld_sawyer"
 
 
@@ -274,7 +280,7 @@ def released(tmp_path) -> Path:
 
 def convert(folder: Path, source: str, *more: str, model: str = "fast-wam", run: str = SMALL.recipe) -> int:
     flags = ["--recipe", run, "--stats", str(folder / "stats.json"), "--robot", ROBOT]
-    flags += ["--policy.video-predicts", "velocity", "--policy.size.present-skip", "False"]
+    flags += ["--policy.video-predicts", "velocity", "--policy.size.present-skip", "False", *FLAGS[model]]
     return main(["convert", model, str(folder / source), str(folder / "run"), *flags, *more])
 
 
@@ -348,8 +354,9 @@ def test_what_does_not_fit_is_refused_and_nothing_written(released, capsys):
     assert "2 action and 3 proprio dimensions, the recipe 4 and 4" in _refused_file(released, capsys, TINY)
     wide = replace(SMALL.policy, size=replace(SMALL.policy.size, channels=12))
     assert "takes 12 latent channels" in _refused_file(released, capsys, wide)
-    assert "--recipe" in refused(capsys, main(["convert", "fast-wam", "a.pt", str(run)]))
-    error = refused(capsys, convert(released, "official.pt", run="metaworld3"))
+    words = ["convert", "fast-wam", str(released / "official.pt"), str(run)]
+    assert "--recipe" in refused(capsys, main(words))
+    error = refused(capsys, main([*words, "--recipe", "metaworld3"]))
     assert "recipe metaworld3 is of light-wam, not of fast-wam" in error
     error = refused(capsys, convert(released, "official.pt", model="light-wam", run="libero_spatial"))
     assert "stats.json has 4 action" in error

@@ -99,7 +99,7 @@ def test_each_loss_has_the_shift_of_its_own_times():
 
 def test_a_run_from_before_means_what_it_did():
     """Shift 5, exact times, one way of acting. Fails when an old run.json is refused or means something else."""
-    run = recipe("metaworld3_fast_wam")
+    run = recipe("libero_fast_wam_ours")
     saved = json.loads(to_json(run))
     for name in ("video_shift", "action_shift", "time_precision", "given_noise", "idm_share", "mode"):
         del saved["policy"][name]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from wamkit.config import Run
+from wamkit.flow import Shift
 from wamkit.policies.fast_wam.policy import FastWAMConfig, FromVideoModel
 from wamkit.policies.fast_wam.policy import FromScratch as NoVideoModel
 from wamkit.policies.lawam.action_expert import TINY as TINY_EXPERT
@@ -64,7 +65,9 @@ def full_light_wam(executed: int) -> LightWAMConfig:
 
 
 def tiny_fast_wam(words: int = 16) -> FastWAMConfig:
-    """As `tiny_light_wam`, with an action model of the video model's depth."""
+    """As `tiny_light_wam`, with an action model of the video model's depth. Chunks have unshifted times and are
+    predicted clean too: the published weight of their loss is zero both at noise, where sampling begins, and at data.
+    """
     return FastWAMConfig(
         codec=BlockCodecConfig(),
         text=HashedTextConfig(width=64, length=words),
@@ -74,6 +77,8 @@ def tiny_fast_wam(words: int = 16) -> FastWAMConfig:
         start=NoVideoModel(),
         video_weight=0.3,
         video_predicts="clean",
+        action_predicts="clean",
+        action_shift=Shift(train=1.0, sample=1.0),
     )
 
 
