@@ -257,16 +257,16 @@ def test_rows_measured_otherwise(finished, tmp_path, capsys, ours, theirs, name)
 
 
 def test_a_score_of_other_settings_is_never_returned(finished, tmp_path, capsys):
-    """One Euler step, then as trained; and the comparison that the run belongs to."""
+    """Three Euler steps, then as trained; and the comparison that the run belongs to."""
     folder = Path(shutil.copytree(finished, tmp_path / "copy"))
     run = folder / "out" / "metaworld3_fast_wam_seed0"
     shutil.rmtree(run / "eval")
     eval_run = ["eval", str(run), "--eval.processes", "1"]
-    assert main([*eval_run, "--policy.sample-steps", "1"]) == 0
+    assert main([*eval_run, "--policy.sample-steps", "3"]) == 0
     for again in (eval_run, words(folder, *RECIPES)):
         error = refused(capsys, again)
-        assert "belongs to an evaluation with policy.run.policy.sample_steps = 1, asked for 10" in error
-    assert main([*eval_run, "--policy.sample-steps", "1"]) == 0
+        assert "belongs to an evaluation with policy.run.policy.sample_steps = 3, asked for 1" in error
+    assert main([*eval_run, "--policy.sample-steps", "3"]) == 0
     assert main([*eval_run, "--out", str(tmp_path / "trained")]) == 0
 
 

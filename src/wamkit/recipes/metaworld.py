@@ -11,6 +11,7 @@ from dataclasses import replace
 from wamkit.config import Normalization, Run
 from wamkit.data.actions import ActionSpace
 from wamkit.eval.evaluate import EvalConfig
+from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAMConfig
 from wamkit.recipes.presets import tiny_fast_wam, tiny_light_wam, tiny_training
 from wamkit.train.loop import TrainConfig
@@ -42,6 +43,8 @@ SEES_GOALS = replace(
     video_weight=1.0,
 )
 FAST_WAM = tiny_fast_wam()
+IMAGINING = replace(FAST_WAM, sample_steps=2)
+"""Of variants whose actions look at the future: after one step from noise they would have seen none of it."""
 TRAIN = tiny_training(steps=1700, batch_size=16, learning_rate=9e-4, warmup_steps=100)
 
 
@@ -73,12 +76,12 @@ def metaworld3_fast_wam() -> Run:
 
 def metaworld3_fast_wam_joint() -> Run:
     """Actions look at the future that is imagined alongside them."""
-    return _fast_wam("metaworld3_fast_wam_joint", "joint")
+    return _fast_wam("metaworld3_fast_wam_joint", "joint", IMAGINING)
 
 
 def metaworld3_fast_wam_idm() -> Run:
     """The future is imagined first; actions look at the result."""
-    return _fast_wam("metaworld3_fast_wam_idm", "idm")
+    return _fast_wam("metaworld3_fast_wam_idm", "idm", IMAGINING)
 
 
 def metaworld3_fast_wam_no_video() -> Run:
@@ -88,11 +91,11 @@ def metaworld3_fast_wam_no_video() -> Run:
 
 def metaworld3_fast_wam_optional_idm() -> Run:
     """One policy in two modes: the future is imagined first, or nothing is."""
-    return _fast_wam("metaworld3_fast_wam_optional_idm", "optional_idm")
+    return _fast_wam("metaworld3_fast_wam_optional_idm", "optional_idm", IMAGINING)
 
 
-def _fast_wam(name: str, variant: str) -> Run:
-    return replace(metaworld3(), recipe=name, policy=replace(FAST_WAM, variant=variant))
+def _fast_wam(name: str, variant: str, policy: FastWAMConfig = FAST_WAM) -> Run:
+    return replace(metaworld3(), recipe=name, policy=replace(policy, variant=variant))
 
 
 def metaworld_mt10() -> Run:

@@ -65,8 +65,11 @@ def full_light_wam(executed: int) -> LightWAMConfig:
 
 
 def tiny_fast_wam(words: int = 16) -> FastWAMConfig:
-    """As `tiny_light_wam`, with an action model of the video model's depth. Chunks have unshifted times and are
-    predicted clean too: the published weight of their loss is zero both at noise, where sampling begins, and at data.
+    """As `tiny_light_wam`, with an action model of the video model's depth.
+
+    Chunks have unshifted times and are predicted clean too: the published weight of their loss is zero both at noise,
+    where sampling begins, and at data. One step from noise is then the mean of what could be done, which suits
+    demonstrations of a deterministic expert better than a sample (docs/results.md).
     """
     return FastWAMConfig(
         codec=BlockCodecConfig(),
@@ -79,6 +82,7 @@ def tiny_fast_wam(words: int = 16) -> FastWAMConfig:
         video_predicts="clean",
         action_predicts="clean",
         action_shift=Shift(train=1.0, sample=1.0),
+        sample_steps=1,
     )
 
 
