@@ -1,48 +1,34 @@
-"""Toys and a waiting robot that take their time, so that something can happen meanwhile."""
+"""Work that takes its time, so that something can happen meanwhile, as commands for processes that are killed."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from wamkit_client.envs.base import InitialState, Task
-
-from tests.client.toy import Toy, ToyConfig, toy_suite
-from tests.client.waiting import Waiting, WaitingConfig, waiting_suite
+from tests.client.toy import toy_suite
+from tests.cluster.slow_robot import SlowConfig
+from wamkit.recipes import recipe
 from wamkit.stages.collect import CollectConfig, collect
+from wamkit.stages.compare import compare
+from wamkit.stages.rows import Comparison
 from wamkit.stages.simulators import simulators
-
-SECONDS = 0.4
-
-
-@dataclass(frozen=True)
-class SlowConfig(ToyConfig):
-    def make(self, task: Task) -> Toy:
-        return SlowToy(self, task)
-
-
-class SlowToy(Toy):
-    def reset(self, seed: int) -> InitialState:
-        time.sleep(SECONDS)
-        return super().reset(seed)
-
-
-class SlowWaiting(Waiting):
-    def reset(self, seed: int) -> InitialState:
-        time.sleep(2 * SECONDS)
-        return super().reset(seed)
-
-
-def make() -> SlowWaiting:
-    """ "tests.cluster.slow:make"."""
-    return SlowWaiting(waiting_suite("waiting").tasks[0], WaitingConfig().embodiment)
-
 
 SUITE = replace(toy_suite("reach", "refuse"), env=SlowConfig())
 CONFIG = CollectConfig(episodes=8, workers=3, steps_after_success=3)
 
 
 def main(folder: str, address: str) -> None:
-    """The same collection as a command, for processes that are killed."""
+    """The collection."""
     collect(SUITE, Path(folder), CONFIG, simulators(address))
+
+
+def compared(folder: Path, out: str, address: str) -> Comparison | None:
+    """A comparison of one recipe on `folder`/data, in a folder there; None where it is not finished."""
+    run = recipe("metaworld3")
+    train = replace(run.train, steps=8, warmup_steps=2, batch_size=4, save_every=4)
+    own = replace(
+        run, suite="tests.cluster.slow_robot:make", train=train, eval=replace(run.eval, processes=1)
+    )
+    place = folder / out
+    asked = Comparison((own,), (0,), (folder / "data",), place / "cache", place / "out", 2)
+    return asked if compare(asked, "as told", address) else None

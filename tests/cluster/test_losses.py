@@ -14,10 +14,11 @@ import pytest
 from wamkit_client.types import BadInput
 
 from tests.cluster.nodes import SMALL
-from tests.cluster.slow import CONFIG, SUITE
+from tests.cluster.slow import CONFIG, SUITE, compared
 from tests.cluster.test_cluster import PRETRAINED, evaluated, expect_same_evaluation
 from tests.processes import Running
 from tests.stages.test_collect import same
+from tests.test_bad_input import record
 from tests.until import until
 from wamkit.cluster.actors import Kind, actors
 from wamkit.cluster.connect import connected
@@ -26,6 +27,8 @@ from wamkit.data.lerobot.dataset import Dataset
 from wamkit.io.files import AGAIN
 from wamkit.io.interrupt import stop_request, stopped
 from wamkit.io.jobs import done
+from wamkit.io.weights import WEIGHTS
+from wamkit.stages import cost
 from wamkit.stages.collect import collect
 from wamkit.stages.simulators import simulators
 
@@ -39,7 +42,7 @@ if __name__ == "__main__":
 """
 SLOW = (
     "--env",
-    "tests.cluster.slow:make",
+    "tests.cluster.slow_robot:make",
     "--episodes",
     "8",
     "--eval.processes",
@@ -128,6 +131,35 @@ def test_an_evaluation_goes_on_after_its_driver_was_killed(
     assert (tmp_path / "ray" / "results.partial.jsonl").exists()
     evaluated(tmp_path / "ray", *SLOW, "--ray", nodes.address)
     expect_same_evaluation(tmp_path / "ray", measured, resumed=True)
+
+
+COMPARE = """
+import sys
+from pathlib import Path
+from tests.cluster.slow import compared
+if __name__ == "__main__":
+    compared(Path(sys.argv[1]), "ray", sys.argv[2])
+"""
+
+
+def test_a_comparison_goes_on_after_its_driver_was_killed(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is at work on a node at that moment, and ends with its driver."""
+    for name in ("QUERY_ROUNDS", "STEP_ROUNDS"):
+        monkeypatch.setattr(cost, name, 1)
+    record(tmp_path / "data")
+    script = tmp_path / "script.py"
+    script.write_text(COMPARE)
+    first = Running(["python", str(script), str(tmp_path), nodes.address], tmp_path)
+    until((tmp_path / "ray" / "out" / "metaworld3_seed0" / "run.json").exists)
+    first.send(signal.SIGKILL)
+    assert first.end().status == -signal.SIGKILL
+    there, here = compared(tmp_path, "ray", nodes.address), compared(tmp_path, "here", "")
+    assert there and here
+    [one], [other] = there.rows, here.rows
+    assert (one.folder / WEIGHTS).read_bytes() == (other.folder / WEIGHTS).read_bytes()
+    expect_same_evaluation(*(row.results(there.suite.name).parent for row in (one, other)))
 
 
 class Fatal:
