@@ -235,7 +235,12 @@ RECIPE = recipe("metaworld3_fast_wam")
 SIZES = {
     "size": replace(RECIPE.policy.size, width=24, ffn=20, heads=1, layers=2, time_dim=8, present_skip=False)
 }
-RELEASED = {"video_predicts": "velocity", "action_predicts": "velocity", "action_shift": Shift()}
+RELEASED = {
+    "video_predicts": "velocity",
+    "action_predicts": "velocity",
+    "action_shift": Shift(),
+    "sample_steps": 10,
+}
 SMALL = replace(
     RECIPE,
     policy=replace(RECIPE.policy, **SIZES, **RELEASED, action_width=16, action_ffn=12, variant="joint"),
@@ -243,7 +248,8 @@ SMALL = replace(
 )
 FLAGS = {
     "fast-wam": shlex.split(
-        "--policy.action-predicts velocity --policy.action-shift.train 5 --policy.action-shift.sample 5"
+        "--policy.action-predicts velocity --policy.action-shift.train 5 --policy.action-shift.sample 5 "
+        "--policy.sample-steps 10"
     ),
     "light-wam": [],
 }

@@ -124,7 +124,7 @@ def test_a_finished_comparison_with_two_stages_is_left_alone(compared, monkeypat
     for module, name in (
         (stages, "encode"),
         (stages, "train"),
-        (comparing, "evaluate"),
+        (comparing, "loaded"),
         (comparing, "measure"),
     ):
         monkeypatch.setattr(module, name, None)

@@ -121,8 +121,8 @@ def test_what_cannot_be_is_refused_at_once(
 
 def test_a_real_policy_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[Path] = []
-    load = evaluation._loaded
-    monkeypatch.setattr(evaluation, "_loaded", lambda *words: loads.append(words[0]) or load(*words))
+    load = evaluation.acting_as
+    monkeypatch.setattr(evaluation, "acting_as", lambda *words: loads.append(words[0]) or load(*words))
     words = (
         "--suite",
         "metaworld3_smoke",

@@ -17,7 +17,7 @@ from wamkit.recipes import EARLIER, OURS, PLUG_INS, PUBLISHED, SMALL, recipe
 if TYPE_CHECKING:
     from wamkit_client.suites import Suite
 
-COLUMN = 34
+COLUMN = 41
 
 ListedName = Annotated[
     str, arg(metavar="NAME", help="One recipe: where it is from, and all its values. A file or module, too.")
