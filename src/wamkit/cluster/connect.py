@@ -40,15 +40,8 @@ def connected(address: str, paths: Sequence[Path] = (), told: bool = False) -> I
 
     if address != AUTO:
         _expect_reachable(address)
-    former = signal.getsignal(signal.SIGTERM)  # ray.init sets its own
     try:
-        ray.init(address=address, log_to_driver=told, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise BadInput(f"--ray {address}: no Ray cluster there ({first_line(error)}); {START}") from None
-    except RuntimeError as error:
-        raise _refusal(address, error) from None
-    try:
-        signal.signal(signal.SIGTERM, former)
+        _join(address, told)
         needs = Needs.here(paths)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         _expect_alike(nodes, needs)
@@ -57,7 +50,21 @@ def connected(address: str, paths: Sequence[Path] = (), told: bool = False) -> I
         say(f"ray {ray.__version__}: {len(nodes)} nodes, {amounts}")
         yield needs
     finally:
-        ray.shutdown()
+        ray.shutdown()  # also of what failed half way, or nothing could connect again
+
+
+def _join(address: str, told: bool) -> None:
+    import ray
+
+    former = signal.getsignal(signal.SIGTERM)  # ray.init sets its own
+    try:
+        ray.init(address=address, log_to_driver=told, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise BadInput(f"--ray {address}: no Ray cluster there ({first_line(error)}); {START}") from None
+    except RuntimeError as error:
+        raise _refusal(address, error) from None
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _expect_reachable(address: str) -> None:
