@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,9 +123,10 @@ class Comparison:
         """The protocol every row is measured with. BadInput for an unknown one."""
         return self.suites[0]
 
-    @property
+    @cached_property
     def suites(self) -> list[Suite]:
-        """`suite`, and those that rows are measured on besides. BadInput for an unknown one."""
+        """`suite`, and those that rows are measured on besides. BadInput for an unknown one. Looked up once: for an
+        environment of one's own that starts a process."""
         first = self.runs[0]
         return [chosen(first, name, self.episodes, ()) for name in (first.suite, *self.also)]
 
