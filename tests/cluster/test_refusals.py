@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,31 @@ def test_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         assert refused(address).startswith(f"--ray {address}: what listens there is no Ray cluster")
+
+
+def failing_server(times: int) -> Callable[..., None]:
+    """ray.init, of a cluster that fails to start a server for the first drivers."""
+    left = [None] * times
+
+    def init(**_: object) -> None:
+        if left:
+            left.pop()
+            raise ConnectionError(
+                "Initialization failure from server:\nTraceback\nStarting Ray client server failed."
+            )
+
+    return init
+
+
+def test_a_server_that_did_not_start_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "init", failing_server(times=2))
+    connect._join("ray://there:1", told=False)
+    monkeypatch.setattr(ray, "init", failing_server(times=3))
+    with pytest.raises(BadInput) as told:
+        connect._join("ray://there:1", told=False)
+    assert str(told.value) == "--ray ray://there:1: refused this driver (Starting Ray client server failed.)"
 
 
 @pytest.mark.scale

@@ -20,6 +20,9 @@ AUTO = "auto"
 CLIENT = "ray://"
 START = "start one with `ray start --head`, and give --ray auto there (docs/scale.md)"
 TLS = "RAY_USE_TLS"
+SERVER_FAILED = "Ray client server failed"
+"""What ray:// says where the cluster could not start a process for this driver, which happens by chance."""
+TRIES = 3
 REACH_SECONDS = 5.0
 ANSWER_SECONDS = 120.0
 
@@ -58,11 +61,21 @@ def _join(address: str, told: bool) -> None:
 
     former = signal.getsignal(signal.SIGTERM)  # ray.init sets its own
     try:
-        ray.init(address=address, log_to_driver=told, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise BadInput(f"--ray {address}: no Ray cluster there ({first_line(error)}); {START}") from None
-    except RuntimeError as error:
-        raise _refusal(address, error) from None
+        for later in reversed(range(TRIES)):
+            try:
+                ray.init(address=address, log_to_driver=told, logging_level=logging.ERROR)
+                return
+            except ConnectionError as error:
+                if SERVER_FAILED not in str(error):
+                    raise BadInput(
+                        f"--ray {address}: no Ray cluster there ({first_line(error)}); {START}"
+                    ) from None
+                if later == 0:
+                    raise BadInput(f"--ray {address}: refused this driver ({_last_line(error)})") from None
+            except RuntimeError as error:
+                raise _refusal(address, error) from None
+            warn(f"ray at {address} could not start a server for this driver; trying again")
+            ray.shutdown()
     finally:
         signal.signal(signal.SIGTERM, former)
 
@@ -144,3 +157,8 @@ def this_node() -> str:
 def first_line(error: BaseException) -> str:
     """Of its message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _last_line(error: ConnectionError) -> str:
+    """What was raised, of a message that is a traceback."""
+    return str(error).strip().splitlines()[-1]
