@@ -17,9 +17,8 @@ def nodes() -> Iterator[Any]:
     """A head without processors, and two nodes with one each."""
     found = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "PYTHONPATH", found.rstrip(os.pathsep)
-        )  # nodes find the modules of tests wherever drivers are
+        # nodes find the modules of tests wherever drivers are
+        patch.setenv("PYTHONPATH", found.rstrip(os.pathsep))
         yield from _nodes()
 
 

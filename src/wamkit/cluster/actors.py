@@ -82,10 +82,8 @@ class Actors:
         self._idle: list[Any] = []
         self._again: deque[_Job] = deque()
         self._lost: Counter[Hashable] = Counter()
-        self._waited, self._died = (
-            0.0,
-            0,
-        )  # seconds without work; actors in a row that were lost while they were made
+        self._waited = 0.0  # seconds without work
+        self._died = 0  # actors in a row that were lost while they were made
         for _ in range(count):
             self._start()
 
