@@ -26,7 +26,7 @@ help:
 	@echo "make demo DEMO=smoke   the same stages with seconds of training;  DEMO=fast_wam, DEMO=lawam: the other systems"
 	@echo "make libero        install LIBERO and LIBERO-PRO beside it, with meshes and textures (0.7 GB)"
 	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"
-	@echo "make test-scale    the tests that take more than a minute, or many processes"
+	@echo "make test-scale    the tests that take long, or many processes"
 	@echo "make lint          ruff, mypy"
 	@echo "make bench         speed and memory; writes benchmarks/results (about 25 minutes, 20 GB of memory)"
 	@echo "make test-openpi   our server asked by the real openpi client (90 MB)"

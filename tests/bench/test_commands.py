@@ -21,6 +21,8 @@ from wamkit.cli import main
 from wamkit.recipes import recipe
 from wamkit.stages.plan import meta_policy
 
+pytestmark = pytest.mark.scale
+
 PRETRAINED = Path(__file__).parents[2] / "pretrained" / "metaworld3"
 SMALL = ("metaworld3", "metaworld3_fast_wam", "metaworld3_lawam")
 

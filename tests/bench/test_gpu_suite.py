@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SUITE = Path(__file__).parents[2] / "benchmarks" / "gpu_suite.sh"
 ALONE = {
     "PATH": "/usr/bin:/bin",
@@ -15,6 +17,7 @@ ALONE = {
 }
 
 
+@pytest.mark.scale
 def test_the_suite_runs_at_small_shapes(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", str(SUITE), str(tmp_path), "--small"],

@@ -117,6 +117,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @needs_libero
+@pytest.mark.scale
 def test_demonstrations_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripted expert's episode is demonstrated, with steps that do nothing in between; a part of it fails."""
     config = replace(REPLAY, view_height=SIZE, view_width=SIZE)
