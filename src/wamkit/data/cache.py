@@ -169,7 +169,9 @@ def _settle_fingerprint(folder: Path, expected: dict[str, str]) -> None:
 
 def read_fingerprint(folder: Path) -> dict[str, str]:
     """What the latents in `folder` depend on. BadInput where there is no cache."""
-    found = read_record(folder / FINGERPRINT, dict, "`wamkit encode` makes a latent cache, in a folder that is new")
+    found = read_record(
+        folder / FINGERPRINT, dict, "`wamkit encode` makes a latent cache, in a folder that is new"
+    )
     return {str(name): str(value) for name, value in found.items()}
 
 
