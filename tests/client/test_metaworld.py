@@ -220,6 +220,25 @@ def test_noise_is_executed_and_not_recorded(drawer: MetaWorld) -> None:
     assert np.abs(drawer.observe().proprio - shown.proprio[20])[:3].max() > 1e-3  # but in what was done
 
 
+def test_noise_that_lasts_is_as_strong_and_takes_the_robot_farther(reach: MetaWorld) -> None:
+    def noise(seconds: float) -> np.ndarray:
+        disturbance = ExpertConfig(200, noise=0.3, noise_seconds=seconds).disturbance(reach, 0)
+        return np.stack([disturbance.on(np.zeros(4)) for _ in range(20_000)])
+
+    short, lasting = noise(0.0), noise(0.25)  # 20 steps at 80 Hz
+    np.testing.assert_allclose([short.std(), lasting.std()], 0.3, rtol=0.05)
+    correlations = [np.corrcoef(own[:-20, 0], own[20:, 0])[0, 1] for own in (short, lasting)]
+    np.testing.assert_allclose(correlations, [0, np.exp(-1)], atol=0.08)
+
+    def farthest(seconds: float) -> float:
+        config = ExpertConfig(500, steps_after_success=0, noise=0.3, noise_seconds=seconds)
+        paths = [demonstrate(reach, seed, config).proprio[:30, :3] for seed in range(3)]
+        clean = [demonstrate(reach, seed, ExpertConfig(200)).proprio[:30, :3] for seed in range(3)]
+        return float(np.mean([np.abs(a - b).max() for a, b in zip(paths, clean, strict=True)]))
+
+    assert farthest(0.25) > 2 * farthest(0.0) > 0
+
+
 def test_at_a_lower_rate_an_action_is_divided_among_steps_of_the_simulator(drawer: MetaWorld) -> None:
     slow = replace(CONFIG, control_hz=20.0).make(drawer.task)
     try:

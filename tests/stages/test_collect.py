@@ -237,6 +237,16 @@ def test_a_second_collection_has_other_episodes(tmp_path: Path) -> None:
     assert [own["request"]["first_seed"] for own in facts] == [0, 50]
 
 
+def test_noise_that_lasts_is_asked_for_and_older_collections_say_nothing_of_it(tmp_path: Path) -> None:
+    suite, lasting = toy_suite("reach"), CollectConfig(1, 1, noise=0.01, noise_seconds=0.5)
+    assert "noise_seconds" not in collect(suite, tmp_path / "plain", CollectConfig(1, 1))["request"]
+    assert collect(suite, tmp_path / "lasting", lasting)["request"]["noise_seconds"] == 0.5
+    with pytest.raises(BadInput, match=r"noise_seconds is set and collect\.noise is 0: say how strong"):
+        CollectConfig(noise_seconds=0.5)
+    with pytest.raises(BadInput, match=r"collect\.noise_seconds is -1"):
+        CollectConfig(noise=0.1, noise_seconds=-1)
+
+
 def test_an_expert_that_keeps_failing_is_given_up(tmp_path: Path) -> None:
     hopeless = replace(toy_suite("reach"), max_steps=2)
     with pytest.raises(BadInput, match="expert of reach succeeded only 0 times from 20 initial states"):

@@ -5,8 +5,9 @@ Knows the environment contract; where demonstrations are stored is up to the col
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -21,11 +22,35 @@ class ExpertConfig:
 
     noise: standard deviation of what is added to the executed actions, in action units; the clean action is recorded
         (as in DART), so that the data shows how to recover. 0 = none.
+    noise_seconds: how long it lasts: the time within which its autocorrelation falls to 1/e. 0 = drawn anew at every
+        step. Noise that lasts takes the robot somewhere, so that where the robot is says less of where it should go.
     """
 
     max_steps: int
     steps_after_success: int = 10
     noise: float = 0.0
+    noise_seconds: float = 0.0
+
+    def disturbance(self, env: Env, seed: int) -> Disturbance:
+        """Of an episode; the same for the same seed."""
+        keeps = math.exp(-1 / (env.control_hz * self.noise_seconds)) if self.noise_seconds else 0.0
+        return Disturbance(self.noise, keeps, np.random.default_rng(seed))
+
+
+class Disturbance:
+    """Noise on executed actions: normal, of standard deviation `std`; each step keeps that share of the one before (a
+    stationary autoregressive process of first order)."""
+
+    def __init__(self, std: float, keeps: float, rng: np.random.Generator) -> None:
+        self.std, self.keeps, self.rng = std, keeps, rng
+        self.last: Optional[np.ndarray] = None
+
+    def on(self, action: np.ndarray) -> np.ndarray:
+        """The action [a] as it is executed."""
+        fresh = self.rng.standard_normal(action.shape)
+        keeps = self.keeps
+        self.last = fresh if self.last is None else keeps * self.last + math.sqrt(1 - keeps**2) * fresh
+        return np.asarray(action + self.std * self.last, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -48,12 +73,12 @@ def demonstrate(env: Env, seed: int, config: ExpertConfig) -> Demonstration:
     if success_step == 0:
         return Demonstration(initial_state)
     env.reset(seed)
-    rng = np.random.default_rng(seed)
+    disturbance = config.disturbance(env, seed)
     observations, actions = [], []
     for _ in range(min(success_step + config.steps_after_success, env.max_steps)):
         observations.append(env.observe())
         actions.append(env.expert_action())
-        env.step(_disturbed(actions[-1], config.noise, rng))
+        env.step(disturbance.on(actions[-1]))
     return demonstration(initial_state, success_step, observations, np.stack(actions))
 
 
@@ -85,12 +110,8 @@ def columns(host: Host, task: Task) -> Dict[str, Any]:
 
 def _rehearse(env: Env, seed: int, config: ExpertConfig) -> Tuple[InitialState, int]:
     initial_state = env.reset(seed)
-    rng = np.random.default_rng(seed)
+    disturbance = config.disturbance(env, seed)
     for step in range(1, min(config.max_steps, env.max_steps) + 1):
-        if env.step(_disturbed(env.expert_action(), config.noise, rng)).success:
+        if env.step(disturbance.on(env.expert_action())).success:
             return initial_state, step
     return initial_state, 0
-
-
-def _disturbed(action: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    return np.asarray(action + noise * rng.standard_normal(action.shape), dtype=np.float32)
