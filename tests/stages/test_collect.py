@@ -243,7 +243,9 @@ def test_noise_that_lasts_is_asked_for_and_older_collections_say_nothing_of_it(t
     assert collect(suite, tmp_path / "lasting", lasting)["request"]["noise_seconds"] == 0.5
     with pytest.raises(BadInput, match=r"noise_seconds is set and collect\.noise is 0: say how strong"):
         CollectConfig(noise_seconds=0.5)
-    with pytest.raises(BadInput, match=r"collect\.noise_seconds is -1"):
+    with pytest.raises(
+        BadInput, match=r"collect\.noise_seconds: expected a finite number, at least 0, got -1"
+    ):
         CollectConfig(noise=0.1, noise_seconds=-1)
 
 
