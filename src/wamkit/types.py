@@ -72,6 +72,8 @@ class DataSpec:
     whole_windows: samples begin only where frames and actions all lie inside the episode; else what lies past its end
         is padding.
     proprio_dim, action_dim: dimensions of the robot's state (0: the policy is given none) and of an action.
+    sample_every: of the steps of an episode that could begin a sample, every so many begin one. Neighbours at a high
+        rate are nearly the same image, and each takes as much room in a latent cache.
     held_out: share of the episodes that no sample is taken of (data/hold_out.py says which).
     past_end: what training does with actions past the episode's end, which mean "stay" (data/actions.py): "masked", no
         loss is computed of them, or "supervised", they are targets like the others (LaWAM spec 2.6).
@@ -92,6 +94,7 @@ class DataSpec:
     proprio_dim: int
     action_dim: int
     whole_windows: bool = False
+    sample_every: int = 1
     held_out: float = 0.0
     past_end: Literal["masked", "supervised"] = "masked"
     frame_proprio: bool = False
@@ -126,7 +129,7 @@ DATA_BOUNDS = {
     "views": Bound(
         "at least one camera, each once", lambda views: 0 < len(views) == len(set(views)) and all(views)
     ),
-    **dict.fromkeys(("view_height", "view_width", "action_dim"), AT_LEAST_1),
+    **dict.fromkeys(("view_height", "view_width", "action_dim", "sample_every"), AT_LEAST_1),
     "proprio_dim": AT_LEAST_0,
     "hz": POSITIVE,
     "frame_times": Bound(

@@ -45,6 +45,22 @@ def test_every_step_is_a_sample(clips: Clips) -> None:
     assert [clips.sample(i).id for i in range(len(clips))] == clips.ids
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_every_third_step_is_a_sample(recorded: Path, whole: bool) -> None:
+    """The samples of every step, but fewer; and the first step of each episode begins one."""
+    spec = replace(SPEC, whole_windows=whole)
+    each = Clips(Dataset.open(recorded), spec, SPACE)
+    third = Clips(Dataset.open(recorded), replace(spec, sample_every=3), SPACE)
+    assert third.ids == [each.ids[i] for own in each.numbers for i in own[::3]]
+    assert len(third) == len(third.ids) < len(each) and third.firsts == [0]
+    for i in range(len(third)):
+        seen, known = third.sample(i), each.sample(each.ids.index(third.ids[i]))
+        assert seen.id == known.id == third.ids[i]
+        np.testing.assert_array_equal(seen.clip.views["top"], known.clip.views["top"])
+        np.testing.assert_array_equal(seen.actions, known.actions)
+        np.testing.assert_array_equal(seen.clip.proprio, known.clip.proprio)
+
+
 def test_whole_windows_end_inside_their_episode(recorded: Path) -> None:
     """Six actions and a last frame four steps on: the last five steps of an episode begin no sample."""
     dataset = Dataset.open(recorded)

@@ -81,8 +81,9 @@ def episodes_of(dataset: AnyDataset, spec: DataSpec, share: Share) -> tuple[Epis
 
 
 def sample_numbers(episodes: Sequence[Episode], spec: DataSpec) -> list[range]:
-    """Of each episode, the numbers of its samples: one for each step that begins one."""
-    ends = list(accumulate(spec.starts(episode.length, episode.actions) for episode in episodes))
+    """Of each episode, the numbers of its samples: one for every `sample_every`-th step that could begin one."""
+    starts = (spec.starts(episode.length, episode.actions) for episode in episodes)
+    ends = list(accumulate(len(range(0, count, spec.sample_every)) for count in starts))
     return [range(first, end) for first, end in pairwise([0, *ends])]
 
 
@@ -140,9 +141,9 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
     def ids(self) -> list[str]:
         """The id of every sample."""
         return [
-            f"{self.dataset.label(episode.index)}:{step}"
+            f"{self.dataset.label(episode.index)}:{place * self.spec.sample_every}"
             for episode, own in zip(self.episodes, self.numbers, strict=True)
-            for step in range(len(own))
+            for place in range(len(own))
         ]
 
     def sample(self, i: int) -> ClipSample:
@@ -158,7 +159,7 @@ class Clips(torch.utils.data.Dataset[ClipSample]):
             raise IndexError(f"sample {i} of {len(self)}")
         place = bisect_right(self._ends, i)
         found = self.episodes[place]
-        episode, step = found.index, i - self.numbers[place].start
+        episode, step = found.index, (i - self.numbers[place].start) * self.spec.sample_every
         steps = window(found.length, found.actions, step, self.spec.frame_offsets, self.spec.horizon)
         views = {view: self.dataset.frames(view, episode, steps.frame_steps) for view in names}
         actions = self.dataset.rows(SOURCES["action"], [found])

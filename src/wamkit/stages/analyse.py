@@ -38,7 +38,7 @@ from wamkit.report.analyses import (
 )
 from wamkit.report.watched import evenly
 from wamkit.stages.plan import meta_policy
-from wamkit.stages.run import best_device, device_name
+from wamkit.stages.run import best_device, device_name, every_step
 from wamkit.types import Policy, WorldModel
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ def look(run_dir: Path, datasets: Sequence[Path]) -> Looked:
     """Open both. BadInput where the run has no latent world model, or the dataset does not fit it."""
     run, device = load_run(run_dir), best_device()
     world = run.policy.world_model(run_dir, run.data, device)
-    own = {source.robot: source for source in run.sources}
-    chosen = own.get(open_datasets(datasets).robot_type, run)
+    read = every_step(run)
+    own = {source.robot: source for source in read.sources}
+    chosen = own.get(open_datasets(datasets).robot_type, read)
     dataset = open_datasets(datasets, chosen.data.columns, chosen.data.only)
     clips = Clips(dataset, chosen.data, chosen.actions, run.data.views)
     return Looked(run, world, clips, round(world.seconds * chosen.data.hz), device)

@@ -31,7 +31,7 @@ from wamkit.report.predictions import chunks_of
 from wamkit.report.seen import Field, Look, Seen, View
 from wamkit.report.watched import evenly
 from wamkit.stages.findings import findings
-from wamkit.stages.run import best_device, fit_normalizer
+from wamkit.stages.run import best_device, every_step, fit_normalizer
 from wamkit.train.checkpoint import told_not_finite
 from wamkit.types import DataSpec
 from wamkit.wan.encoders import Codec
@@ -54,7 +54,7 @@ def inspect(run: Run, datasets: Sequence[Path], run_dir: Path, page: Path) -> li
     from wamkit.report.inspection import write_inspection
 
     dataset = open_datasets(datasets, run.data.columns, run.data.only)
-    clips = Clips(dataset, run.data, run.actions)
+    clips = Clips(dataset, every_step(run).data, run.actions)
     trained = run_dir != Path()
     normalizer = load_normalizer(run_dir) if trained else fit_normalizer(run, [clips])
     seen = see(run, clips, normalizer, run_dir)

@@ -24,7 +24,7 @@ from wamkit.io.progress import command, say
 from wamkit.io.records import write_record
 from wamkit.stages.evaluation import results_folder
 from wamkit.stages.plan import meta_policy
-from wamkit.stages.run import NO_FILE, best_device, everything, fingerprint_of, open_clips
+from wamkit.stages.run import NO_FILE, best_device, every_step, everything, fingerprint_of, open_clips
 from wamkit.train.overfitting import overfitting
 from wamkit.types import Policy
 
@@ -137,7 +137,7 @@ def judged(run: Run, facts: dict[str, Any], datasets: Sequence[Path]) -> list[tu
     if facts["dataset"]["fingerprint"] != fingerprint_of([clips.dataset for clips in whole]):
         return [(clips, UNKNOWN.format(clips.dataset.where)) for clips in whole]
     found = []
-    for clips in open_clips(run, datasets):
+    for clips in open_clips(every_step(run), datasets):
         chosen, about = (clips.held_out(), HELD_OUT) if clips.spec.held_out else (clips, TRAINED)
         found.append((chosen, about.format(_named(chosen))))
     return found

@@ -41,6 +41,7 @@ SHARED = (
             "chunk_seconds",
             "action_dim",
             "whole_windows",
+            "sample_every",
             "held_out",
             "columns",
             "only.",

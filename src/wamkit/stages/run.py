@@ -89,13 +89,18 @@ def open_clips(run: Run, datasets: Sequence[Path]) -> list[Clips]:
 
 
 def everything(run: Run) -> Run:
-    """The run, reading every episode."""
-    sources = tuple(replace(source, data=_every_episode(source.data)) for source in run.sources)
-    return replace(run, data=_every_episode(run.data), sources=sources)
+    """The run, reading every step of every episode."""
+    return _reading(run, held_out=0.0, only=EVERY, sample_every=1)
 
 
-def _every_episode(data: DataSpec) -> DataSpec:
-    return replace(data, held_out=0.0, only=EVERY)
+def every_step(run: Run) -> Run:
+    """The run, with a sample for every step of the episodes that it reads: number and step are the same."""
+    return _reading(run, sample_every=1)
+
+
+def _reading(run: Run, **changes: Any) -> Run:
+    sources = tuple(replace(source, data=replace(source.data, **changes)) for source in run.sources)
+    return replace(run, data=replace(run.data, **changes), sources=sources)
 
 
 def cache_folders(run: Run, cache_path: Path) -> list[Path]:
@@ -111,6 +116,7 @@ def fingerprint(encoder: Encoder, clips: Clips) -> dict[str, str]:
         **encoder.fingerprint,
         "window": f"frames {','.join(map(str, spec.frame_offsets))}; actions {spec.horizon}"
         + ("; whole windows" if spec.whole_windows else "")
+        + (f"; every {spec.sample_every} steps" if spec.sample_every > 1 else "")
         + ("; targets past the end" if spec.past_end == "supervised" else "")
         + ("; proprio of every frame" if spec.frame_proprio else ""),
         "actions": " ".join(f"{n}:{k}" for n, k in zip(space.names, space.kinds, strict=True)),
