@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.analysis.similarity import cosine
-from wamkit.types import WorldModel
+from wamkit.foresight import WorldModel
 
 USED = 0.01
 """Variance of a dimension's mean from which on it is used (active units; Burda et al., arXiv 1509.00519)."""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.analysis.similarity import PATCHES, Mean, averaged, cosine, interval
-from wamkit.types import WorldModel
+from wamkit.foresight import WorldModel
 
 Frames = Callable[[int], Tensor]
 """Trajectory i as uint8 frames [j + 1, h, w, 3]."""

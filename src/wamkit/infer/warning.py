@@ -21,10 +21,10 @@ from torch import Tensor
 from wamkit_client.types import ActionChunk, BadInput, Observation
 from wamkit_client.types import Policy as ClientPolicy
 
+from wamkit.foresight import Foreseeing
 from wamkit.infer.engine import Engine
 from wamkit.infer.threads import threads
 from wamkit.spans import Span
-from wamkit.types import Foreseeing
 
 EPISODES = 1024
 """Episodes that are remembered at a time; the one that was asked about least lately is forgotten first."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
 from wamkit.data.normalize import Normalizer
+from wamkit.foresight import WorldModel
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
 from wamkit.types import (
@@ -29,7 +30,6 @@ from wamkit.types import (
     Preprocessing,
     Query,
     Trainable,
-    WorldModel,
 )
 from wamkit.wan.encoders import Codec
 from wamkit.wan.prompts import Prompt

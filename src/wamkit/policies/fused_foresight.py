@@ -12,9 +12,10 @@ from torch import Tensor
 
 from wamkit.data.normalize import Normalizer
 from wamkit.flow import FlowTimes, integrate
+from wamkit.foresight import Foreseer, Foresight
 from wamkit.policies.fused_context import EveryRow, KeptRows
 from wamkit.policies.wan_encoder import Proprio, WanEncoder, foresight
-from wamkit.types import Foreseer, Foresight, Query
+from wamkit.types import Query
 from wamkit.wan.denoiser import FusedDenoiser
 from wamkit.wan.dit import WanDiT
 

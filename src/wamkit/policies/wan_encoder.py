@@ -20,11 +20,12 @@ from wamkit.data.canvas import canvas_size, expect_canvas, tile
 from wamkit.data.device_canvas import DeviceCanvas, carried
 from wamkit.data.normalize import Normalizer
 from wamkit.flow import Predicts, noise_rows
+from wamkit.foresight import Foresight
 from wamkit.io.hub import local
 from wamkit.policies.base import EncoderFacts, FrozenEncoder, unchanged
 from wamkit.spans import Span
 from wamkit.tree import Tree
-from wamkit.types import ActingEncoder, DataSpec, Foresight, Preprocessing, Query
+from wamkit.types import ActingEncoder, DataSpec, Preprocessing, Query
 from wamkit.wan.dit import WanSize
 from wamkit.wan.encoders import (
     BlockCodecConfig,

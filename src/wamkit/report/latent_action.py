@@ -14,6 +14,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from wamkit.analysis.codes import USED, CodeStatistics, Effect, changes, effect, statistics
+from wamkit.foresight import WorldModel
 from wamkit.infer.engine import Engine
 from wamkit.report.feature_maps import enlarged, heat
 from wamkit.report.future import moments, shown_moment
@@ -21,7 +22,6 @@ from wamkit.report.page import Section
 from wamkit.report.plots import BLUE, ORANGE, Curve, curves
 from wamkit.report.subgoal import ForeseeingPolicy, foresee, horizon
 from wamkit.report.watched import Watched, image_at
-from wamkit.types import WorldModel
 
 FEW = "Fewer than two queries of the episodes were followed by the whole horizon; nothing can be said."
 IMAGES = 32

@@ -14,6 +14,7 @@ from typing import Any
 
 from wamkit_client.types import BadInput
 
+from wamkit.foresight import WorldModel
 from wamkit.infer.engine import Engine
 from wamkit.io.progress import bar
 from wamkit.report.attention import attention
@@ -32,7 +33,6 @@ from wamkit.report.training import History, trained_header, training
 from wamkit.report.video import FilmConfig
 from wamkit.report.warnings import warnings
 from wamkit.report.watched import Watched
-from wamkit.types import WorldModel
 
 ROLLOUTS = "These are episodes of the evaluation above."
 NOWHERE = Watched((), NONE)

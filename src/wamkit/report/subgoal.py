@@ -18,13 +18,14 @@ from torch import Tensor
 
 from wamkit.analysis.maps import Components
 from wamkit.analysis.similarity import Mean, averaged, cosine, interval
+from wamkit.foresight import WorldModel
 from wamkit.infer.engine import Engine
 from wamkit.report.feature_maps import HIGH, LOW, Feature, Maps, maps, scale
 from wamkit.report.future import Moment, moments, shown_moment
 from wamkit.report.page import Section
 from wamkit.report.watched import Episode, Watched, image_at, join
 from wamkit.tree import Tree
-from wamkit.types import Policy, WorldModel
+from wamkit.types import Policy
 
 BATCH = 8
 

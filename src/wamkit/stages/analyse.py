@@ -23,6 +23,7 @@ from wamkit.config import Run, load_engine, load_run
 from wamkit.data.clips import Clips
 from wamkit.data.joined import AnyDataset, open_datasets
 from wamkit.data.lerobot.dataset import Episode
+from wamkit.foresight import WorldModel
 from wamkit.io.files import replacing, sha256
 from wamkit.io.progress import bar
 from wamkit.io.records import write_record
@@ -39,7 +40,7 @@ from wamkit.report.analyses import (
 from wamkit.report.watched import evenly
 from wamkit.stages.plan import meta_policy
 from wamkit.stages.run import best_device, device_name, every_step
-from wamkit.types import Policy, WorldModel
+from wamkit.types import Policy
 
 if TYPE_CHECKING:
     from wamkit.report.latent_action import Transfer

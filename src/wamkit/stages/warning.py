@@ -13,13 +13,13 @@ import torch
 from wamkit_client.types import BadInput
 
 from wamkit.config import Run, load_engine_as
+from wamkit.foresight import Foreseeing
 from wamkit.infer.engine import Engine
 from wamkit.infer.warning import Usual, Watched, Watcher
 from wamkit.io.files import sha256
 from wamkit.io.provenance import machine, revision, versions
 from wamkit.io.records import read_record
 from wamkit.io.weights import WEIGHTS
-from wamkit.types import Foreseeing
 
 WARNING = "warning.json"
 

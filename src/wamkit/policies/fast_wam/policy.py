@@ -22,6 +22,7 @@ from wamkit.bounds import AT_LEAST_1, FRACTION, NOT_NEGATIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
 from wamkit.flow import FlowTimes, Noised, Predicts, Shift, Steering, TimePrecision, noise_like
+from wamkit.foresight import Foreseer, Foresight
 from wamkit.nn.attention import only
 from wamkit.nn.wavefront import in_turns, walking
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
@@ -49,7 +50,7 @@ from wamkit.policies.wan_encoder import (
 )
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, Foreseer, Foresight, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.block import TransformerSize, open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import NO_ADAPTERS, SIZES, WanDiT, WanSize

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wamkit.data.normalize import Normalizer
 from wamkit.flow import Steering, noise_rows
+from wamkit.foresight import Foresight
 from wamkit.policies.continuing import Continuing
 from wamkit.policies.lawam.action_expert import TIMES, Condition
 from wamkit.policies.lawam.fused import FusedExpert
@@ -23,7 +24,7 @@ from wamkit.policies.lawam.prior import rows_at
 from wamkit.policies.lawam.robot_linear import RobotRows
 from wamkit.spans import Span
 from wamkit.tree import Tree
-from wamkit.types import DataSpec, Foresight, Query
+from wamkit.types import DataSpec, Query
 
 if TYPE_CHECKING:
     from wamkit.policies.lawam.policy import LaWAM, LaWAMConfig

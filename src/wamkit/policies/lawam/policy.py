@@ -23,6 +23,7 @@ from wamkit.bounds import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
 from wamkit.flow import Noised
+from wamkit.foresight import Foreseer, Foresight
 from wamkit.policies.base import EncoderFacts, PolicyConfig, PolicyModule
 from wamkit.policies.continuing import RealTimeChunking
 from wamkit.policies.lawam.acting import (
@@ -61,8 +62,6 @@ from wamkit.types import (
     Actor,
     Batch,
     DataSpec,
-    Foreseer,
-    Foresight,
     Group,
     PartTable,
     Preprocessing,

@@ -22,6 +22,7 @@ from wamkit.bounds import AT_LEAST_1, FINITE, NOT_NEGATIVE, POSITIVE, Bound, che
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
 from wamkit.flow import FlowTimes, Predicts, Shift, TimePrecision, integrate, noise_like
+from wamkit.foresight import Foreseer, Foresight
 from wamkit.nn.attention import FIRST_FRAME_CAUSAL
 from wamkit.nn.lora import add_lora, merge_lora
 from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weights, video_loss
@@ -43,7 +44,7 @@ from wamkit.policies.wan_encoder import (
 )
 from wamkit.taking import SHARED, Take
 from wamkit.tree import Tree
-from wamkit.types import Actor, Batch, DataSpec, Foreseer, Foresight, PartTable, Preprocessing, Query
+from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.block import open_gates
 from wamkit.wan.checkpoint import load_wan
 from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
