@@ -146,6 +146,7 @@ print(json.dumps({"numbers": numbers, "peak": memory("VmHWM") - before}))
 """
 
 
+@pytest.mark.scale
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_copy_in_float32_is_made_of_a_bfloat16_file(tmp_path):
     """45 million weights, 91 MB: the pages of the file, and the matrices that the sampler lays side by side.
@@ -206,6 +207,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.scale
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", TINY)
 def test_loading_takes_little_more_than_the_file(tmp_path, kind):

@@ -22,6 +22,7 @@ def total(spans: Mapping[str, Work]) -> tuple[int, int]:
     return sum(of.operations for of in spans.values()), sum(of.flops for of in spans.values())
 
 
+@pytest.mark.scale
 def test_a_robotwin_query_of_light_wam_whole() -> None:
     """Officially 3,798 operations and 2,231 GF; promised are 1,700 and 1,345."""
     found = work_of("robotwin", twin=True)
@@ -35,12 +36,14 @@ def test_a_robotwin_query_of_light_wam_whole() -> None:
     assert parts["text"].flops == 0
 
 
+@pytest.mark.scale
 def test_a_libero_query_of_fast_wam_whole() -> None:
     """Ten steps; officially 24,721 operations."""
     operations, _ = total(work_of("libero_fast_wam", twin=False)["exact"])
     assert operations <= 5000
 
 
+@pytest.mark.scale
 def test_a_libero_query_of_lawam_whole() -> None:
     """Nothing in it or in the official work is read on the host. A norm of the prior's text layers counts as the seven
     operations that it is on a processor."""

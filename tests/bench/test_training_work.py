@@ -30,11 +30,13 @@ def works() -> dict[str, TrainingWork]:
     return {"ours": training_work(run), "official": training_work(run, light_wam_training.losses)}
 
 
+@pytest.mark.scale
 def test_a_sample_costs_at_most_4600_gf(works):
     assert works["ours"].flops / SAMPLES <= 4600 * GF
     assert works["official"].flops / SAMPLES == pytest.approx(OFFICIAL_GF * GF, rel=0.02)
 
 
+@pytest.mark.scale
 def test_at_most_24_gib_are_kept(works):
     assert works["ours"].kept <= 24 * GIB
     assert works["official"].kept > 2 * works["ours"].kept
