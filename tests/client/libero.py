@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from wamkit_client.envs.base import Env, Task
-from wamkit_client.envs.libero import pro
+from wamkit_client.envs.libero import plus, pro
 from wamkit_client.envs.libero.install import find_installation
 from wamkit_client.envs.vector import EnvProcess, Job
 from wamkit_client.types import BadInput
@@ -26,6 +26,10 @@ def _needs(suite: str) -> pytest.MarkDecorator:
 
 
 needs_libero = _needs("libero_object")
+needs_libero_plus = pytest.mark.skipif(
+    bool(_missing("libero_object")) or not (plus.folder() / plus.TASK_LIST).is_file(),
+    reason="LIBERO or LIBERO-Plus is missing: make libero",
+)
 needs_libero_pro = _needs(pro.SUITES[1])  # of changed objects: these must be among the assets
 
 

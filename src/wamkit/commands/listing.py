@@ -70,6 +70,7 @@ class Suites:
 
 def all_suites() -> list[str]:
     """Every suite that has a name, and by simulator what can go wrong."""
+    from wamkit_client.envs.libero import plus
     from wamkit_client.suites import SUITES
 
     simulators = {suite.env.simulator: suite for suite in SUITES.values()}
@@ -82,8 +83,12 @@ def all_suites() -> list[str]:
             *perturbations(any_suite),
             "",
         ]
+    changed = [(name, plus.AXES[name.rpartition("_")[2]]) for name in plus.SUITES]
     return [
         *found,
+        "Of LIBERO-Plus, whose files make libero installs, 350 to 449 tasks each, one trial each:",
+        *(f"  {name:<{COLUMN}}{what}" for name, what in changed),
+        "",
         "Also: metaworld:TASK, RoboTwin's (docs/robotwin.md), and an environment of your own, my_env.py:make.",
     ]
 

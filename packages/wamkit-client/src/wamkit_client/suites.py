@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, Iterator, Sequence, Tuple, Type
 
 from wamkit_client.envs.base import EnvConfig, Task, nearest
+from wamkit_client.envs.libero import plus
 from wamkit_client.envs.libero.env import LiberoConfig
 from wamkit_client.envs.libero.tasks import LIBERO_PRO_TASKS, LIBERO_TASKS
 from wamkit_client.envs.metaworld.env import MetaWorldConfig
@@ -153,6 +154,13 @@ def _libero() -> Iterator[Suite]:
         yield Suite(name, tasks, env, steps[name.rpartition("_")[0]], episodes=50, first_seed=0)
 
 
+def _libero_plus(name: str) -> Suite:
+    """One of LIBERO-Plus, whose tasks are read from its files: one trial each, with OpenVLA's protocol."""
+    env, limits = _LIBERO_PROTOCOLS["_openvla"]
+    limit = dict(zip(_LIBERO, limits))[name.partition("_plus_")[0]]
+    return Suite(name, plus.tasks(name, plus.folder()), env, limit, episodes=1, first_seed=0)
+
+
 SUITES: Dict[str, Suite] = {suite.name: suite for suite in (*_metaworld(), *_libero())}
 
 
@@ -161,10 +169,12 @@ def suite(name: str) -> Suite:
     something goes wrong (envs/metaworld/perturbations.py); "my_env.py:make" or "package.module:make" an environment of
     the user's own (envs/own.py).
 
-    BadInput for an unknown name, and where such an environment cannot be made.
+    BadInput for an unknown name, where such an environment cannot be made, and where LIBERO-Plus is not installed.
     """
     if name in SUITES:
         return SUITES[name]
+    if name in plus.SUITES:
+        return _libero_plus(name)
     simulator, _, task = name.partition(":")
     if simulator == "metaworld" and task:
         return Suite(name, (metaworld_task(task),))
@@ -175,9 +185,10 @@ def suite(name: str) -> Suite:
     if is_own(name):
         own = described(name)
         return Suite(results_name(name), own.tasks, own.config, own.max_steps, episodes=20)
+    known = (*SUITES, *plus.SUITES)
     raise BadInput(
-        f"unknown suite {name!r}; did you mean {nearest(name, SUITES)!r}? "
-        f"Known: {', '.join(SUITES)}, metaworld:<task>; an environment of your own is my_env.py:make"
+        f"unknown suite {name!r}; did you mean {nearest(name, known)!r}? "
+        f"Known: {', '.join(known)}, metaworld:<task>; an environment of your own is my_env.py:make"
     )
 
 

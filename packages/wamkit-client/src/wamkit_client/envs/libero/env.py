@@ -22,10 +22,11 @@ import numpy as np
 
 from wamkit_client.envs.base import Env, EnvConfig, InitialState, StepResult, Task, checked_action
 from wamkit_client.envs.libero import install as libero_install
+from wamkit_client.envs.libero import plus
 from wamkit_client.envs.libero.expert import Expert
 from wamkit_client.envs.libero.perturbations import KINDS, stage
 from wamkit_client.envs.libero.scenes import Scenes
-from wamkit_client.envs.perturbations import UNPERTURBED, Fate, Kinds, Perturbation, check_known
+from wamkit_client.envs.perturbations import UNPERTURBED, Fate, Kinds, Perturbation, check_known, draws
 from wamkit_client.envs.rendering import camera_matrix, choose_platform
 from wamkit_client.types import BadInput, Observation
 
@@ -34,6 +35,9 @@ CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand", "display":
 PHYSICS_STEPS = 1000  # what the simulator allows after a reset
 PUBLISHED_STATES = 50  # per task
 FIXTURES = ("fixed", "per_trial")
+IMAGE_DRAWS = (
+    100  # the first of an episode's generators (envs/perturbations.py) from which changed images draw
+)
 GRIPPERS = {
     "gripper": 1.0,
     "gripper_closing": 0.0,
@@ -140,6 +144,8 @@ class Libero(Env):
             lambda: control_env(bddl_file_name=str(bddl), use_camera_obs=False, horizon=PHYSICS_STEPS)
         )
         self.simulator = self._scenes.simulator
+        self._change = plus.change(task)
+        self._change.prepare(self.simulator.env)
         self._moment = Moment(self.simulator.env)
         self._sensed: Dict[str, np.ndarray] = {}
         self._expert = Expert(self.simulator)
@@ -168,6 +174,8 @@ class Libero(Env):
         return self._begin(seed)
 
     def _begin(self, seed: int) -> InitialState:
+        self._seed = seed
+        self._change.begin(self.simulator.sim.model._model, CAMERAS["image"])
         self._fate.begin(stage(self.simulator, self.idle_action(None), self.control_hz), seed)
         positions = np.array(self.simulator.sim.data.qpos, dtype=np.float64)
         for _ in range(self.config.settle_steps):
@@ -179,6 +187,8 @@ class Libero(Env):
     def observe(self) -> Observation:
         config = self.config
         images = {view: self._image(view, config.view_height, config.view_width) for view in self.view_names}
+        source = draws(self._seed, IMAGE_DRAWS + self.simulator.env.timestep)
+        images["image"] = self._change.seen(images["image"], source)
         told = Observation(images, proprio(self._sensed), self.task.instruction, self.embodiment)
         return self._fate.seen(told)
 

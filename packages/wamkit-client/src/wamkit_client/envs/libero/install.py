@@ -21,7 +21,7 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from wamkit_client.envs.libero import pro
+from wamkit_client.envs.libero import plus, pro
 from wamkit_client.envs.libero.contents import digest
 from wamkit_client.envs.rendering import choose_platform
 from wamkit_client.types import BadInput
@@ -49,7 +49,8 @@ PACKS = {"08533abd9f45d3fa": "original visuals", STAND_IN: "stand-in visuals"}
 class Installation:
     """root: the package's folder with bddl_files and init_files. assets: meshes, textures and scenes.
 
-    Of LIBERO-PRO's suites the files are elsewhere (pro.py): BadInput where these, or their objects, are missing.
+    Of LIBERO-PRO's suites the files are elsewhere (pro.py): BadInput where these, or their objects, are missing. A task
+    of LIBERO-Plus has those of LIBERO's (plus.py).
     """
 
     root: Path
@@ -57,10 +58,12 @@ class Installation:
 
     def bddl(self, suite: str, task: str) -> Path:
         """The file that defines a task."""
+        suite, task = plus.original(suite, task)
         return self._files(suite) / "bddl_files" / suite / f"{task}.bddl"
 
     def initial_states(self, suite: str, task: str) -> np.ndarray:
         """The published initial states, float64 [50, n]: flattened simulator states (time, positions, velocities)."""
+        suite, task = plus.original(suite, task)
         ending = ".npz" if suite in pro.SUITES else ""
         return read_states(self._files(suite) / "init_files" / suite / f"{task}.pruned_init{ending}")
 
