@@ -33,6 +33,7 @@ ROWS = (
     {"nn", "flow"},
     {"cluster"},
     {"io"},
+    {"foresight"},
     {"types"},
     {"bounds", "draws", "plugins", "spans", "subset", "taking", "tree"},
 )
@@ -45,7 +46,7 @@ NEIGHBOURS_WHO_MEET = {
 
 # The robot's side installs in any simulator's environment.
 CLIENT_PACKAGES = sys.stdlib_module_names | {"wamkit_client", "numpy", "msgpack", "websockets"}
-SIMULATORS = {"mujoco", "metaworld", "libero", "robosuite"}
+SIMULATORS = {"mujoco", "metaworld", "libero", "robosuite", "scipy"}  # the last comes with robosuite
 
 
 def sources(folder: Path) -> list[Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from wamkit.bench.counting import Work
 from wamkit.bench.latency import TWIN, Asked, count
 from wamkit.recipes import recipe
