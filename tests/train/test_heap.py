@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
@@ -34,4 +35,6 @@ def pages(keeps: bool) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_freed_memory_is_given_out_again() -> None:
-    assert pages(keeps=True) < 0.02 * pages(keeps=False)
+    """But for one tensor of the 240, whose block the heap may still lack. With huge pages there are fewer faults."""
+    one_tensor = 2**22 // resource.getpagesize()
+    assert pages(keeps=True) <= one_tensor < 0.1 * pages(keeps=False)
