@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import ray
@@ -20,7 +19,7 @@ from wamkit_client.types import BadInput
 
 from wamkit.cluster.alike import Needs
 from wamkit.cluster.connect import first_line, this_node
-from wamkit.io.jobs import Outcome, kept
+from wamkit.io.jobs import Outcome, failed
 from wamkit.io.progress import warn
 
 LOST = 5
@@ -49,13 +48,8 @@ class Place:
 
     def prepare(self, make: Callable[[], Work], needs: Needs) -> None:
         """To be called first. BadInput, naming the node, where it is not like the others or the work cannot be made."""
-        node = this_node()
-        needs.expect(node)
-        needs.enter()
-        try:
+        with needs.met(this_node()):
             self._work = make()
-        except BadInput as error:
-            raise BadInput(f"node {node}: {error}") from None
 
     def run(self, *given: Any) -> Any:
         """Do a job."""
@@ -149,7 +143,7 @@ class Actors:
             self._idle.append(actor)
             if isinstance(error.cause, RayError):  # what it asked in turn was lost
                 return self._lose(job, error.cause)
-            return [(job.name, kept(partial(_raise, error.cause)))]
+            return [(job.name, failed(error.cause))]
         except RayError as error:
             ray.kill(actor)  # it may be alive, and only out of reach
             self._start()
@@ -179,10 +173,6 @@ class Actors:
                 f"nothing has begun for {WAITED:g} s: the cluster has no free place for a worker ({wanted}); other "
                 "work holds it, or no node has that much. Waiting"
             )
-
-
-def _raise(error: Exception) -> Any:
-    raise error
 
 
 def room() -> tuple[dict[str, float], int]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -52,10 +53,17 @@ class Needs:
                     "place there"
                 )
 
-    def enter(self) -> None:
-        """Go to the folder, where it is there: relative paths in values of a run then mean what they mean here."""
+    @contextmanager
+    def met(self, node: str) -> Iterator[None]:
+        """For work on `node`, which is checked first; in the folder, where it is there: relative paths in values of a
+        run then mean what they mean here. BadInput as of `expect`; what the work raises names the node."""
+        self.expect(node)
         if self.folder.is_dir():
             os.chdir(self.folder)
+        try:
+            yield
+        except BadInput as error:
+            raise BadInput(f"node {node}: {error}") from None
 
 
 @cache

@@ -42,15 +42,13 @@ class Engine:
 
     def __init__(self, make: Callable[[], Loaded], needs: Needs, most: int) -> None:
         self._refused = ""
-        node = this_node()
         try:
-            needs.expect(node)
-            needs.enter()
-            loaded = make()
-            loaded.policy.reset()
-            self._device, self._answers = loaded.device, Answers(loaded.policy, most)
+            with needs.met(this_node()):
+                loaded = make()
+                loaded.policy.reset()
+                self._device, self._answers = loaded.device, Answers(loaded.policy, most)
         except BadInput as error:
-            self._refused = f"node {node}: {error}"
+            self._refused = str(error)
 
     async def device(self) -> str:
         """What it computes on. BadInput where the node is not like the others, or the policy cannot be made."""

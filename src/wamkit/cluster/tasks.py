@@ -51,13 +51,8 @@ class Tasks:
 
 
 def _do(work: Callable[..., Any], needs: Needs, *given: Any) -> Any:
-    node = this_node()
-    needs.expect(node)
-    needs.enter()
-    try:
+    with needs.met(this_node()):
         return work(*given)
-    except BadInput as error:
-        raise BadInput(f"node {node}: {error}") from None
 
 
 def _value(answer: Any) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from functools import partial
 from threading import Event
 from typing import Any, Protocol
 
@@ -35,12 +34,17 @@ def kept(work: Callable[[], Any]) -> Outcome:
     try:
         value = work()
     except Exception as error:
-        return partial(_raise, error)
+        return failed(error)
     return lambda: value
 
 
-def _raise(error: Exception) -> Any:
-    raise error
+def failed(error: Exception) -> Outcome:
+    """Of a job that raised it."""
+
+    def outcome() -> Any:
+        raise error
+
+    return outcome
 
 
 def done(workers: Workers, jobs: Mapping[Hashable, tuple[Any, ...]], stop: Event) -> Iterator[Any]:
