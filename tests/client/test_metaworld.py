@@ -239,6 +239,19 @@ def test_noise_that_lasts_is_as_strong_and_takes_the_robot_farther(reach: MetaWo
     assert farthest(0.25) > 2 * farthest(0.0) > 0
 
 
+def test_noise_that_pauses_is_the_same_noise_between_pauses(reach: MetaWorld) -> None:
+    def noise(seed: int, pause: float) -> np.ndarray:
+        config = ExpertConfig(200, noise=0.8, noise_seconds=0.25, noise_pause_seconds=pause)
+        disturbance = config.disturbance(reach, seed)
+        return np.stack([disturbance.on(np.zeros(4)) for _ in range(600)])  # 10 periods of 0.75 s at 80 Hz
+
+    whole, pausing = noise(0, 0.0), noise(0, 0.5)
+    there = pausing.any(1)
+    assert there.sum() == 200 and not np.diff(np.flatnonzero(np.diff(there.astype(int)))[::2] % 60).any()
+    np.testing.assert_array_equal(pausing, np.where(there[:, None], whole, 0))
+    assert len({int(np.argmin(noise(seed, 0.5).any(1))) for seed in range(8)}) > 1  # they begin anywhere
+
+
 def test_at_a_lower_rate_an_action_is_divided_among_steps_of_the_simulator(drawer: MetaWorld) -> None:
     slow = replace(CONFIG, control_hz=20.0).make(drawer.task)
     try:

@@ -247,6 +247,10 @@ def test_noise_that_lasts_is_asked_for_and_older_collections_say_nothing_of_it(t
         BadInput, match=r"collect\.noise_seconds: expected a finite number, at least 0, got -1"
     ):
         CollectConfig(noise=0.1, noise_seconds=-1)
+    pausing = replace(lasting, noise_pause_seconds=1.0)
+    assert collect(suite, tmp_path / "pausing", pausing)["request"]["noise_pause_seconds"] == 1.0
+    with pytest.raises(BadInput, match=r"noise_pause_seconds is set and collect\.noise_seconds is 0"):
+        CollectConfig(noise=0.1, noise_pause_seconds=0.5)
 
 
 def test_an_expert_that_keeps_failing_is_given_up(tmp_path: Path) -> None:

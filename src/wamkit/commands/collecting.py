@@ -43,6 +43,8 @@ class Collect:
     """Standard deviation of noise on the executed actions; the recorded actions have none."""
     noise_seconds: float = 0.0
     """How long noise lasts before it is another (0: a step); it takes the robot farther from the expert's path."""
+    noise_pause_seconds: float = 0.0
+    """Quiet time after every noise_seconds, in which the expert recovers (0: none); it can bear stronger noise then."""
     skip: int = 0
     """Seeds that are passed over, for episodes that another collection does not have."""
     libero_assets: LiberoAssets = Path()
@@ -60,7 +62,12 @@ class Collect:
         chosen = suite(self.suite).only(self.tasks) if self.tasks else suite(self.suite)
         output_folder(self.out, becomes=DATASET)
         config = CollectConfig(
-            self.episodes, self.workers, noise=self.noise, noise_seconds=self.noise_seconds, skip=self.skip
+            self.episodes,
+            self.workers,
+            noise=self.noise,
+            noise_seconds=self.noise_seconds,
+            noise_pause_seconds=self.noise_pause_seconds,
+            skip=self.skip,
         )
         collect(chosen, self.out, config, simulators(self.ray))
         say(f"{self.out}: done. Next: {command('wamkit', 'data', 'check', self.out)}")

@@ -15,7 +15,7 @@ from wamkit.eval.evaluate import EvalConfig
 from wamkit.flow import Shift
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAMConfig, StepWeights
-from wamkit.recipes.presets import tiny_light_wam
+from wamkit.recipes.presets import keeping_all, tiny_light_wam, tiny_training
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
 
@@ -37,7 +37,12 @@ ACTIONS = ActionSpace(
 FAST_WAM = FastWAMConfig(time_precision="bfloat16", noise="published")
 # Four future frames 0.2 s apart are one group of the codec; half of a chunk is executed.
 SMALL_DATA = replace(
-    DATA, view_height=96, view_width=96, frame_times=(0.0, 0.2, 0.4, 0.6, 0.8), chunk_seconds=16 / HZ
+    DATA,
+    view_height=96,
+    view_width=96,
+    frame_times=(0.0, 0.2, 0.4, 0.6, 0.8),
+    chunk_seconds=16 / HZ,
+    sample_every=2,
 )
 
 
@@ -112,12 +117,14 @@ def _small(name: str, suite: str) -> Run:
     return Run(
         recipe=name,
         suite=suite,
-        policy=tiny_light_wam(SMALL_DATA, words=32),
+        policy=keeping_all(tiny_light_wam(SMALL_DATA, words=32)),
         data=SMALL_DATA,
         actions=ACTIONS,
         normalization=Normalization(action="min_max", proprio="min_max"),
-        train=TrainConfig(
-            steps=1500, batch_size=48, learning_rate=6e-4, warmup_steps=100, average_decay=0.995
+        train=replace(
+            tiny_training(steps=5000, batch_size=16, learning_rate=9e-4, warmup_steps=200),
+            average_decay=0.999,
+            save_every=500,
         ),
         eval=EvalConfig(replan_steps=8),
     )

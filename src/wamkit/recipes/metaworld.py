@@ -13,11 +13,10 @@ from wamkit.data.actions import ActionSpace
 from wamkit.eval.evaluate import EvalConfig
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAMConfig
-from wamkit.recipes.presets import tiny_fast_wam, tiny_light_wam, tiny_training
+from wamkit.recipes.presets import keeping_all, tiny_fast_wam, tiny_light_wam, tiny_training
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
 from wamkit.wan.dit import Adapters
-from wamkit.wan.encoders import BlockCodecConfig, channels
 
 # Meta-World's nominal 80 Hz. Four future frames 0.1 s apart are one group of the codec; half of a chunk is executed.
 DATA = DataSpec(
@@ -33,15 +32,8 @@ DATA = DataSpec(
 )
 ACTIONS = ActionSpace(names=("dx", "dy", "dz", "gripper"), kinds=("delta", "delta", "delta", "gripper"))
 
-WHOLE = BlockCodecConfig(keeps="whole")
 POLICY = tiny_light_wam(DATA)
-SEES_GOALS = replace(
-    POLICY,
-    codec=WHOLE,
-    size=replace(POLICY.size, channels=channels(WHOLE)),
-    # a mean over seven times as many numbers, most of which hardly change
-    video_weight=1.0,
-)
+SEES_GOALS = keeping_all(POLICY)
 FAST_WAM = tiny_fast_wam()
 IMAGINING = replace(FAST_WAM, sample_steps=2)
 """Of variants whose actions look at the future: after one step from noise they would have seen none of it."""

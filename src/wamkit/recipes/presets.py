@@ -27,7 +27,7 @@ from wamkit.policies.light_wam.state_fusion import StateFusionConfig
 from wamkit.train.loop import TrainConfig
 from wamkit.types import UNCHANGED, DataSpec
 from wamkit.wan.dit import SIZES, Adapters
-from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig
+from wamkit.wan.encoders import BlockCodecConfig, HashedTextConfig, channels
 
 TINY_FEATURES = BlockFeaturesConfig(coefficients=27, merge=2)
 ONE_ROBOT = 2
@@ -56,6 +56,13 @@ def tiny_light_wam(data: DataSpec, words: int = 16) -> LightWAMConfig:
         video_predicts="clean",
         step_weights=StepWeights(prefix=data.horizon),
     )
+
+
+def keeping_all(policy: LightWAMConfig) -> LightWAMConfig:
+    """A `tiny_light_wam` with a codec that keeps all of the present: for tasks that small things decide."""
+    codec = BlockCodecConfig(keeps="whole")
+    # The video's loss is a mean over seven times as many numbers, most of which hardly change.
+    return replace(policy, codec=codec, size=replace(policy.size, channels=channels(codec)), video_weight=1.0)
 
 
 def full_light_wam(executed: int) -> LightWAMConfig:

@@ -41,7 +41,7 @@ class CollectConfig:
     """episodes: demonstrations per task.  workers: simulators at a time.
 
     skip: how many seeds are passed over at the beginning, so that a second collection has other episodes.
-    steps_after_success, noise, noise_seconds: see wamkit_client.expert.ExpertConfig.
+    steps_after_success, noise, noise_seconds, noise_pause_seconds: see wamkit_client.expert.ExpertConfig.
     """
 
     episodes: int = 40
@@ -49,12 +49,17 @@ class CollectConfig:
     steps_after_success: int = 10
     noise: float = 0.0
     noise_seconds: float = 0.0
+    noise_pause_seconds: float = 0.0
     skip: int = 0
 
     def __post_init__(self) -> None:
         check("collect", self, BOUNDS)
         if self.noise_seconds and not self.noise:
             raise BadInput("collect.noise_seconds is set and collect.noise is 0: say how strong the noise is")
+        if self.noise_pause_seconds and not self.noise_seconds:
+            raise BadInput(
+                "collect.noise_pause_seconds is set and collect.noise_seconds is 0: say how long noise lasts"
+            )
 
     def first_seed(self, suite: Suite) -> int:
         """The first one that is tried."""
@@ -65,7 +70,7 @@ BOUNDS = {
     "episodes": AT_LEAST_1,
     "workers": AT_LEAST_1,
     "steps_after_success": AT_LEAST_0,
-    **dict.fromkeys(("noise", "noise_seconds"), NOT_NEGATIVE),
+    **dict.fromkeys(("noise", "noise_seconds", "noise_pause_seconds"), NOT_NEGATIVE),
     "skip": AT_LEAST_0,
 }
 
@@ -152,7 +157,9 @@ def _successes(
 ) -> Iterator[Demonstration]:
     """The demonstrations still missing after those of `seeds`, in the order of their seeds."""
     steps = suite.steps(task)
-    expert = ExpertConfig(steps, config.steps_after_success, config.noise, config.noise_seconds)
+    expert = ExpertConfig(
+        steps, config.steps_after_success, config.noise, config.noise_seconds, config.noise_pause_seconds
+    )
     wanted = config.episodes - len(seeds)
     first_seed = config.first_seed(suite)
     next_seed = next_yield = max(seeds, default=first_seed - 1) + 1
@@ -211,8 +218,9 @@ def _asked(suite: Suite, config: CollectConfig) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     del settings["workers"]  # the episodes do not depend on it
     del settings["skip"]  # first_seed says it
-    if not config.noise_seconds:
-        del settings["noise_seconds"]  # older collections know nothing of it
+    for newer in ("noise_seconds", "noise_pause_seconds"):  # older collections know nothing of them
+        if not settings[newer]:
+            del settings[newer]
     return {
         "suite": suite.name,
         "tasks": [task.name for task in suite.tasks],

@@ -24,33 +24,53 @@ class ExpertConfig:
         (as in DART), so that the data shows how to recover. 0 = none.
     noise_seconds: how long it lasts: the time within which its autocorrelation falls to 1/e. 0 = drawn anew at every
         step. Noise that lasts takes the robot somewhere, so that where the robot is says less of where it should go.
+    noise_pause_seconds: quiet time after every `noise_seconds` of noise, in which the expert recovers, so that far
+        stronger noise can be borne; the first noise begins at a random time. 0 = no pauses.
     """
 
     max_steps: int
     steps_after_success: int = 10
     noise: float = 0.0
     noise_seconds: float = 0.0
+    noise_pause_seconds: float = 0.0
 
     def disturbance(self, env: Env, seed: int) -> Disturbance:
         """Of an episode; the same for the same seed."""
-        keeps = math.exp(-1 / (env.control_hz * self.noise_seconds)) if self.noise_seconds else 0.0
-        return Disturbance(self.noise, keeps, np.random.default_rng(seed))
+        lasts = env.control_hz * self.noise_seconds
+        keeps = math.exp(-1 / lasts) if lasts else 0.0
+        pauses = Pauses(lasts, env.control_hz * self.noise_pause_seconds, np.random.default_rng((seed, 1)))
+        return Disturbance(self.noise, keeps, pauses, np.random.default_rng(seed))
+
+
+class Pauses:
+    """Whether there is noise at a step: `noisy` steps, then `quiet` ones, over and over, from a random place on."""
+
+    def __init__(self, noisy: float, quiet: float, rng: np.random.Generator) -> None:
+        self.noisy, self.quiet = noisy, quiet
+        self.first = rng.uniform(0, noisy + quiet)
+
+    def quiet_at(self, step: int) -> bool:
+        """Of step `step` of the episode, from 0."""
+        return self.quiet > 0 and (self.first + step) % (self.noisy + self.quiet) >= self.noisy
 
 
 class Disturbance:
     """Noise on executed actions: normal, of standard deviation `std`; each step keeps that share of the one before (a
     stationary autoregressive process of first order)."""
 
-    def __init__(self, std: float, keeps: float, rng: np.random.Generator) -> None:
-        self.std, self.keeps, self.rng = std, keeps, rng
+    def __init__(self, std: float, keeps: float, pauses: Pauses, rng: np.random.Generator) -> None:
+        self.std, self.keeps, self.pauses, self.rng = std, keeps, pauses, rng
         self.last: Optional[np.ndarray] = None
+        self.step = 0
 
     def on(self, action: np.ndarray) -> np.ndarray:
-        """The action [a] as it is executed."""
+        """The next action [a] as it is executed."""
         fresh = self.rng.standard_normal(action.shape)
         keeps = self.keeps
         self.last = fresh if self.last is None else keeps * self.last + math.sqrt(1 - keeps**2) * fresh
-        return np.asarray(action + self.std * self.last, dtype=np.float32)
+        std = 0.0 if self.pauses.quiet_at(self.step) else self.std
+        self.step += 1
+        return np.asarray(action + std * self.last, dtype=np.float32)
 
 
 @dataclass(frozen=True)
