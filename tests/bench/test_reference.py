@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from wamkit.policies.light_wam.policy import LORA_LAYERS, LoRATuning
 from wamkit.types import Actor
 from wamkit.wan.dit import SIZES, Adapters, WanDiT
 
+READING = replace(tiny_config().expert, reads_proprio=True)
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[..., Actor]]] = {
     "Light-WAM": (lambda: tiny_policy(tiny_config(LoRATuning(rank=4, alpha=8.0))), light_wam.twin),
     "Light-WAM, all trained": (lambda: tiny_policy(tiny_config()), light_wam.twin),
+    "Light-WAM, reading proprio": (lambda: tiny_policy(tiny_config(expert=READING)), light_wam.twin),
     "Fast-WAM": (lambda: tiny_fast_wam.tiny_policy(tiny_fast_wam.tiny_config()), fast_wam.twin),
 }
 

@@ -205,6 +205,10 @@ def test_names_of_neither_side_are_refused():
             {"size": replace(TINY.size, present_skip=True)},
             "policy.size.present_skip is True: released code knows False",
         ),
+        (
+            {"expert": replace(TINY.expert, reads_proprio=True)},
+            "policy.expert.reads_proprio is True: released code knows False",
+        ),
     ],
 )
 def test_what_released_code_does_not_know_is_neither_written_nor_read(

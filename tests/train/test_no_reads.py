@@ -5,6 +5,7 @@ the log or a checkpoint is due.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,9 +29,11 @@ from wamkit.types import Batch
 
 META, CPU, ATEN = torch.device("meta"), torch.device("cpu"), torch.ops.aten
 READING = {ATEN._local_scalar_dense, ATEN.nonzero, ATEN.is_nonzero, ATEN.equal, ATEN.masked_select}
+HIDING = replace(light.tiny_config().expert, reads_proprio=True, proprio_hidden=0.5)
 POLICIES: dict[str, Callable[[], Any]] = {
     "light_wam": lambda: light.tiny_policy(light.tiny_config()),
     "light_wam, LoRA, pooled": lambda: light.tiny_policy(light.tiny_config(LoRATuning(rank=2), video_pool=2)),
+    "light_wam, hidden proprio": lambda: light.tiny_policy(light.tiny_config(expert=HIDING)),
     "fast_wam": lambda: fast.tiny_policy(fast.tiny_config()),
     "fast_wam, IDM": lambda: fast.tiny_policy(fast.tiny_config(variant="idm")),
     "fast_wam, Optional-IDM": lambda: fast.tiny_policy(fast.tiny_config(variant="optional_idm")),

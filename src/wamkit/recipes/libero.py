@@ -15,7 +15,7 @@ from wamkit.eval.evaluate import EvalConfig
 from wamkit.flow import Shift
 from wamkit.policies.fast_wam.policy import FastWAMConfig
 from wamkit.policies.light_wam.policy import LightWAMConfig, StepWeights
-from wamkit.recipes.presets import keeping_all, tiny_light_wam, tiny_training
+from wamkit.recipes.presets import keeping_all, reading_proprio, tiny_light_wam, tiny_training
 from wamkit.train.loop import TrainConfig
 from wamkit.types import DataSpec
 
@@ -117,7 +117,7 @@ def _small(name: str, suite: str) -> Run:
     return Run(
         recipe=name,
         suite=suite,
-        policy=keeping_all(tiny_light_wam(SMALL_DATA, words=32)),
+        policy=reading_proprio(keeping_all(tiny_light_wam(SMALL_DATA, words=32))),
         data=SMALL_DATA,
         actions=ACTIONS,
         normalization=Normalization(action="min_max", proprio="min_max"),

@@ -65,6 +65,12 @@ def keeping_all(policy: LightWAMConfig) -> LightWAMConfig:
     return replace(policy, codec=codec, size=replace(policy.size, channels=channels(codec)), video_weight=1.0)
 
 
+def reading_proprio(policy: LightWAMConfig, hidden: float = 0.0) -> LightWAMConfig:
+    """A `tiny_light_wam` whose expert reads the proprio too; the token that the video model is given is seen vaguely
+    (docs/log.md). hidden: share of training samples whose proprio the expert is not given."""
+    return replace(policy, expert=replace(policy.expert, reads_proprio=True, proprio_hidden=hidden))
+
+
 def full_light_wam(executed: int) -> LightWAMConfig:
     """Wan2.1-1.3B, frozen but for low-rank additions; docs/weights.md. executed: eval.replan_steps, all of them
     targets."""

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from wamkit.bounds import AT_LEAST_1, FINITE, Bound
 from wamkit.nn.adapter import Adapter
 from wamkit.nn.attention import Visibility
 from wamkit.nn.layers import Layers
@@ -73,6 +74,17 @@ class Adapters:
 
 
 NO_ADAPTERS = Adapters(layers=(), dim=0)
+
+
+def adapter_bounds(depth: int) -> dict[str, Bound]:
+    """Of adapters in a network of `depth` blocks that must have some."""
+    layers = Bound(
+        f"block numbers from 0 to {depth - 1}, ascending",
+        lambda layers: (
+            len(layers) > 0 and list(layers) == sorted(set(layers)) and set(layers) <= set(range(depth))
+        ),
+    )
+    return {"layers": layers, "dim": AT_LEAST_1, "gamma": FINITE}
 
 
 @dataclass(frozen=True)

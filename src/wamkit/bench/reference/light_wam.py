@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wamkit.bench.reference.wan import conditions, embed, one_by_one, run
 from wamkit.policies.light_wam.policy import LightWAM
+from wamkit.policies.light_wam.state_fusion import proprio_states
 from wamkit.spans import Span
 from wamkit.types import Actor, Query
 from wamkit.wan.block import Block
@@ -32,7 +33,8 @@ def twin(policy: LightWAM) -> Actor:
             states = look(policy.dit, query.inputs["present"], context)
         taps = tuple(states[layer] for layer in policy.config.adapters.layers)
         with Span("expert"):
-            unit = policy.expert(taps, policy.data.horizon)  # all steps, however many are used
+            given = (*taps, *proprio_states(policy.config.expert, policy.normalizer, query))
+            unit = policy.expert(given, policy.data.horizon)  # all steps, however many are used
         return policy.normalizer.to_physical("action", unit.float(), query.embodiment)
 
     return one_by_one(answer)

@@ -35,7 +35,7 @@ def losses(policy: LightWAM, batch: Batch, draws: Draws) -> Mapping[str, Tensor]
     taps = tuple(now[layer] for layer in policy.config.adapters.layers)
     return {
         "video": policy.video_loss(velocity, noised, batch),
-        "action": policy.action_loss(taps, batch),
+        "action": policy.action_loss(taps, batch, draws),
     }
 
 

@@ -16,7 +16,7 @@ from wamkit.io.tensors import Envelope, numbers
 from wamkit.policies.light_wam.official_config import read_config
 from wamkit.policies.light_wam.policy import LightWAMConfig
 from wamkit.policies.released import Frozen, Released, Shapes
-from wamkit.policies.wan_encoder import expect_channels, expect_released_options
+from wamkit.policies.wan_encoder import expect_alone, expect_channels, expect_released_options
 from wamkit.wan.checkpoint import size_of
 
 SECTIONS = ("mot", "state_fusion_action_expert", "proprio_encoder")
@@ -89,13 +89,19 @@ def read_structure(shapes: Shapes, recipe: LightWAMConfig) -> LightWAMConfig:
     )
 
 
+def expect_published_options(config: LightWAMConfig) -> None:
+    """BadInput where video model or expert have an option that released code does not know."""
+    expect_released_options(config)
+    expect_alone("policy.expert.reads_proprio", config.expert.reads_proprio, False)
+
+
 FORMAT = Released(
     ENVELOPE,
     ENVELOPE.read,
     read_structure,
     dims={"action_dim": ("expert.output.2.weight", 0), "proprio_dim": ("proprio_encoder.weight", 1)},
     fits=expect_channels,
-    expressible=expect_released_options,
+    expressible=expect_published_options,
     frozen=Frozen("video model", "policy.tuning.base", like="expert.output.2.weight"),
     read_config=read_config,
 )

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wamkit.nn.packed import pack
-from wamkit.policies.light_wam.state_fusion import LearnedQueryPooler, StateFusionActionExpert
+from wamkit.policies.light_wam.state_fusion import LearnedQueryPooler, StateFusionActionExpert, States
 
 
 class FoldedExpert:
@@ -34,19 +34,19 @@ class FoldedExpert:
         self.pool = FoldedPooling(poolers)
         self.pooled_norms = [pooler.output_norm for pooler in poolers]
         self.compressors = list(map(pack, expert.compressors))
-        self.fused_norm, self.fused_proj, self.trunk = (
-            expert.fused_norm,
-            pack(expert.fused_proj),
-            pack(expert.trunk),
-        )
+        self.fused_norm, self.fused_proj = expert.fused_norm, pack(expert.fused_proj)
+        self.readers, self.trunk = pack(expert.readers), pack(expert.trunk)
         self.steps = expert.steps(horizon)
         self.output_norm, self.output = expert.output_norm, expert.output
 
-    def __call__(self, states: tuple[Float[Tensor, "b s d"], ...], horizon: int) -> Float[Tensor, "b k a"]:
+    def __call__(self, states: States, horizon: int) -> Float[Tensor, "b k a"]:
         """The first `horizon` steps of a chunk, in unit range."""
-        parts = zip(self.compressors, self.pooled_norms, self.pool(torch.stack(states)), strict=True)
+        taps, proprio = states[: len(self.compressors)], states[len(self.compressors) :]
+        parts = zip(self.compressors, self.pooled_norms, self.pool(torch.stack(taps)), strict=True)
         levels = [compress(norm(pooled)) for compress, norm, pooled in parts]
         x = self.fused_proj(self.fused_norm(torch.cat(levels, dim=-1)))
+        for reader, state in zip(self.readers, proprio, strict=True):
+            x = x + reader(state.to(x.dtype))
         for block in self.trunk:
             x = x + block(x)
         chunk: Tensor = self.output(self.output_norm(x[:, None] + self.steps[:horizon]))

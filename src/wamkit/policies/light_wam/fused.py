@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
@@ -21,6 +22,7 @@ from wamkit.data.normalize import Normalizer
 from wamkit.nn.adapter import Adapter
 from wamkit.nn.lora import merge_lora
 from wamkit.policies.fused_context import Context, EveryRow, KeptRows
+from wamkit.policies.light_wam.state_fusion import States, proprio_states
 from wamkit.spans import Span
 from wamkit.taking import Take
 from wamkit.types import Query
@@ -42,9 +44,6 @@ from wamkit.wan.fused import (
 
 if TYPE_CHECKING:
     from wamkit.policies.light_wam.policy import LightWAM
-
-States = tuple[Tensor, ...]
-"""Adapted states of the taps, [b s d] each."""
 
 Expert = Callable[[States, int], Tensor]
 """States and a number of steps -> a chunk of so many steps in unit range."""
@@ -143,7 +142,7 @@ def _adapters(dit: WanDiT, taps: Sequence[int], take: Take) -> dict[int, Adapter
 
 
 class FusedLook:
-    """`LightWAM.look`, context and all, for weights that do not change any more."""
+    """`LightWAM.states` for weights that do not change any more. beside: what the expert takes beside the taps."""
 
     def __init__(
         self,
@@ -151,9 +150,10 @@ class FusedLook:
         blocks: Sequence[FusedBlock],
         adapters: Mapping[int, Adapter],
         context: Context[tuple[Seen, ...]],
+        beside: Callable[[Query], States],
         take: Take,
     ) -> None:
-        self.context, self.blocks, self.adapters = context, blocks, adapters
+        self.context, self.blocks, self.adapters, self.beside = context, blocks, adapters, beside
         self.rotary, self.size = take.part(dit.rotary), dit.size
         embedding = take.part(dit.patch_embedding)
         self.patch, self.bias = embedding.weight.flatten(1), embedding.bias
@@ -177,7 +177,7 @@ class FusedLook:
             found.append(adapter(run_blocks(x, layers)))
             x = found[-1].clone()  # blocks write over their tokens
             start = tap + 1
-        return tuple(found)
+        return (*found, *self.beside(query))
 
     def tokens(self, present: Float[Tensor, "b c 1 h w"]) -> tuple[Float[Tensor, "b s d"], Slot]:
         """One for each patch, and how they are rotated."""
@@ -198,4 +198,5 @@ def fused_look(policy: LightWAM, normalizer: Normalizer, passes: Collection[str]
     blocks, context = fuse(stack.blocks, stack.rows, text_embedding, take)
     proprio = take.part(policy.proprio_encoder)
     text = (KeptRows if "kept_text" in passes else EveryRow)(context, proprio, normalizer)
-    return FusedLook(dit, blocks, stack.adapters, text, take)
+    beside = partial(proprio_states, policy.config.expert, normalizer)
+    return FusedLook(dit, blocks, stack.adapters, text, beside, take)

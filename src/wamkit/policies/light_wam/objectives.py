@@ -44,7 +44,7 @@ def cotrain(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
     done = dit.run(rest, FIRST_FRAME_CAUSAL, range(depth, dit.size.layers))
     return {
         "video": policy.video_loss(dit.head(done.tokens, imagined)[:, :, 1:], clip, batch),
-        "action": policy.action_loss(tuple(tap[:, :tokens] for tap in both.taps), batch),
+        "action": policy.action_loss(tuple(tap[:, :tokens] for tap in both.taps), batch, draws),
     }
 
 
@@ -57,14 +57,14 @@ def cotrain_one_pass(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, 
     tokens = out.taps[0].shape[1] // clip.latents.shape[2]
     return {
         "video": policy.video_loss(out.predicted[:, :, 1:], clip, batch),
-        "action": policy.action_loss(tuple(tap[:, :tokens] for tap in out.taps), batch),
+        "action": policy.action_loss(tuple(tap[:, :tokens] for tap in out.taps), batch, draws),
     }
 
 
 def action_only(policy: LightWAM, batch: Batch, draws: Draws) -> dict[str, Tensor]:
     """No video co-training: the controlled comparison's other arm."""
     taps = policy.look(batch.inputs["present"], policy.context(batch.inputs, batch.embodiment))
-    return {"action": policy.action_loss(taps, batch)}
+    return {"action": policy.action_loss(taps, batch, draws)}
 
 
 OBJECTIVES: dict[str, Objective] = {

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from wamkit_client.types import BadInput
 
-from wamkit.bounds import AT_LEAST_1, FINITE, NOT_NEGATIVE, POSITIVE, Bound, check
+from wamkit.bounds import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, check
 from wamkit.data.normalize import Normalizer
 from wamkit.draws import Draws
 from wamkit.flow import FlowTimes, Predicts, Shift, TimePrecision, integrate, noise_like
@@ -29,9 +29,14 @@ from wamkit.nn.losses import action_loss_per_sample, latent_is_pad, prefix_weigh
 from wamkit.policies.base import FORESIGHT, EncoderFacts, PolicyConfig, PolicyModule, expect_passes
 from wamkit.policies.fused_foresight import fused_foreseer
 from wamkit.policies.light_wam.folded_expert import FoldedExpert
-from wamkit.policies.light_wam.fused import NEEDS, FusedActor, States, answer, fused_look
+from wamkit.policies.light_wam.fused import NEEDS, FusedActor, answer, fused_look
 from wamkit.policies.light_wam.objectives import OBJECTIVES
-from wamkit.policies.light_wam.state_fusion import StateFusionActionExpert, StateFusionConfig
+from wamkit.policies.light_wam.state_fusion import (
+    StateFusionActionExpert,
+    StateFusionConfig,
+    States,
+    proprio_states,
+)
 from wamkit.policies.wan_encoder import (
     WanEncoder,
     context,
@@ -47,7 +52,7 @@ from wamkit.tree import Tree
 from wamkit.types import Actor, Batch, DataSpec, PartTable, Preprocessing, Query
 from wamkit.wan.block import open_gates
 from wamkit.wan.checkpoint import load_wan
-from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, future
+from wamkit.wan.dit import PRESENT, SIZES, Adapters, Frames, WanDiT, WanSize, adapter_bounds, future
 from wamkit.wan.encoders import (
     CodecConfig,
     TextConfig,
@@ -209,17 +214,6 @@ class LightWAMConfig(PolicyConfig):
 BOUNDS = {"video_pool": AT_LEAST_1, "video_weight": NOT_NEGATIVE, "action_weight": NOT_NEGATIVE}
 
 
-def adapter_bounds(depth: int) -> dict[str, Bound]:
-    """Of adapters in a network of `depth` blocks."""
-    layers = Bound(
-        f"block numbers from 0 to {depth - 1}, ascending",
-        lambda layers: (
-            len(layers) > 0 and list(layers) == sorted(set(layers)) and set(layers) <= set(range(depth))
-        ),
-    )
-    return {"layers": layers, "dim": AT_LEAST_1, "gamma": FINITE}
-
-
 @dataclass(frozen=True)
 class NoisyClip:
     """Clean present and noised future [b c 1+f h w] at flow time t [b]; what is to be predicted [b c f h w]."""
@@ -247,7 +241,11 @@ class LightWAM(PolicyModule):
         self.config = config
         self.dit = WanDiT(config.size, config.adapters)
         self.expert = StateFusionActionExpert(
-            config.expert, config.size.width, len(config.adapters.layers), data.action_dim
+            config.expert,
+            config.size.width,
+            len(config.adapters.layers),
+            data.action_dim,
+            data.proprio_dim,
         )
         self.proprio_encoder = proprio_encoder(data.proprio_dim, config.size.text_dim)
         if config.tuning.kind == "lora":
@@ -328,7 +326,8 @@ class LightWAM(PolicyModule):
 
     def states(self, query: Query) -> States:
         """What is seen of an observation."""
-        return self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
+        taps = self.look(query.inputs["present"], self.context(query.inputs, query.embodiment))
+        return (*taps, *proprio_states(self.config.expert, self.normalizer, query))
 
     def context(self, inputs: Tree, embodiment: Int[Tensor, " b"]) -> Float[Tensor, "b rows text"]:
         """Text rows and, last, the proprio token. All rows stay visible, padding too."""
@@ -370,11 +369,14 @@ class LightWAM(PolicyModule):
         is_pad = latent_is_pad(batch.inputs["frame_is_pad"], batch.inputs["future"].shape[2])
         return video_loss(predicted, clip.target, self.config.video_times.weight(clip.t), is_pad)
 
-    def action_loss(self, taps: tuple[Float[Tensor, "b s d"], ...], batch: Batch) -> Float[Tensor, ""]:
+    def action_loss(
+        self, taps: tuple[Float[Tensor, "b s d"], ...], batch: Batch, draws: Draws
+    ) -> Float[Tensor, ""]:
         """Weighted masked squared error of the chunk in unit range."""
         target = self.normalizer.to_unit("action", batch.actions, batch.embodiment)
         horizon, steps = self.data.horizon, self.config.step_weights
-        predicted = self.expert(taps, horizon)
+        states = (*taps, *proprio_states(self.config.expert, self.normalizer, batch))
+        predicted = self.expert(self.expert.hide_proprio(states, draws), horizon)
         weights = prefix_weights(horizon, steps.prefix, steps.weight, steps.tail, target.device)
         return action_loss_per_sample(predicted, target, batch.valid, weights).mean()
 
